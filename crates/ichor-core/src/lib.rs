@@ -1,0 +1,28 @@
+//! The vocabulary every other crate of ichor speaks: identifiers, planes in the patient, findings, reasons and
+//! study states. Nothing here does I/O.
+//!
+//! Architecture Invariant: strings from a peer or a file become [`Uid`] or [`AeTitle`] at the edge, once; code
+//! behind the edge never sees them bare.
+
+mod ae_title;
+mod finding;
+mod model_id;
+mod plane;
+mod reason;
+mod status;
+mod uid;
+
+pub use ae_title::{AeTitle, InvalidAeTitle};
+pub use finding::{Finding, HemorrhageSubtype, Verdict};
+pub use model_id::{InvalidModelId, ModelId};
+pub use plane::{ImagePlane, InvalidPlane};
+pub use reason::{Reason, ReasonCode};
+pub use status::{DeliveryStatus, StudyStatus, UnknownStatus};
+pub use uid::{InvalidUid, Uid};
+
+/// Implementation Class UID that ichor's associations and files carry (PS3.7 D.3.3.2, PS3.10 7.1): derived from a
+/// UUID, as PS3.5 B.2 allows, and never reused for another program.
+pub const IMPLEMENTATION_CLASS_UID: &str = "2.25.213541029463981230745621987364510293847";
+
+/// Implementation Version Name, at most 16 characters (PS3.7 D.3.3.2).
+pub const IMPLEMENTATION_VERSION_NAME: &str = concat!("ICHOR_", env!("CARGO_PKG_VERSION"));

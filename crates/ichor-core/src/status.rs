@@ -1,0 +1,92 @@
+//! The states of a study and of a delivery. Every study is in exactly one, and each change is an event.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A text from the store or the command line that is no status.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("unknown status {0:?}; known are {1}")]
+pub struct UnknownStatus(String, String);
+
+macro_rules! status {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
+
+        impl $name {
+            /// All of them, in the order in which they usually occur.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word that stands in the store, in JSON and on the command line.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownStatus;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::ALL.iter().copied().find(|s| s.as_str() == text).ok_or_else(|| {
+                    let known: Vec<&str> = Self::ALL.iter().map(|s| s.as_str()).collect();
+                    UnknownStatus(text.to_owned(), known.join(", "))
+                })
+            }
+        }
+    };
+}
+
+status! {
+    /// Where a study stands.
+    StudyStatus {
+        /// Instances arrive; the quiet period has not passed.
+        Receiving = "receiving",
+        /// Closed; waits for the analysis.
+        Queued = "queued",
+        /// The worker has it.
+        Analysing = "analysing",
+        /// Classified and, if positive, masked; results are in the outbox or delivered.
+        Analysed = "analysed",
+        /// A final state with a reason: nothing eligible in it.
+        NotAnalysed = "not-analysed",
+        /// The analysis failed as often as is allowed; the reason is recorded and `retry` takes it up again.
+        Failed = "failed",
+    }
+}
+
+status! {
+    /// Where one object for one destination stands.
+    DeliveryStatus {
+        /// Waits for its turn, or for the next attempt.
+        Queued = "queued",
+        /// Being sent.
+        Sending = "sending",
+        /// The peer itself said that it has it.
+        Accepted = "accepted",
+        /// Refused for good, or attempts used up; `retry` queues it again.
+        Dead = "dead",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip() {
+        for status in StudyStatus::ALL {
+            assert_eq!(status.as_str().parse::<StudyStatus>().unwrap(), *status);
+        }
+        let error = "done".parse::<DeliveryStatus>().unwrap_err().to_string();
+        assert!(error.contains("accepted"), "{error}");
+    }
+}

@@ -1,0 +1,1 @@
+//! From CT instances to Hounsfield volumes, model input, brain masks and millilitres.

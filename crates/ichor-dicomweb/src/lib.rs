@@ -1,0 +1,1 @@
+//! DICOMweb: STOW-RS over HTTP.

@@ -1,0 +1,1 @@
+//! DICOM message exchange: Storage and Verification, as provider and as user.

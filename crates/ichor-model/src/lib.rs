@@ -1,0 +1,1 @@
+//! Swin, head-wise gradient-infused self-attention, weights.

@@ -1,0 +1,1 @@
+//! Synthetic head CT with known bleeds, written as DICOM.

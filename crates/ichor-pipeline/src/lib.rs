@@ -1,0 +1,1 @@
+//! The four stages: ingest, assemble, analyse, deliver.

@@ -1,0 +1,1 @@
+//! The job log and index, the blobs, and the outbox.
