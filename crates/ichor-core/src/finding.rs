@@ -47,6 +47,15 @@ pub enum Verdict {
     Negative,
 }
 
+/// Study-level probability from the slices' probabilities, in slice order: the highest value that at least `run`
+/// neighbouring slices reach. A study is positive when this reaches the slice threshold, so that one number says
+/// both. A stack shorter than `run` is taken as a whole; an empty one gives 0.
+#[must_use]
+pub fn study_probability(slices: &[f32], run: usize) -> f32 {
+    let run = run.clamp(1, slices.len().max(1));
+    slices.windows(run).map(|window| window.iter().copied().fold(1.0, f32::min)).fold(0.0, f32::max)
+}
+
 /// What an analysed study came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -62,4 +71,17 @@ pub struct Finding {
     pub slices: u32,
     /// Connected lesions, largest first, in millilitres.
     pub lesions_ml: Vec<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn study_probability_wants_neighbours() {
+        assert_eq!(study_probability(&[0.1, 0.9, 0.2, 0.8, 0.7], 2), 0.7);
+        assert_eq!(study_probability(&[0.1, 0.9, 0.2, 0.8, 0.7], 1), 0.9);
+        assert_eq!(study_probability(&[0.4], 2), 0.4);
+        assert_eq!(study_probability(&[], 2), 0.0);
+    }
 }

@@ -1,1 +1,14 @@
-//! The four stages: ingest, assemble, analyse, deliver.
+//! The four stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`].
+//!
+//! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
+//! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
+//! the store for the next start.
+
+pub mod analyse;
+pub mod assemble;
+pub mod backoff;
+pub mod clock;
+pub mod deliver;
+pub mod ingest;
+
+pub use clock::now;
