@@ -1,0 +1,78 @@
+# Everything a person or a pipeline does with this project. Nothing asks a question; everything may be run again.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+RUST_MINIMUM := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+##@ Use
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## Build, then watch a synthetic study arrive, be analysed and land in a PACS
+	target/release/ichor demo
+
+.PHONY: build
+build: setup-build ## Build target/release/ichor
+	$(CARGO) build --release --locked --package ichor
+
+##@ Work
+.PHONY: test
+test: setup-test ## Run every test, against real DCMTK and Orthanc
+	ICHOR_REQUIRE_TOOLS=1 ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
+	  $(CARGO) test --workspace --release --locked
+
+.PHONY: lint
+lint: fmt-check clippy ## Check formatting and clippy, as CI does
+
+.PHONY: fmt-check
+fmt-check: check-rust
+	$(CARGO) fmt --all --check
+
+.PHONY: clippy
+clippy: setup-build
+	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
+
+.PHONY: doc
+doc: setup-build ## Build the API documentation, broken links being errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: deny
+deny: check-rust ## Check licences, banned crates and advisories (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked check
+
+.PHONY: bench
+bench: build setup-test ## Measure, and write the figures of whole processes into docs/performance.md
+	$(CARGO) bench --workspace --locked
+	"$$(scripts/setup_python.sh --path)" scripts/bench.py --write docs/performance.md
+
+##@ Set-up (done by the targets above)
+.PHONY: setup
+setup: setup-build setup-test ## Everything below
+
+.PHONY: setup-build
+setup-build: check-rust ## Compilers and libtorch, into the cache and .libtorch
+	scripts/setup_apt.sh build
+	python3 scripts/setup_libtorch.py
+
+# Behind setup-build, so that `make -j` runs one apt-get at a time.
+.PHONY: setup-test
+setup-test: setup-build ## DCMTK, Orthanc, dicom3tools and the tests' Python environment
+	scripts/setup_apt.sh test
+	scripts/setup_python.sh
+
+.PHONY: check-rust
+check-rust:
+	@found="$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2)" || true; \
+	if [ -z "$$found" ]; then \
+	  echo "cargo is missing: install Rust $(RUST_MINIMUM) or later (rustup toolchain install stable)" >&2; exit 1; \
+	elif [ "$$(printf '%s\n' "$(RUST_MINIMUM)" "$$found" | sort -V | head -n 1)" != "$(RUST_MINIMUM)" ]; then \
+	  echo "Rust $$found is too old: $(RUST_MINIMUM) or later is needed (rustup update stable)" >&2; exit 1; \
+	fi
