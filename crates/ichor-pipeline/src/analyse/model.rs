@@ -1,0 +1,51 @@
+//! What the stage asks of a model. The binary implements it with libtorch; tests implement it without.
+
+use std::future::Future;
+
+use ichor_core::ModelId;
+use ichor_ct::input::InputPreset;
+use thiserror::Error;
+
+/// Everything about a model that the stage must know.
+#[derive(Clone, Debug)]
+pub struct ModelTraits {
+    /// Name, version and digest of the weights.
+    pub id: ModelId,
+    /// Windows of the input.
+    pub preset: InputPreset,
+    /// Side of the square input, in pixels.
+    pub size: usize,
+    /// Slices to hand over at once.
+    pub batch: usize,
+    /// A slice is positive from this probability on.
+    pub slice_threshold: f32,
+    /// A study is positive when so many neighbouring slices are.
+    pub min_positive_slices: usize,
+    /// A pixel belongs to the mask from this map value on.
+    pub mask_threshold: f32,
+    /// What must stand in every object made with these weights, such as "demonstration only".
+    pub notice: Option<String>,
+}
+
+/// The model could not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("model: {0}")]
+pub struct ModelError(pub String);
+
+/// A slice classifier whose verdicts can be turned into maps.
+pub trait SliceModel: Send + Sync + 'static {
+    /// What the stage must know.
+    fn traits(&self) -> &ModelTraits;
+
+    /// Probability of hemorrhage of each slice. `inputs` holds `slices` × 3 × S × S values.
+    fn classify(&self, inputs: Vec<f32>, slices: usize) -> impl Future<Output = Result<Vec<f32>, ModelError>> + Send;
+
+    /// Attribution map of each slice, S × S values from 0 to 1 after the brain mask (`slices` × S × S, 0 or 1) was
+    /// applied.
+    fn maps(
+        &self,
+        inputs: Vec<f32>,
+        brain_masks: Vec<u8>,
+        slices: usize,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, ModelError>> + Send;
+}

@@ -1,0 +1,289 @@
+//! The command line, as one tree. Every command prints for people by default and for machines with `--json`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ichor_core::{AeTitle, StudyStatus};
+
+use crate::commands::peer::PeerAddress;
+
+/// Receives head CT by DICOM, finds intracranial hemorrhage, and sends the segmentation back.
+///
+/// ichor is a Storage SCP with a model behind it: studies arrive by C-STORE, a Swin transformer classifies every
+/// slice, head-wise gradient-infused self-attention (HGI-SAM, arXiv 2304.04902) turns positive slices into masks,
+/// and DICOM Segmentations go back to the PACS. Everything is logged in SQLite.
+///
+/// The weights shipped with ichor were trained on synthetic data for demonstration. Nothing here is for clinical use.
+#[derive(Debug, Parser)]
+#[command(name = "ichor", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Machine-readable output on standard output: JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the daemon: receive, assemble, analyse, deliver.
+    ///
+    /// Runs in the foreground and logs to standard error. SIGTERM or SIGINT: open associations finish the slice they
+    /// are in, running work is put back, and the process ends. Killing it at any moment loses nothing that was
+    /// acknowledged.
+    Serve(ConfigArg),
+
+    /// Shows the whole way once, on this machine, with a synthetic study.
+    ///
+    /// Starts a daemon with SQLite in a temporary folder and a small PACS on loopback, sends a synthetic head CT with
+    /// a known bleed by C-STORE, waits until the Segmentation is in the PACS, compares it with the truth, and writes
+    /// an overlay picture. Exits with 1 if any of it fails.
+    Demo(DemoArgs),
+
+    /// Sends DICOM files or folders by C-STORE.
+    ///
+    /// Each file goes in the transfer syntax that it has. Exits with 1 unless every instance was accepted.
+    Send(SendArgs),
+
+    /// Asks a peer whether it is there, by C-ECHO.
+    Echo(EchoArgs),
+
+    /// Answers questions about processed studies from the job log.
+    #[command(subcommand)]
+    Studies(StudiesCommand),
+
+    /// Makes synthetic head CT studies as DICOM files, with their truth.
+    ///
+    /// The same seed and options give the same bytes.
+    Phantom(PhantomArgs),
+
+    /// Shows or checks a model.
+    #[command(subcommand)]
+    Model(ModelCommand),
+
+    /// Trains a model by a recipe, on slice labels alone.
+    Train(TrainArgs),
+
+    /// Evaluates weights on the recipe's held-out studies, beside the brightness rule.
+    Evaluate(EvaluateArgs),
+
+    /// Checks a configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArg {
+    /// Configuration file (TOML); `deploy/ichor.toml` documents every key.
+    #[arg(long, value_name = "FILE", env = "ICHOR_CONFIG")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep everything (database, received files, Segmentation, overlay) in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+
+    /// Weights to use instead of the demonstration weights.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+
+    /// Seed of the synthetic study.
+    #[arg(long, default_value_t = crate::commands::demo::DEFAULT_SEED)]
+    pub(crate) seed: u64,
+
+    /// Device of the model: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// The peer.
+    #[arg(long, value_name = "AE@HOST:PORT")]
+    pub(crate) to: PeerAddress,
+
+    /// Own AE title.
+    #[arg(long, value_name = "AE", default_value = "ICHOR_SCU")]
+    pub(crate) from: AeTitle,
+
+    /// Files, or folders that are searched for DICOM files.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EchoArgs {
+    /// The peer.
+    #[arg(value_name = "AE@HOST:PORT")]
+    pub(crate) to: PeerAddress,
+
+    /// Own AE title.
+    #[arg(long, value_name = "AE", default_value = "ICHOR_SCU")]
+    pub(crate) from: AeTitle,
+}
+
+/// Where the job log is.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArg {
+    /// Configuration file that names the database.
+    #[arg(long, value_name = "FILE", env = "ICHOR_CONFIG")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StudiesCommand {
+    /// Lists studies, newest first.
+    List(ListArgs),
+    /// Shows one study: series and why they were or were not analysed, slices, lesions, objects, deliveries.
+    Show(StudyArgs),
+    /// Prints one study's timeline, from the first association to the last delivery.
+    Why(StudyArgs),
+    /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
+    Retry(StudyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Study Date from (YYYYMMDD or YYYY-MM-DD).
+    #[arg(long, value_name = "DATE")]
+    pub(crate) from: Option<String>,
+
+    /// Study Date to, inclusive.
+    #[arg(long, value_name = "DATE")]
+    pub(crate) to: Option<String>,
+
+    /// Patient ID.
+    #[arg(long, value_name = "ID")]
+    pub(crate) patient: Option<String>,
+
+    /// Accession Number.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) accession: Option<String>,
+
+    /// Status: receiving, queued, analysing, analysed, not-analysed or failed.
+    #[arg(long)]
+    pub(crate) status: Option<StudyStatus>,
+
+    /// Only positive (or, with `--positive=false`, only negative) studies.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) positive: Option<bool>,
+
+    /// AE title that sent the study.
+    #[arg(long, value_name = "AE")]
+    pub(crate) source: Option<AeTitle>,
+
+    /// Most studies to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Study Instance UID (or its beginning), or Accession Number.
+    pub(crate) study: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PhantomArgs {
+    /// Folder to write to; made if absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// Seed of the first study.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// How many studies, with consecutive seeds, each in a folder of its own.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) count: u64,
+
+    /// Whether the studies bleed; absent: by the seed.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) positive: Option<bool>,
+
+    /// Slices; absent: by the seed.
+    #[arg(long)]
+    pub(crate) slices: Option<u32>,
+
+    /// Rows and columns; absent: by the seed.
+    #[arg(long)]
+    pub(crate) matrix: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Prints a model's manifest: sizes, preset, thresholds, training data, digest.
+    Info(WeightsArg),
+    /// Loads the weights, checks them against the manifest, and repeats the recorded self-test.
+    Verify(WeightsArg),
+    /// Computes logits and attribution maps for given input tensors.
+    Maps(MapsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WeightsArg {
+    /// The `.safetensors` file; its manifest lies beside it. Absent: the demonstration weights.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+
+    /// Device: auto, cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapsArgs {
+    /// Sizes of the Swin (JSON).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Weights (safetensors, timm names).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// Safetensors with `input` [n, 3, S, S] and `brain_mask` [n, S, S].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Safetensors to write: logits, final maps, stage maps.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// Recipe (TOML); `models/demo/recipe.toml` documents every key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: PathBuf,
+    /// Folder for weights, manifest and checkpoints.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Folder for cached slices; absent: inside the output folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// Recipe that names the held-out seeds.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: PathBuf,
+    /// Weights to evaluate.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Reads and checks a configuration file; an unknown key is named with its line.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}

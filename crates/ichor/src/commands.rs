@@ -1,0 +1,12 @@
+//! One module a command.
+
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod echo;
+pub(crate) mod model;
+pub(crate) mod peer;
+pub(crate) mod phantom;
+pub(crate) mod send;
+pub(crate) mod serve;
+pub(crate) mod studies;
+pub(crate) mod train;

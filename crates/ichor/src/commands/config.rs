@@ -1,0 +1,28 @@
+//! `ichor config`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::config::Config;
+
+/// Reads and checks; what is wrong is the error.
+pub(crate) fn check(file: &Path, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    if json {
+        println!("{}", json!({ "file": file.display().to_string(), "valid": true, "config": config }));
+        return Ok(());
+    }
+    println!("{} is valid", file.display());
+    println!("  listens on {} as {}", config.listen.address, config.listen.ae_title);
+    if config.sources.is_empty() {
+        println!("  warning: without any [[source]] nobody may send");
+    }
+    if config.destinations.is_empty() {
+        println!("  warning: without any [[destination]] results stay here");
+    }
+    if !config.model.weights.is_file() {
+        println!("  warning: {} is not there", config.model.weights.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! The daemon: configuration → store, model, listener, and the four stages, until told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ichor_core::AeTitle;
+use ichor_dicomweb::{Credentials, StowClient, StowOptions};
+use ichor_dimse::scp::{PeerRule, ScpOptions, StorageScp};
+use ichor_dimse::scu::ScuOptions;
+use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
+use ichor_pipeline::backoff::Backoff;
+use ichor_pipeline::deliver::{Destination, Transport};
+use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::{analyse, assemble, deliver, now};
+use ichor_store::{Store, StoreOptions};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, seconds};
+use crate::model::TorchModel;
+
+/// A daemon that is listening and working.
+pub(crate) struct Daemon {
+    address: SocketAddr,
+    store: Store,
+    tasks: JoinSet<&'static str>,
+    stop_listening: CancellationToken,
+    stop_stages: CancellationToken,
+}
+
+impl Daemon {
+    /// Opens the store, takes up what the last run left, loads the model, and starts listening and working.
+    ///
+    /// The model is loaded before the port is opened: a daemon that cannot analyse does not accept studies.
+    pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
+        let store = open_store(config).await?;
+        let recovery = store.recover(now()).await.context("recovery of the store")?;
+        info!(?recovery, "store opened");
+        let model = Arc::new(TorchModel::start(&config.model).await?);
+        let traits = model.traits();
+        info!(model = %traits.id, device = %model.device(), "model ready");
+        if let Some(notice) = &traits.notice {
+            warn!(model = %traits.id, notice, "these weights carry a notice; it stands in every object");
+        }
+
+        let ingest = Ingest::new(store.clone(), ingest_options(config)?);
+        let scp = StorageScp::bind(config.listen.address, scp_options(config)?, ingest)
+            .await
+            .with_context(|| format!("listening on {}", config.listen.address))?;
+        let address = scp.local_addr().context("local address")?;
+
+        let (stop_listening, stop_stages) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        let token = stop_listening.clone();
+        tasks.spawn(async move {
+            scp.run(token).await;
+            "receive"
+        });
+        let (stage_store, token) = (store.clone(), stop_stages.clone());
+        tasks.spawn(async move {
+            assemble::run(stage_store, token).await;
+            "assemble"
+        });
+        let (stage_store, token, options) = (store.clone(), stop_stages.clone(), analyse_options(config));
+        tasks.spawn(async move {
+            analyse::run(stage_store, model, options, token).await;
+            "analyse"
+        });
+        for destination in &config.destinations {
+            let destination = open_destination(destination, &config.listen.ae_title)?;
+            let (stage_store, token) = (store.clone(), stop_stages.clone());
+            tasks.spawn(async move {
+                deliver::run(stage_store, destination, token).await;
+                "deliver"
+            });
+        }
+        if config.destinations.is_empty() {
+            warn!("no [[destination]] is configured: results stay here");
+        }
+        info!(%address, ae_title = %config.listen.ae_title, "listening");
+        Ok(Self { address, store, tasks, stop_listening, stop_stages })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The store it works on.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Works until `stop` completes or a stage ends by itself, then drains: first the listener, then the stages.
+    ///
+    /// # Errors
+    /// If a stage ended without being told to; the supervisor restarts the process, and the store knows the rest.
+    pub(crate) async fn run_until(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let died = tokio::select! {
+            () = stop => None,
+            ended = self.tasks.join_next() => ended,
+        };
+        info!("stopping");
+        self.stop_listening.cancel();
+        // The listener's own grace period bounds its drain; stages may commit what it still accepts.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        self.stop_stages.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.store.close().await;
+        match died {
+            None => Ok(()),
+            Some(Ok(stage)) => anyhow::bail!("stage {stage} ended by itself"),
+            Some(Err(error)) => Err(anyhow::Error::new(error).context("a stage failed")),
+        }
+    }
+}
+
+/// Opens the store of a configuration, for the daemon or for a query.
+pub(crate) async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let options = StoreOptions::new(&config.store.database, &config.store.blobs);
+    Store::open(&options).await.with_context(|| format!("opening the store {}", config.store.database.display()))
+}
+
+fn peer_rules(config: &Config) -> anyhow::Result<Vec<PeerRule>> {
+    let rule = |source: &crate::config::SourceConfig| {
+        let networks = source.networks.iter().map(|network| network.parse()).collect::<Result<_, _>>();
+        Ok(PeerRule { ae_title: source.ae_title.clone(), networks: networks.context("source.networks")? })
+    };
+    config.sources.iter().map(rule).collect()
+}
+
+fn scp_options(config: &Config) -> anyhow::Result<ScpOptions> {
+    let listen = &config.listen;
+    let mut options = ScpOptions::new(listen.ae_title.clone());
+    options.check_called_ae = listen.check_called_ae;
+    options.peers = peer_rules(config)?;
+    options.max_associations = listen.max_associations;
+    options.max_pdu = listen.max_pdu;
+    options.max_instance_bytes = listen.max_instance_mib.saturating_mul(1 << 20);
+    options.artim_timeout = seconds(listen.artim_timeout_s);
+    options.idle_timeout = seconds(listen.idle_timeout_s);
+    options.drain_timeout = seconds(listen.drain_timeout_s);
+    Ok(options)
+}
+
+fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
+    let sources = peer_rules(config)?
+        .into_iter()
+        .zip(&config.sources)
+        .map(|(peer, source)| Source { peer, quiet_period: seconds(source.quiet_period_s) })
+        .collect();
+    let min_free_bytes = config.store.min_free_mib.saturating_mul(1 << 20);
+    Ok(IngestOptions { sources, min_free_bytes, limits: DatasetLimits::default() })
+}
+
+fn analyse_options(config: &Config) -> AnalyseOptions {
+    let mut gate = ichor_ct::series::GateOptions::default();
+    gate.min_slices = config.gate.min_slices;
+    gate.max_tilt_degrees = config.gate.max_tilt_degrees;
+    AnalyseOptions {
+        gate,
+        backoff: Backoff {
+            first: seconds(config.analysis.first_backoff_s),
+            longest: Duration::from_secs(600),
+            attempts: config.analysis.attempts,
+        },
+        min_lesion_ml: config.analysis.min_lesion_ml,
+        destinations: config.destinations.iter().map(|d| d.name.clone()).collect(),
+    }
+}
+
+fn open_destination(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {
+    let timeout = seconds(config.timeout_s);
+    let endpoint = config.endpoint().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+    let transport = match endpoint {
+        Endpoint::CStore { address, ae_title, calling_ae_title } => {
+            let mut options = ScuOptions::new(calling_ae_title.unwrap_or_else(|| own_title.clone()), ae_title, address);
+            options.connect_timeout = timeout;
+            options.response_timeout = timeout;
+            Transport::CStore(options)
+        }
+        Endpoint::StowRs { url, credentials } => {
+            let mut options = StowOptions::new(&url);
+            options.timeout = timeout;
+            options.credentials = credentials.map(read_credentials).transpose()?;
+            Transport::StowRs(StowClient::new(options)?)
+        }
+    };
+    let backoff = Backoff {
+        first: seconds(config.first_backoff_s),
+        longest: seconds(config.max_backoff_s),
+        attempts: config.attempts,
+    };
+    Ok(Destination { name: config.name.clone(), transport, backoff })
+}
+
+fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
+    let secret = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        anyhow::Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    };
+    Ok(match files {
+        CredentialFiles::Bearer(file) => Credentials::Bearer(secret(file)?),
+        CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: secret(file)? },
+    })
+}
