@@ -1,0 +1,320 @@
+//! The check that every result passes before it leaves: the modules' mandatory attributes, counts, lengths and
+//! references, read back from the very bytes that will be sent.
+
+use std::collections::HashSet;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::InMemDicomObject;
+use ichor_core::Uid;
+use thiserror::Error;
+
+use crate::bits;
+
+/// What is wrong with an object; it must not leave.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("segmentation is not valid: {}", problems.join("; "))]
+pub struct CheckFailed {
+    /// Every problem found, at least one.
+    pub problems: Vec<String>,
+}
+
+/// Type 1 attributes of the Segmentation IOD that must have a value (PS3.3 A.51.3).
+const TYPE_1: &[(Tag, &str)] = &[
+    (tags::SOP_CLASS_UID, "SOP class UID"),
+    (tags::SOP_INSTANCE_UID, "SOP instance UID"),
+    (tags::STUDY_INSTANCE_UID, "study instance UID"),
+    (tags::SERIES_INSTANCE_UID, "series instance UID"),
+    (tags::MODALITY, "modality"),
+    (tags::SERIES_NUMBER, "series number"),
+    (tags::FRAME_OF_REFERENCE_UID, "frame of reference UID"),
+    (tags::MANUFACTURER, "manufacturer"),
+    (tags::MANUFACTURER_MODEL_NAME, "manufacturer's model name"),
+    (tags::DEVICE_SERIAL_NUMBER, "device serial number"),
+    (tags::SOFTWARE_VERSIONS, "software versions"),
+    (tags::IMAGE_TYPE, "image type"),
+    (tags::INSTANCE_NUMBER, "instance number"),
+    (tags::CONTENT_LABEL, "content label"),
+    (tags::CONTENT_DATE, "content date"),
+    (tags::CONTENT_TIME, "content time"),
+    (tags::SAMPLES_PER_PIXEL, "samples per pixel"),
+    (tags::PHOTOMETRIC_INTERPRETATION, "photometric interpretation"),
+    (tags::NUMBER_OF_FRAMES, "number of frames"),
+    (tags::ROWS, "rows"),
+    (tags::COLUMNS, "columns"),
+    (tags::BITS_ALLOCATED, "bits allocated"),
+    (tags::BITS_STORED, "bits stored"),
+    (tags::HIGH_BIT, "high bit"),
+    (tags::PIXEL_REPRESENTATION, "pixel representation"),
+    (tags::LOSSY_IMAGE_COMPRESSION, "lossy image compression"),
+    (tags::SEGMENTATION_TYPE, "segmentation type"),
+    (tags::SEGMENT_SEQUENCE, "segment sequence"),
+    (tags::DIMENSION_ORGANIZATION_SEQUENCE, "dimension organization sequence"),
+    (tags::DIMENSION_INDEX_SEQUENCE, "dimension index sequence"),
+    (tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, "shared functional groups sequence"),
+    (tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, "per-frame functional groups sequence"),
+    (tags::REFERENCED_SERIES_SEQUENCE, "referenced series sequence"),
+    (tags::PIXEL_DATA, "pixel data"),
+];
+
+/// Type 2 attributes: there, maybe empty.
+const TYPE_2: &[(Tag, &str)] = &[
+    (tags::PATIENT_NAME, "patient's name"),
+    (tags::PATIENT_ID, "patient ID"),
+    (tags::PATIENT_BIRTH_DATE, "patient's birth date"),
+    (tags::PATIENT_SEX, "patient's sex"),
+    (tags::STUDY_DATE, "study date"),
+    (tags::STUDY_TIME, "study time"),
+    (tags::ACCESSION_NUMBER, "accession number"),
+    (tags::REFERRING_PHYSICIAN_NAME, "referring physician's name"),
+    (tags::STUDY_ID, "study ID"),
+    (tags::POSITION_REFERENCE_INDICATOR, "position reference indicator"),
+    (tags::CONTENT_DESCRIPTION, "content description"),
+    (tags::CONTENT_CREATOR_NAME, "content creator's name"),
+];
+
+/// Type 1 attributes of every segment (PS3.3 C.8.20.4).
+const SEGMENT_TYPE_1: &[(Tag, &str)] = &[
+    (tags::SEGMENT_LABEL, "label"),
+    (tags::SEGMENT_ALGORITHM_TYPE, "algorithm type"),
+    (tags::SEGMENT_ALGORITHM_NAME, "algorithm name"),
+    (tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, "property category"),
+    (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, "property type"),
+];
+
+/// Values that are the same in every object made here.
+const FIXED: &[(Tag, &str, &str)] = &[
+    (tags::SPECIFIC_CHARACTER_SET, "specific character set", "ISO_IR 192"),
+    (tags::SOP_CLASS_UID, "SOP class UID", uids::SEGMENTATION_STORAGE),
+    (tags::MODALITY, "modality", "SEG"),
+    (tags::SEGMENTATION_TYPE, "segmentation type", "BINARY"),
+    (tags::PHOTOMETRIC_INTERPRETATION, "photometric interpretation", "MONOCHROME2"),
+    (tags::SAMPLES_PER_PIXEL, "samples per pixel", "1"),
+    (tags::BITS_ALLOCATED, "bits allocated", "1"),
+    (tags::BITS_STORED, "bits stored", "1"),
+    (tags::HIGH_BIT, "high bit", "0"),
+    (tags::PIXEL_REPRESENTATION, "pixel representation", "0"),
+];
+
+/// Checks a Part 10 file as a binary segmentation.
+///
+/// # Errors
+/// [`CheckFailed`] lists everything that is wrong.
+pub fn check(part10: &[u8]) -> Result<(), CheckFailed> {
+    let file = match dicom_object::from_reader(part10) {
+        Ok(file) => file,
+        Err(e) => return Err(CheckFailed { problems: vec![format!("cannot be read back: {e}")] }),
+    };
+    let mut findings = Findings { problems: Vec::new() };
+    let meta = file.meta();
+    findings.expect(meta.transfer_syntax() == uids::EXPLICIT_VR_LITTLE_ENDIAN, || {
+        format!("transfer syntax is {}", meta.transfer_syntax())
+    });
+    let object: &InMemDicomObject = &file;
+    for (tag, name, file_meta) in [
+        (tags::SOP_CLASS_UID, "class", meta.media_storage_sop_class_uid()),
+        (tags::SOP_INSTANCE_UID, "instance", meta.media_storage_sop_instance_uid()),
+    ] {
+        findings.expect(value(object, tag).as_deref() == Some(file_meta), || {
+            format!("media storage SOP {name} UID differs from the data set")
+        });
+    }
+    findings.attributes(object);
+    findings.segments(object);
+    findings.pixels(object);
+    findings.frames(object);
+    if findings.problems.is_empty() { Ok(()) } else { Err(CheckFailed { problems: findings.problems }) }
+}
+
+/// A text or number as text, without padding; `None` where there is none.
+fn value(object: &InMemDicomObject, tag: Tag) -> Option<String> {
+    let text = object.get(tag)?.to_str().ok()?;
+    let text = text.trim_matches(['\0', ' ']);
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn number(object: &InMemDicomObject, tag: Tag) -> Option<usize> {
+    value(object, tag)?.parse().ok()
+}
+
+/// A number of values of a decimal or other text element.
+fn values(object: &InMemDicomObject, tag: Tag) -> Option<Vec<f64>> {
+    object.get(tag)?.to_multi_float64().ok()
+}
+
+fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
+    object.get(tag).and_then(|e| e.items()).unwrap_or_default()
+}
+
+/// The first item of a sequence: of a code, or of a functional group.
+fn item(object: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
+    items(object, tag).first()
+}
+
+/// Problems as they are found.
+struct Findings {
+    problems: Vec<String>,
+}
+
+impl Findings {
+    fn expect(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(problem());
+        }
+    }
+
+    /// Attributes by type, fixed values, and UIDs.
+    fn attributes(&mut self, object: &InMemDicomObject) {
+        for (tag, name) in TYPE_1 {
+            let filled = object.get(*tag).is_some_and(|e| match e.items() {
+                Some(items) => !items.is_empty(),
+                None => !e.to_bytes().is_ok_and(|b| b.is_empty()),
+            });
+            self.expect(filled, || format!("{name} is missing"));
+        }
+        for (tag, name) in TYPE_2 {
+            self.expect(object.get(*tag).is_some(), || format!("{name} is absent"));
+        }
+        for (tag, name, fixed) in FIXED {
+            let found = value(object, *tag);
+            self.expect(found.as_deref() == Some(*fixed), || format!("{name} is {found:?}, not {fixed}"));
+        }
+        for tag in
+            [tags::SOP_INSTANCE_UID, tags::STUDY_INSTANCE_UID, tags::SERIES_INSTANCE_UID, tags::FRAME_OF_REFERENCE_UID]
+        {
+            let uid = value(object, tag).unwrap_or_default();
+            self.expect(Uid::parse(&uid).is_ok(), || format!("{uid:?} at {tag} is not a UID"));
+        }
+    }
+
+    /// Segments are numbered from 1 and described.
+    fn segments(&mut self, object: &InMemDicomObject) {
+        for (i, segment) in items(object, tags::SEGMENT_SEQUENCE).iter().enumerate() {
+            let n = i + 1;
+            self.expect(number(segment, tags::SEGMENT_NUMBER) == Some(n), || format!("segment {n} is not number {n}"));
+            for (tag, name) in SEGMENT_TYPE_1 {
+                let filled = match item(segment, *tag) {
+                    Some(code) => [tags::CODE_VALUE, tags::CODING_SCHEME_DESIGNATOR, tags::CODE_MEANING]
+                        .iter()
+                        .all(|t| value(code, *t).is_some()),
+                    None => value(segment, *tag).is_some(),
+                };
+                self.expect(filled, || format!("segment {n} has no {name}"));
+            }
+        }
+    }
+
+    /// Bits there are as many as frames × rows × columns, and every frame has one set.
+    fn pixels(&mut self, object: &InMemDicomObject) {
+        let size = [tags::NUMBER_OF_FRAMES, tags::ROWS, tags::COLUMNS].map(|tag| number(object, tag).unwrap_or(0));
+        let [frames, rows, columns] = size;
+        let Some(pixels) = rows.checked_mul(columns).filter(|p| *p > 0 && frames > 0) else {
+            self.problems.push(format!("{frames} frames of {rows} rows x {columns} columns"));
+            return;
+        };
+        let Some(Ok(data)) = object.get(tags::PIXEL_DATA).map(|e| e.to_bytes()) else { return };
+        let expected = bits::packed_length(frames, pixels);
+        self.expect(expected == Ok(data.len()), || {
+            format!("pixel data of {} bytes, {expected:?} expected for {frames} frames of {pixels} pixels", data.len())
+        });
+        if expected != Ok(data.len()) {
+            return;
+        }
+        let empty = (0..frames).filter(|f| !bits::frame_has_mask(&data, *f, pixels)).count();
+        self.expect(empty == 0, || format!("{empty} frames without mask"));
+        let end = frames * pixels;
+        let padding = (end..data.len() * 8).any(|bit| data[bit / 8] >> (bit % 8) & 1 == 1);
+        self.expect(!padding, || "padding bits of the pixel data are set".to_owned());
+    }
+
+    /// Functional groups: as many items as frames, a plane and a source for each, unique dimension indices.
+    fn frames(&mut self, object: &InMemDicomObject) {
+        let per_frame = items(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        let frames = number(object, tags::NUMBER_OF_FRAMES);
+        self.expect(frames == Some(per_frame.len()), || {
+            format!("number of frames is {frames:?}, functional groups describe {}", per_frame.len())
+        });
+        let Some(shared) = item(object, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE) else { return };
+        let series = items(object, tags::REFERENCED_SERIES_SEQUENCE);
+        let references: HashSet<String> = series
+            .iter()
+            .flat_map(|s| items(s, tags::REFERENCED_INSTANCE_SEQUENCE))
+            .filter_map(|i| value(i, tags::REFERENCED_SOP_INSTANCE_UID))
+            .collect();
+        self.expect(series.iter().all(|s| value(s, tags::SERIES_INSTANCE_UID).is_some()), || {
+            "a referenced series has no series instance UID".to_owned()
+        });
+        let dimensions = items(object, tags::DIMENSION_INDEX_SEQUENCE).len();
+        let segments = items(object, tags::SEGMENT_SEQUENCE).len();
+        let mut indices = HashSet::new();
+        for (i, frame) in per_frame.iter().enumerate() {
+            let groups = FrameGroups { number: i + 1, frame, shared };
+            self.plane(&groups);
+            self.lengths(&groups);
+            self.source(&groups, &references);
+            let segment = groups
+                .item(tags::SEGMENT_IDENTIFICATION_SEQUENCE)
+                .and_then(|g| number(g, tags::REFERENCED_SEGMENT_NUMBER));
+            self.expect(segment.is_some_and(|s| (1..=segments).contains(&s)), || {
+                format!("frame {} belongs to segment {segment:?} of {segments}", groups.number)
+            });
+            let index: Vec<u32> = item(frame, tags::FRAME_CONTENT_SEQUENCE)
+                .and_then(|g| g.get(tags::DIMENSION_INDEX_VALUES))
+                .and_then(|e| e.to_multi_int().ok())
+                .unwrap_or_default();
+            self.expect(index.len() == dimensions && !index.contains(&0) && indices.insert(index.clone()), || {
+                format!("frame {} has the dimension index {index:?}", groups.number)
+            });
+        }
+    }
+
+    /// Position, orientation and spacing of a frame.
+    fn plane(&mut self, groups: &FrameGroups<'_>) {
+        for (group, tag, count, name) in [
+            (tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT, 3, "position"),
+            (tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT, 6, "orientation"),
+            (tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING, 2, "pixel spacing"),
+        ] {
+            let found = groups.item(group).and_then(|g| values(g, tag)).unwrap_or_default();
+            self.expect(found.len() == count && found.iter().all(|v| v.is_finite()), || {
+                format!("frame {} has no valid {name}: {found:?}", groups.number)
+            });
+        }
+    }
+
+    /// Thickness and spacing of a frame, where given, are lengths.
+    fn lengths(&mut self, groups: &FrameGroups<'_>) {
+        let Some(measures) = groups.item(tags::PIXEL_MEASURES_SEQUENCE) else { return };
+        for tag in [tags::PIXEL_SPACING, tags::SLICE_THICKNESS, tags::SPACING_BETWEEN_SLICES] {
+            let Some(element) = measures.get(tag) else { continue };
+            let lengths = element.to_multi_float64().unwrap_or_default();
+            self.expect(!lengths.is_empty() && lengths.iter().all(|v| v.is_finite() && *v > 0.0), || {
+                format!("frame {} has {lengths:?} mm at {tag}", groups.number)
+            });
+        }
+    }
+
+    /// The source image of a frame, which must be among the referenced instances.
+    fn source(&mut self, groups: &FrameGroups<'_>, references: &HashSet<String>) {
+        let source = groups
+            .item(tags::DERIVATION_IMAGE_SEQUENCE)
+            .and_then(|d| item(d, tags::SOURCE_IMAGE_SEQUENCE))
+            .and_then(|s| value(s, tags::REFERENCED_SOP_INSTANCE_UID));
+        self.expect(source.as_ref().is_some_and(|s| references.contains(s)), || {
+            format!("frame {} has the source {source:?}, which is not a referenced instance", groups.number)
+        });
+    }
+}
+
+/// The functional groups that hold for one frame.
+struct FrameGroups<'a> {
+    number: usize,
+    frame: &'a InMemDicomObject,
+    shared: &'a InMemDicomObject,
+}
+
+impl<'a> FrameGroups<'a> {
+    fn item(&self, group: Tag) -> Option<&'a InMemDicomObject> {
+        item(self.frame, group).or_else(|| item(self.shared, group))
+    }
+}

@@ -1,0 +1,374 @@
+//! Building the DICOM Segmentation (PS3.3 A.51).
+
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+use ichor_core::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ImagePlane, ModelId, Uid};
+use time::OffsetDateTime;
+
+use crate::check::check;
+use crate::element::{Element, cut, date, empty, parse_utc_offset, sequence, text, time_of_day, us, utc_offset};
+use crate::error::ResultError;
+use crate::frames::{Frame, functional_groups, select};
+use crate::own::{MANUFACTURER, MODEL_NAME};
+use crate::source::{SourceHeader, copied};
+use crate::{bits, codes, segment};
+
+/// Series Number of a result where the caller names none: this much above the source's.
+const SERIES_NUMBER_STEP: u32 = 9000;
+/// Instance Numbers and Series Numbers are IS, at most 2³¹ − 1.
+const LARGEST_NUMBER: u32 = i32::MAX as u32;
+
+/// One source slice: an instance, or a frame of a multi-frame instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSlice {
+    /// SOP Class UID of the instance.
+    pub sop_class: Uid,
+    /// SOP Instance UID of the instance.
+    pub sop_instance: Uid,
+    /// One-based frame, if the instance is multi-frame.
+    pub frame_number: Option<u32>,
+    /// Its plane, as it stands in the instance.
+    pub plane: ImagePlane,
+    /// Nominal Slice Thickness in mm; `None` takes the header's.
+    pub slice_thickness_mm: Option<f64>,
+}
+
+/// Everything that makes a segmentation what it is.
+#[derive(Clone, Debug)]
+pub struct SegmentationInput<'a> {
+    /// Header of one of the source instances.
+    pub header: &'a SourceHeader,
+    /// All slices that were analysed, those without mask too.
+    pub slices: &'a [SourceSlice],
+    /// One mask a slice, rows × columns row by row, zero for background; `None` for no mask.
+    pub masks: &'a [Option<&'a [u8]>],
+    /// The weights.
+    pub model: &'a ModelId,
+    /// Digest of whatever configuration shaped the result.
+    pub configuration_digest: &'a str,
+    /// Version of the study's result, from 1; a late slice makes the next.
+    pub version: u32,
+    /// When the study was accepted: content date and time.
+    pub accepted_at: OffsetDateTime,
+    /// Series Number; `None` takes the source's plus 9000.
+    pub series_number: Option<u32>,
+    /// Shown with the object wherever it is shown, such as "research use only, demonstration weights".
+    pub research_notice: Option<&'a str>,
+}
+
+/// A finished and checked segmentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segmentation {
+    /// Segmentation Storage.
+    pub sop_class: Uid,
+    /// Derived SOP Instance UID.
+    pub sop_instance: Uid,
+    /// Derived Series Instance UID, the same for all versions.
+    pub series_instance: Uid,
+    /// Study Instance UID of the source.
+    pub study_instance: Uid,
+    /// Explicit VR Little Endian.
+    pub transfer_syntax: Uid,
+    /// Number of frames.
+    pub frames: usize,
+    /// The Part 10 file, preamble included.
+    pub part10: Vec<u8>,
+}
+
+/// The UIDs of a result, all derived.
+struct Derived {
+    instance: Uid,
+    series: Uid,
+    dimensions: Uid,
+    tracking: Uid,
+    frame_of_reference: Uid,
+}
+
+impl Derived {
+    fn of(input: &SegmentationInput<'_>) -> Self {
+        let (study, series) = (input.header.study().as_str(), input.header.series().as_str());
+        let (model, configuration) = (input.model.as_str(), input.configuration_digest);
+        let version = input.version.to_string();
+        let frame_number = |s: &SourceSlice| s.frame_number.unwrap_or_default();
+        let mut sources: Vec<(&str, u32)> =
+            input.slices.iter().map(|s| (s.sop_instance.as_str(), frame_number(s))).collect();
+        sources.sort_unstable();
+        let numbers: Vec<String> = sources.iter().map(|(_, frame)| frame.to_string()).collect();
+        let instance = Uid::derive(
+            ["ichor-seg-instance", study, series, model, configuration, version.as_str()]
+                .into_iter()
+                .chain(sources.iter().zip(&numbers).flat_map(|((uid, _), frame)| [*uid, frame.as_str()])),
+        );
+        let dimensions = Uid::derive(["ichor-seg-dimensions", instance.as_str()]);
+        let frame_of_reference = input.header.frame_of_reference().cloned();
+        Self {
+            instance,
+            series: Uid::derive(["ichor-seg-series", study, series, model, configuration]),
+            dimensions,
+            tracking: Uid::derive(["ichor-seg-tracking", study, series, model]),
+            frame_of_reference: frame_of_reference
+                .unwrap_or_else(|| Uid::derive(["ichor-frame-of-reference", study, series])),
+        }
+    }
+}
+
+/// Builds the segmentation of one study, BINARY, one frame a slice that carries mask, and checks it.
+///
+/// The same input gives the same bytes. Slices may come in any order; frames lie in the order of their position.
+///
+/// # Errors
+/// [`ResultError::NothingToSegment`] when no slice carries mask: the study is a negative. Every other [`ResultError`]
+/// names what cannot be or what the finished object lacks.
+pub fn build_segmentation(input: &SegmentationInput<'_>) -> Result<Segmentation, ResultError> {
+    let frames = select(input)?;
+    let plane = &frames[0].slice.plane;
+    let pixels = plane.rows as usize * plane.columns as usize;
+    let pixel_data = bits::pack(frames.iter().map(|f| f.mask), pixels)?;
+    let derived = Derived::of(input);
+    let mut object = InMemDicomObject::new_empty();
+    let elements = copied(input.header)
+        .into_iter()
+        .chain(identification(input, &derived)?)
+        .chain(deidentification(input.header))
+        .chain(clinical_trial(input.header))
+        .chain(equipment(input)?)
+        .chain(image(&frames, input.header))
+        .chain(dimensions(&derived))
+        .chain(references(input))
+        .chain(functional_groups(&frames, input))
+        .chain([segment::segment_sequence(input.model, input.configuration_digest, &derived.tracking)]);
+    for element in elements {
+        object.put(element);
+    }
+    let part10 = encode(object, pixel_data)?;
+    check(&part10)?;
+    let constant = |uid: &str| Uid::parse(uid).map_err(|e| ResultError::Encode(e.to_string()));
+    Ok(Segmentation {
+        sop_class: constant(uids::SEGMENTATION_STORAGE)?,
+        sop_instance: derived.instance,
+        series_instance: derived.series,
+        study_instance: input.header.study().clone(),
+        transfer_syntax: constant(uids::EXPLICIT_VR_LITTLE_ENDIAN)?,
+        frames: frames.len(),
+        part10,
+    })
+}
+
+/// The acceptance time in the zone that the source's own dates are in, if it says which.
+fn accepted_at(input: &SegmentationInput<'_>) -> OffsetDateTime {
+    let zone = input.header.text(tags::TIMEZONE_OFFSET_FROM_UTC).and_then(|t| parse_utc_offset(&t));
+    zone.and_then(|zone| input.accepted_at.checked_to_offset(zone)).unwrap_or(input.accepted_at)
+}
+
+/// A notice fit for a single text value: no backslash, which separates values, and no control characters.
+fn single_value(notice: &str) -> String {
+    notice.chars().map(|c| if c == '\\' { '/' } else { c }).filter(|c| !c.is_control()).collect()
+}
+
+/// SOP Common, series, frame of reference and the content's names (PS3.3 C.12.1, C.7.3.1, C.8.20.1, C.7.4.1).
+fn identification(input: &SegmentationInput<'_>, derived: &Derived) -> Result<Vec<Element>, ResultError> {
+    let at = accepted_at(input);
+    let day = date(at).ok_or_else(|| ResultError::Time(at.to_string()))?;
+    let time = time_of_day(at);
+    let source_number = input.header.number::<u32>(tags::SERIES_NUMBER).unwrap_or(0);
+    let series_number =
+        input.series_number.unwrap_or_else(|| source_number.saturating_add(SERIES_NUMBER_STEP)).min(LARGEST_NUMBER);
+    let notice = input.research_notice.map(single_value).filter(|n| !n.trim().is_empty());
+    let research = if notice.is_some() { ", research use" } else { "" };
+    let description = notice.clone().unwrap_or_else(|| format!("{} by {}", segment::LABEL, input.model.name()));
+    let mut elements = vec![
+        text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"),
+        text(tags::INSTANCE_CREATION_DATE, VR::DA, day.as_str()),
+        text(tags::INSTANCE_CREATION_TIME, VR::TM, time.as_str()),
+        text(tags::INSTANCE_CREATOR_UID, VR::UI, IMPLEMENTATION_CLASS_UID),
+        text(tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE),
+        text(tags::SOP_INSTANCE_UID, VR::UI, derived.instance.as_str()),
+        text(tags::STUDY_INSTANCE_UID, VR::UI, input.header.study().as_str()),
+        text(tags::SERIES_INSTANCE_UID, VR::UI, derived.series.as_str()),
+        text(tags::MODALITY, VR::CS, "SEG"),
+        text(tags::SERIES_NUMBER, VR::IS, series_number.to_string()),
+        text(tags::SERIES_DESCRIPTION, VR::LO, format!("{} (AI{research})", segment::LABEL)),
+        text(tags::INSTANCE_NUMBER, VR::IS, input.version.clamp(1, LARGEST_NUMBER).to_string()),
+        text(tags::FRAME_OF_REFERENCE_UID, VR::UI, derived.frame_of_reference.as_str()),
+        text(tags::CONTENT_DATE, VR::DA, day),
+        text(tags::CONTENT_TIME, VR::TM, time),
+        text(tags::CONTENT_LABEL, VR::CS, "HEMORRHAGE"),
+        text(tags::CONTENT_DESCRIPTION, VR::LO, cut(&description, 64)),
+        empty(tags::CONTENT_CREATOR_NAME, VR::PN),
+    ];
+    elements.extend(notice.map(|n| text(tags::IMAGE_COMMENTS, VR::LT, cut(&n, 10_240))));
+    Ok(elements)
+}
+
+/// Patient Identity Removed with the method it requires (PS3.3 C.7.1.1, Type 1C).
+fn deidentification(header: &SourceHeader) -> Vec<Element> {
+    let element = |tag: Tag| header.object.get(tag).cloned();
+    let Some(removed) = element(tags::PATIENT_IDENTITY_REMOVED) else { return Vec::new() };
+    let method = element(tags::DEIDENTIFICATION_METHOD);
+    let method_codes = element(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE);
+    let method = method.or_else(|| {
+        // Required by the standard, and real de-identified files lack it.
+        method_codes.is_none().then(|| text(tags::DEIDENTIFICATION_METHOD, VR::LO, "not stated in the source"))
+    });
+    [Some(removed), method, method_codes].into_iter().flatten().collect()
+}
+
+/// The Clinical Trial Subject module (PS3.3 C.7.1.3), where the source has its mandatory attributes.
+fn clinical_trial(header: &SourceHeader) -> Vec<Element> {
+    let element = |tag: Tag| header.object.get(tag).cloned();
+    let subject = element(tags::CLINICAL_TRIAL_SUBJECT_ID);
+    let reading = element(tags::CLINICAL_TRIAL_SUBJECT_READING_ID);
+    let (Some(sponsor), Some(protocol), true) = (
+        element(tags::CLINICAL_TRIAL_SPONSOR_NAME),
+        element(tags::CLINICAL_TRIAL_PROTOCOL_ID),
+        subject.is_some() || reading.is_some(),
+    ) else {
+        return Vec::new();
+    };
+    let type2 = [tags::CLINICAL_TRIAL_PROTOCOL_NAME, tags::CLINICAL_TRIAL_SITE_ID, tags::CLINICAL_TRIAL_SITE_NAME]
+        .map(|tag| element(tag).unwrap_or_else(|| empty(tag, VR::LO)));
+    [sponsor, protocol].into_iter().chain(type2).chain(subject).chain(reading).collect()
+}
+
+/// Enhanced General Equipment and Contributing Equipment (PS3.3 C.7.5.2, C.12.1): ourselves, and the scanner.
+fn equipment(input: &SegmentationInput<'_>) -> Result<Vec<Element>, ResultError> {
+    let at = accepted_at(input);
+    let day = date(at).ok_or_else(|| ResultError::Time(at.to_string()))?;
+    let contributed = format!("{day}{}{}", time_of_day(at), utc_offset(at.offset()));
+    let hash = input.model.version_and_hash().rsplit('+').next().unwrap_or_default();
+    let ourselves = || {
+        vec![
+            text(tags::MANUFACTURER, VR::LO, MANUFACTURER),
+            text(tags::MANUFACTURER_MODEL_NAME, VR::LO, MODEL_NAME),
+            // What tells one device from another is the weights it runs.
+            text(tags::DEVICE_SERIAL_NUMBER, VR::LO, hash),
+            text(tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION")),
+        ]
+    };
+    let processing = ourselves().into_iter().chain([
+        codes::PROCESSING_EQUIPMENT.sequence(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE),
+        text(tags::CONTRIBUTION_DATE_TIME, VR::DT, contributed),
+        text(
+            tags::CONTRIBUTION_DESCRIPTION,
+            VR::ST,
+            format!("Segmented with model {}, configuration {}", input.model, input.configuration_digest),
+        ),
+    ]);
+    let mut contributing = vec![InMemDicomObject::from_element_iter(processing)];
+    if let Some(manufacturer) = input.header.object.get(tags::MANUFACTURER) {
+        let known = [
+            tags::INSTITUTION_NAME,
+            tags::STATION_NAME,
+            tags::MANUFACTURER_MODEL_NAME,
+            tags::DEVICE_SERIAL_NUMBER,
+            tags::SOFTWARE_VERSIONS,
+        ];
+        let scanner = known.into_iter().filter_map(|tag| input.header.object.get(tag).cloned()).chain([
+            manufacturer.clone(),
+            codes::ACQUISITION_EQUIPMENT.sequence(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE),
+        ]);
+        contributing.insert(0, InMemDicomObject::from_element_iter(scanner));
+    }
+    let mut elements = ourselves();
+    elements.push(sequence(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE, contributing));
+    Ok(elements)
+}
+
+/// Image Pixel and Segmentation Image (PS3.3 C.7.6.3, C.8.20.2).
+fn image(frames: &[Frame<'_>], header: &SourceHeader) -> Vec<Element> {
+    let plane = &frames[0].slice.plane;
+    // Both were checked to fit by `select`.
+    let (rows, columns) = (plane.rows as u16, plane.columns as u16);
+    let mut elements = vec![
+        text(tags::IMAGE_TYPE, VR::CS, "DERIVED\\PRIMARY"),
+        us(tags::SAMPLES_PER_PIXEL, 1),
+        text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2"),
+        text(tags::NUMBER_OF_FRAMES, VR::IS, frames.len().to_string()),
+        us(tags::ROWS, rows),
+        us(tags::COLUMNS, columns),
+        us(tags::BITS_ALLOCATED, 1),
+        us(tags::BITS_STORED, 1),
+        us(tags::HIGH_BIT, 0),
+        us(tags::PIXEL_REPRESENTATION, 0),
+        text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO"),
+        text(tags::SEGMENTATION_TYPE, VR::CS, "BINARY"),
+        text(tags::SEGMENTS_OVERLAP, VR::CS, "NO"),
+    ];
+    // Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
+    let lossy = header.text(tags::LOSSY_IMAGE_COMPRESSION).is_some_and(|l| l == "01");
+    elements.push(text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, if lossy { "01" } else { "00" }));
+    if lossy {
+        let more = [tags::LOSSY_IMAGE_COMPRESSION_RATIO, tags::LOSSY_IMAGE_COMPRESSION_METHOD];
+        elements.extend(more.into_iter().filter_map(|tag| header.object.get(tag).cloned()));
+    }
+    elements
+}
+
+/// The Multi-frame Dimension module (PS3.3 C.7.6.17): segment, then position.
+fn dimensions(derived: &Derived) -> Vec<Element> {
+    let organization = || text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, derived.dimensions.as_str());
+    let attribute = |tag: Tag, value: Tag| {
+        dicom_core::DataElement::new(tag, VR::AT, dicom_core::value::PrimitiveValue::from(value))
+    };
+    let index = |pointer: Tag, group: Tag, label: &str| {
+        InMemDicomObject::from_element_iter([
+            organization(),
+            attribute(tags::DIMENSION_INDEX_POINTER, pointer),
+            attribute(tags::FUNCTIONAL_GROUP_POINTER, group),
+            text(tags::DIMENSION_DESCRIPTION_LABEL, VR::LO, label),
+        ])
+    };
+    vec![
+        sequence(tags::DIMENSION_ORGANIZATION_SEQUENCE, vec![InMemDicomObject::from_element_iter([organization()])]),
+        sequence(
+            tags::DIMENSION_INDEX_SEQUENCE,
+            vec![
+                index(tags::REFERENCED_SEGMENT_NUMBER, tags::SEGMENT_IDENTIFICATION_SEQUENCE, "Segment Number"),
+                index(tags::IMAGE_POSITION_PATIENT, tags::PLANE_POSITION_SEQUENCE, "Image Position (Patient)"),
+            ],
+        ),
+    ]
+}
+
+/// Common Instance Reference (PS3.3 C.12.2): the source series with every analysed instance.
+fn references(input: &SegmentationInput<'_>) -> Vec<Element> {
+    let mut seen = std::collections::HashSet::new();
+    let instances: Vec<InMemDicomObject> = input
+        .slices
+        .iter()
+        .filter(|slice| seen.insert(&slice.sop_instance))
+        .map(|slice| {
+            InMemDicomObject::from_element_iter([
+                text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, slice.sop_class.as_str()),
+                text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, slice.sop_instance.as_str()),
+            ])
+        })
+        .collect();
+    let series = InMemDicomObject::from_element_iter([
+        text(tags::SERIES_INSTANCE_UID, VR::UI, input.header.series().as_str()),
+        sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances),
+    ]);
+    vec![sequence(tags::REFERENCED_SERIES_SEQUENCE, vec![series])]
+}
+
+/// Writes preamble, meta group and data set in Explicit VR Little Endian. Pixel Data is the last element, so it is
+/// appended as it is instead of going through the writer, which would copy it.
+fn encode(object: InMemDicomObject, pixel_data: Vec<u8>) -> Result<Vec<u8>, ResultError> {
+    let encode_error = |e: &dyn std::error::Error| ResultError::Encode(e.to_string());
+    let meta = FileMetaTableBuilder::new()
+        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
+        .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
+        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
+    let file = object.with_meta(meta).map_err(|e| encode_error(&e))?;
+    let length = u32::try_from(pixel_data.len()).map_err(|e| encode_error(&e))?;
+    let mut bytes = Vec::with_capacity(pixel_data.len() + 64 * 1024);
+    file.write_all(&mut bytes).map_err(|e| encode_error(&e))?;
+    let Tag(group, element) = tags::PIXEL_DATA;
+    bytes.extend(group.to_le_bytes());
+    bytes.extend(element.to_le_bytes());
+    bytes.extend(b"OB\0\0");
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(pixel_data);
+    Ok(bytes)
+}
