@@ -1,0 +1,81 @@
+//! Delivery against destinations that are absent, silent or lose their answers.
+
+use std::time::Instant;
+
+use crate::support::daemon::{Daemon, Destination, Settings};
+use crate::support::dcmtk::StoreScu;
+use crate::support::orthanc::Orthanc;
+use crate::support::proxy::{Proxy, Toxic};
+use crate::support::study::Phantom;
+use crate::support::tools::requires;
+use crate::support::{eventually, free_port, seconds};
+
+#[test]
+fn destination_absent_at_start_gets_the_result_when_it_is_back() {
+    requires!(Dcmtk, Orthanc);
+    let (http_port, dicom_port) = (free_port(), free_port());
+    let late = Destination::CStore { name: "pacs", port: dicom_port, timeout_s: 5.0 };
+    let daemon = Daemon::start(&Settings::to([late]));
+    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(30));
+    // At least one attempt fails, and is told.
+    eventually(seconds(10), "a failed attempt in the timeline", || {
+        let story = daemon.why(&study.study_uid);
+        if story.to_lowercase().contains("refused") { Ok(()) } else { Err(story) }
+    });
+    assert!(!daemon.why(&study.study_uid).contains("accepted"));
+
+    let pacs = Orthanc::start_on(http_port, dicom_port);
+    let segmentation = pacs.wait_for_segmentation(&study.study_uid, seconds(10));
+    eventually(seconds(5), "accepted in the timeline", || {
+        let story = daemon.why(&study.study_uid);
+        if story.contains("accepted") { Ok(()) } else { Err(story) }
+    });
+    pacs.keeps_only(&study.study_uid, &segmentation, seconds(2));
+}
+
+#[test]
+fn dead_destinations_delay_no_other() {
+    requires!(Dcmtk, Orthanc);
+    let pacs = Orthanc::start();
+    let silent = Proxy::before(pacs.dicom_port, Toxic::BlackHole);
+    let daemon = Daemon::start(&Settings::to([
+        Destination::CStore { name: "refusing", port: free_port(), timeout_s: 60.0 },
+        Destination::CStore { name: "silent", port: silent.port, timeout_s: 60.0 },
+        Destination::c_store(&pacs),
+    ]));
+    for seed in [0, 1] {
+        let phantom = Phantom::BLEEDING.seed(Phantom::BLEEDING.seed + seed);
+        let study = phantom.write(&daemon.folder(&format!("study-{seed}")));
+        StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+        let sent = Instant::now();
+        pacs.wait_for_segmentation(&study.study_uid, seconds(15));
+        assert!(sent.elapsed() < seconds(11), "{:?} beside two dead destinations", sent.elapsed());
+    }
+    eventually(seconds(5), "a connection to the silent destination", || match silent.connections() {
+        0 => Err("none".to_owned()),
+        _ => Ok(()),
+    });
+}
+
+#[test]
+fn lost_answer_leads_to_the_same_object_again() {
+    requires!(Dcmtk, Orthanc);
+    let pacs = Orthanc::start();
+    let proxy = Proxy::before(pacs.dicom_port, Toxic::LoseAnswerAfter(4_000));
+    let daemon = Daemon::start(&Settings::to([Destination::CStore { name: "pacs", port: proxy.port, timeout_s: 5.0 }]));
+    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    eventually(seconds(30), "a lost answer", || match proxy.lost_answers() {
+        0 => Err("none".to_owned()),
+        _ => Ok(()),
+    });
+    assert!(!daemon.why(&study.study_uid).contains("accepted"), "accepted without the peer's word");
+    proxy.set(Toxic::None);
+    eventually(seconds(10), "accepted in the timeline", || {
+        let story = daemon.why(&study.study_uid);
+        if story.contains("accepted") { Ok(()) } else { Err(story) }
+    });
+    assert_eq!(pacs.segmentations(&study.study_uid).len(), 1);
+}

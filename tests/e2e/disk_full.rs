@@ -1,0 +1,136 @@
+//! A disk that fills while instances arrive: 0xA700, the association lives, and it goes on when there is room.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::daemon::{Daemon, Settings};
+use crate::support::dcmtk::StoreScu;
+use crate::support::raw::RawAssociation;
+use crate::support::scratch::Scratch;
+use crate::support::study::Phantom;
+use crate::support::tools::{requires, skipped};
+use crate::support::{part10, seconds};
+
+/// Out of resources (PS3.4 table B.2-1).
+const OUT_OF_RESOURCES: u16 = 0xA700;
+
+/// A small file system in memory, unmounted with the value.
+struct SmallDisk {
+    folder: PathBuf,
+    _scratch: Scratch,
+}
+
+impl SmallDisk {
+    /// Mounts one, if this process may.
+    fn mount(mib: u32) -> Option<Self> {
+        let scratch = Scratch::new("disk");
+        let folder = scratch.folder("small");
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self { folder, _scratch: scratch }),
+            Ok(output) => {
+                let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                skipped(&format!("cannot mount a small file system: {reason}"));
+                None
+            }
+            Err(error) => {
+                skipped(&format!("cannot run mount: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Takes all the room but so many KiB, and returns the file that holds it.
+    fn fill_but(&self, kib: u64) -> PathBuf {
+        let file = self.folder.join("filler");
+        let free = free_kib(&self.folder);
+        let blocks = format!("count={}", free.saturating_sub(kib));
+        let output = format!("of={}", file.display());
+        let status = Command::new("dd").args(["if=/dev/zero", "bs=1024", &blocks, &output]).output().unwrap().status;
+        assert!(status.success());
+        file
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the daemon, which is dropped before, may still be on its way out.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.folder).status();
+    }
+}
+
+fn free_kib(folder: &Path) -> u64 {
+    let output = Command::new("df").args(["--output=avail", "-k"]).arg(folder).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().nth(1).unwrap().trim().parse().unwrap()
+}
+
+fn settings(disk: &SmallDisk, min_free_mib: u64) -> Settings {
+    Settings { blobs: Some(disk.folder.join("blobs")), min_free_mib, ..Settings::default() }
+}
+
+/// Sends slices on one association until one is refused, frees the disk, and sends the refused one again on it.
+fn refused_and_taken_again(disk: &SmallDisk, daemon: &Daemon, filler: &Path) {
+    let study = Phantom::BLEEDING.matrix(512).slices(8).write(&daemon.folder("study"));
+    let mut association = RawAssociation::open(daemon.port).unwrap();
+    let mut refused = None;
+    for (index, instance) in study.instances.iter().enumerate() {
+        let status = association.store(instance).unwrap();
+        if status.code == OUT_OF_RESOURCES {
+            refused = Some(index);
+            break;
+        }
+        assert_eq!(status.code, 0, "{status:?}");
+    }
+    let refused = refused.unwrap_or_else(|| panic!("all taken, {} KiB free", free_kib(&disk.folder)));
+    assert_eq!(association.echo().unwrap().code, 0, "the association did not live on");
+    assert_eq!(association.store(&study.instances[refused]).unwrap().code, OUT_OF_RESOURCES);
+    assert!(
+        !daemon.stored_data_sets().contains_key(&study.instances[refused].sop_instance),
+        "a refused slice lies there"
+    );
+
+    std::fs::remove_file(filler).unwrap();
+    for instance in &study.instances[refused..] {
+        let status = association.store(instance).unwrap();
+        assert_eq!(status.code, 0, "{status:?} after there was room again");
+    }
+    association.release().unwrap();
+    let stored = daemon.stored_data_sets();
+    for instance in &study.instances {
+        assert!(stored[&instance.sop_instance] == [part10::data_set(&instance.path)], "{}", instance.sop_instance);
+    }
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(30));
+}
+
+#[test]
+fn disk_full_in_the_middle_of_a_slice() {
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let daemon = Daemon::start(&settings(&disk, 0));
+    // Room for two slices and a half of 512 × 512.
+    let filler = disk.fill_but(1_300);
+    refused_and_taken_again(&disk, &daemon, &filler);
+}
+
+#[test]
+fn disk_below_its_reserve() {
+    let Some(disk) = SmallDisk::mount(32) else { return };
+    let daemon = Daemon::start(&settings(&disk, 8));
+    let filler = disk.fill_but(8 * 1024 + 1_300);
+    refused_and_taken_again(&disk, &daemon, &filler);
+}
+
+#[test]
+fn storescu_is_told_that_the_disk_is_full() {
+    requires!(Dcmtk);
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let daemon = Daemon::start(&settings(&disk, 0));
+    let study = Phantom::BLEEDING.matrix(512).slices(5).write(&daemon.folder("study"));
+    let filler = disk.fill_but(100);
+    let report = StoreScu::to(daemon.port).option("-nh").send(&study);
+    assert_eq!(report.acknowledged(), 0, "{}", report.log);
+    assert_eq!(report.log.matches("Refused: OutOfResources").count(), 5, "{}", report.log);
+    std::fs::remove_file(filler).unwrap();
+    StoreScu::to(daemon.port).send(&study).expect_all(5);
+}

@@ -1,0 +1,17 @@
+//! The whole binary between real counterparts: DCMTK as the scanner, Orthanc as the PACS, dciodvfy and highdicom as
+//! judges. Everything runs on loopback, on free ports, in temporary folders, and is ended by the test that began it.
+//!
+//! A test that misses a tool says so on standard error and passes; with `ICHOR_REQUIRE_TOOLS=1` it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking, also in its helpers")]
+
+mod support;
+
+mod bad_input;
+mod cli;
+mod compressed;
+mod delivery;
+mod demo;
+mod disk_full;
+mod main_job;
+mod real_series;
+mod restart;

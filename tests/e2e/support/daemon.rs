@@ -1,0 +1,300 @@
+//! An `ichor serve` of our own, and its command line beside it.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::orthanc::Orthanc;
+use super::raw::RawAssociation;
+use super::scratch::Scratch;
+use super::{eventually, free_port, seconds};
+
+/// The binary under test.
+pub(crate) const ICHOR: &str = env!("CARGO_BIN_EXE_ichor");
+
+/// A file of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// The settings that the scenarios vary.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) quiet_period_s: f64,
+    pub(crate) min_free_mib: u64,
+    pub(crate) max_associations: usize,
+    /// Blobs elsewhere than in the daemon's own folder.
+    pub(crate) blobs: Option<PathBuf>,
+    pub(crate) idle_timeout_s: f64,
+    pub(crate) destinations: Vec<Destination>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            quiet_period_s: 1.0,
+            min_free_mib: 16,
+            max_associations: 16,
+            blobs: None,
+            idle_timeout_s: 20.0,
+            destinations: Vec::new(),
+        }
+    }
+}
+
+/// Where results go.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    /// C-STORE to a port on loopback, called ORTHANC.
+    CStore { name: &'static str, port: u16, timeout_s: f64 },
+    /// STOW-RS to a base URL.
+    StowRs { name: &'static str, url: String },
+}
+
+impl Destination {
+    /// Orthanc's Storage SCP.
+    pub(crate) fn c_store(orthanc: &Orthanc) -> Self {
+        Self::CStore { name: "pacs", port: orthanc.dicom_port, timeout_s: 10.0 }
+    }
+
+    /// Orthanc's DICOMweb plug-in.
+    pub(crate) fn stow_rs(orthanc: &Orthanc) -> Self {
+        Self::StowRs { name: "web", url: orthanc.dicom_web_url() }
+    }
+
+    fn toml(&self) -> String {
+        match self {
+            Self::CStore { name, port, timeout_s } => format!(
+                "\n[[destination]]\nname = {name:?}\nkind = \"c-store\"\naddress = \"127.0.0.1:{port}\"\n\
+                 ae_title = \"ORTHANC\"\nfirst_backoff_s = 0.3\nmax_backoff_s = 1.0\ntimeout_s = {timeout_s:?}\n"
+            ),
+            Self::StowRs { name, url } => format!(
+                "\n[[destination]]\nname = {name:?}\nkind = \"stow-rs\"\nurl = {url:?}\nfirst_backoff_s = 0.3\n\
+                 max_backoff_s = 1.0\ntimeout_s = 10.0\n"
+            ),
+        }
+    }
+}
+
+impl Settings {
+    /// Sends results to these.
+    pub(crate) fn to(destinations: impl Into<Vec<Destination>>) -> Self {
+        Self { destinations: destinations.into(), ..Self::default() }
+    }
+
+    fn toml(&self, folder: &Path, port: u16) -> String {
+        let blobs = self.blobs.clone().unwrap_or_else(|| folder.join("blobs"));
+        let weights = repository("models/demo/demo.safetensors");
+        let mut text = format!(
+            "[store]\ndatabase = {:?}\nblobs = {blobs:?}\nmin_free_mib = {}\n\n\
+             [listen]\naddress = \"127.0.0.1:{port}\"\nae_title = \"ICHOR\"\nmax_associations = {}\n\
+             idle_timeout_s = {:?}\n\n\
+             [[source]]\nae_title = \"STORESCU\"\nnetworks = [\"127.0.0.0/8\"]\nquiet_period_s = {:?}\n\n\
+             [model]\nweights = {weights:?}\ndevice = \"cpu\"\nthreads = 2\n\n\
+             [log]\nlevel = \"info\"\n",
+            folder.join("ichor.db"),
+            self.min_free_mib,
+            self.max_associations,
+            self.idle_timeout_s,
+            self.quiet_period_s,
+        );
+        for destination in &self.destinations {
+            let _ = write!(text, "{}", destination.toml());
+        }
+        text
+    }
+}
+
+/// A daemon in a temporary folder; it is killed with the value.
+pub(crate) struct Daemon {
+    child: Option<Child>,
+    pub(crate) port: u16,
+    pub(crate) config: PathBuf,
+    pub(crate) blobs: PathBuf,
+    // Dropped last: the folder outlives the process.
+    scratch: Scratch,
+}
+
+/// Resident memory of a process, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Now.
+    pub(crate) resident: u64,
+    /// The most so far.
+    pub(crate) peak: u64,
+}
+
+impl Daemon {
+    /// Writes a configuration, starts the daemon and waits until it answers a C-ECHO.
+    pub(crate) fn start(settings: &Settings) -> Self {
+        let scratch = Scratch::new("ichor");
+        let port = free_port();
+        let config = scratch.path().join("ichor.toml");
+        std::fs::write(&config, settings.toml(scratch.path(), port)).unwrap();
+        let blobs = settings.blobs.clone().unwrap_or_else(|| scratch.path().join("blobs"));
+        let mut daemon = Self { child: None, port, config, blobs, scratch };
+        daemon.start_again();
+        daemon
+    }
+
+    /// Starts the daemon on the folder that it had before.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.child.is_none(), "the daemon is running");
+        let log = OpenOptions::new().create(true).append(true).open(self.scratch.path().join("ichor.log")).unwrap();
+        let child = Command::new(ICHOR)
+            .args(["serve", "--config"])
+            .arg(&self.config)
+            // What is set for the tests is not set for a daemon; it must find libtorch by itself.
+            .env_remove("LD_LIBRARY_PATH")
+            .env_remove("LIBTORCH")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let begun = Instant::now();
+        loop {
+            if RawAssociation::open(self.port).and_then(|mut a| a.echo()).is_ok_and(|status| status.code == 0) {
+                return;
+            }
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("ichor serve ended with {status}");
+            }
+            assert!(begun.elapsed() < seconds(60), "ichor serve does not answer a C-ECHO");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("the daemon is not running");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; returns whether the daemon ended by itself with success within the limit.
+    pub(crate) fn terminate(&mut self, limit: Duration) -> bool {
+        let mut child = self.child.take().expect("the daemon is not running");
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+
+    /// Whether the process is there.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Resident memory of the daemon (`/proc/PID/status`).
+    pub(crate) fn memory(&self) -> Memory {
+        let pid = self.child.as_ref().expect("the daemon is not running").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+        };
+        Memory { resident: field("VmRSS:"), peak: field("VmHWM:") }
+    }
+
+    /// What the daemon logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("ichor.log")).unwrap_or_default()
+    }
+
+    /// A folder beside the daemon's files, kept with them when the test fails.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.scratch.folder(name)
+    }
+
+    /// Runs `ichor studies …` with the daemon's configuration.
+    pub(crate) fn studies(&self, arguments: &[&str]) -> Output {
+        let (command, rest) = arguments.split_first().unwrap();
+        Command::new(ICHOR)
+            .args(["studies", command, "--config"])
+            .arg(&self.config)
+            .args(rest)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn studies_json(&self, arguments: &[&str]) -> Value {
+        let output = self.studies(&[arguments, &["--json"]].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ichor studies {arguments:?}: {error}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("ichor studies {arguments:?}: {e}"))
+    }
+
+    /// The studies of the job log, as `studies list` gives them.
+    pub(crate) fn list(&self) -> Vec<Value> {
+        self.studies_json(&["list"]).as_array().expect("a list of studies").clone()
+    }
+
+    /// One study of the list, if it is there.
+    pub(crate) fn find(&self, study_uid: &str) -> Option<Value> {
+        self.list().into_iter().find(|study| study["study_uid"] == study_uid)
+    }
+
+    /// Everything about one study.
+    pub(crate) fn show(&self, study_uid: &str) -> Value {
+        self.studies_json(&["show", study_uid])
+    }
+
+    /// One study's timeline, for people.
+    pub(crate) fn why(&self, study_uid: &str) -> String {
+        let output = self.studies(&["why", study_uid]);
+        assert!(output.status.success(), "ichor studies why: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until a study has a given status and returns its entry in the list.
+    pub(crate) fn wait_for_status(&self, study_uid: &str, status: &str, limit: Duration) -> Value {
+        eventually(limit, &format!("study {status}"), || match self.find(study_uid) {
+            Some(study) if study["status"] == status => Ok(study),
+            Some(study) => Err(study.to_string()),
+            None => Err("the job log does not know it".to_owned()),
+        })
+    }
+
+    /// Waits until a study is in a final state, whichever, and returns its entry in the list.
+    pub(crate) fn wait_for_end(&self, study_uid: &str, limit: Duration) -> Value {
+        eventually(limit, "a final state", || match self.find(study_uid) {
+            Some(s) if ["analysed", "not-analysed", "failed"].iter().any(|end| s["status"] == *end) => Ok(s),
+            Some(study) => Err(study.to_string()),
+            None => Err("the job log does not know it".to_owned()),
+        })
+    }
+
+    /// Data sets that lie in the blob folder under a SOP Instance UID, whatever ichor says of them.
+    pub(crate) fn stored_data_sets(&self) -> std::collections::HashMap<String, Vec<Vec<u8>>> {
+        let mut found: std::collections::HashMap<String, Vec<Vec<u8>>> = std::collections::HashMap::new();
+        for file in super::part10::part10_files_below(&self.blobs) {
+            let object = super::part10::header(&file);
+            let uid = super::part10::text(&object, dicom_dictionary_std::tags::SOP_INSTANCE_UID);
+            found.entry(uid).or_default().push(super::part10::data_set(&file));
+        }
+        found
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

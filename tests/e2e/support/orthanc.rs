@@ -1,0 +1,143 @@
+//! An Orthanc of our own, with its DICOMweb plug-in.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::scratch::Scratch;
+use super::tools::{DICOM_WEB_PLUGIN, find};
+use super::{free_port, http, seconds};
+
+/// A PACS. It ends with the value.
+pub(crate) struct Orthanc {
+    child: Child,
+    pub(crate) http_port: u16,
+    pub(crate) dicom_port: u16,
+    scratch: Scratch,
+}
+
+/// A Segmentation in the PACS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredSegmentation {
+    pub(crate) sop_instance: String,
+    orthanc_id: String,
+}
+
+impl Orthanc {
+    /// Starts one on free ports.
+    pub(crate) fn start() -> Self {
+        Self::start_on(free_port(), free_port())
+    }
+
+    /// Starts one on given ports and waits until it answers.
+    pub(crate) fn start_on(http_port: u16, dicom_port: u16) -> Self {
+        let scratch = Scratch::new("orthanc");
+        let configuration = json!({
+            "Name": "ichor-test",
+            "StorageDirectory": scratch.folder("storage"),
+            "IndexDirectory": scratch.folder("index"),
+            "Plugins": [DICOM_WEB_PLUGIN],
+            "HttpPort": http_port,
+            "RemoteAccessAllowed": false,
+            "AuthenticationEnabled": false,
+            "DicomAet": "ORTHANC",
+            "DicomPort": dicom_port,
+            "DicomCheckCalledAet": true,
+            "DicomAlwaysAllowStore": true,
+            "DicomModalities": { "ichor": ["ICHOR", "127.0.0.1", 104] },
+            "UnknownSopClassAccepted": false,
+            "DicomWeb": { "Enable": true, "Root": "/dicom-web/", "EnableWado": false },
+        });
+        let file = scratch.path().join("orthanc.json");
+        std::fs::write(&file, serde_json::to_vec_pretty(&configuration).unwrap()).unwrap();
+        let log = File::create(scratch.path().join("orthanc.log")).unwrap();
+        let child = Command::new(find("Orthanc").unwrap())
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut orthanc = Self { child, http_port, dicom_port, scratch };
+        orthanc.wait_until_ready();
+        orthanc
+    }
+
+    fn wait_until_ready(&mut self) {
+        let begun = Instant::now();
+        while http::get_json(self.http_port, "/system").is_err() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("Orthanc ended with {status}");
+            }
+            assert!(begun.elapsed() < seconds(30), "Orthanc does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Base of the DICOMweb service.
+    pub(crate) fn dicom_web_url(&self) -> String {
+        format!("http://127.0.0.1:{}/dicom-web", self.http_port)
+    }
+
+    fn ask(&self, path: &str) -> Value {
+        http::get_json(self.http_port, path).unwrap()
+    }
+
+    /// The Segmentations of a study, each SOP instance once.
+    pub(crate) fn segmentations(&self, study_uid: &str) -> Vec<StoredSegmentation> {
+        let mut found = Vec::new();
+        for series in self.ask("/series?expand").as_array().unwrap() {
+            if series["MainDicomTags"]["Modality"] != "SEG" {
+                continue;
+            }
+            let study = self.ask(&format!("/studies/{}", series["ParentStudy"].as_str().unwrap()));
+            if study["MainDicomTags"]["StudyInstanceUID"] != study_uid {
+                continue;
+            }
+            for id in series["Instances"].as_array().unwrap() {
+                let orthanc_id = id.as_str().unwrap().to_owned();
+                let instance = self.ask(&format!("/instances/{orthanc_id}"));
+                let sop_instance = instance["MainDicomTags"]["SOPInstanceUID"].as_str().unwrap().to_owned();
+                found.push(StoredSegmentation { sop_instance, orthanc_id });
+            }
+        }
+        found
+    }
+
+    /// Everything in the PACS, counted.
+    pub(crate) fn instance_count(&self) -> usize {
+        self.ask("/instances").as_array().unwrap().len()
+    }
+
+    /// Waits for the one Segmentation of a study.
+    pub(crate) fn wait_for_segmentation(&self, study_uid: &str, limit: Duration) -> StoredSegmentation {
+        super::eventually(limit, "a Segmentation in Orthanc", || match self.segmentations(study_uid).as_slice() {
+            [one] => Ok(one.clone()),
+            several => Err(format!("{} of them", several.len())),
+        })
+    }
+
+    /// Watches for `span` that a study's only Segmentation stays the only one.
+    #[track_caller]
+    pub(crate) fn keeps_only(&self, study_uid: &str, segmentation: &StoredSegmentation, span: Duration) {
+        super::stays(span, || assert_eq!(self.segmentations(study_uid), std::slice::from_ref(segmentation)));
+    }
+
+    /// Fetches an object as the PACS returns it.
+    pub(crate) fn fetch(&self, segmentation: &StoredSegmentation) -> PathBuf {
+        let bytes = http::get(self.http_port, &format!("/instances/{}/file", segmentation.orthanc_id)).unwrap();
+        let path = self.scratch.path().join(format!("{}.dcm", segmentation.sop_instance));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Orthanc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

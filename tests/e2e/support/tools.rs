@@ -1,0 +1,88 @@
+//! Tools that a scenario needs, and what happens without them.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A counterpart or judge outside this repository.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tool {
+    /// storescu, echoscu and the converters.
+    Dcmtk,
+    /// GDCM's converter, for JPEG 2000.
+    Gdcm,
+    /// Orthanc with its DICOMweb plug-in.
+    Orthanc,
+    /// David Clunie's validator.
+    Dciodvfy,
+    /// A Python with highdicom.
+    Highdicom,
+}
+
+impl Tool {
+    fn missing(self) -> Option<&'static str> {
+        let found = match self {
+            Self::Dcmtk => ["storescu", "echoscu", "dcmcjpeg", "dcmcjpls", "dcmcrle"].iter().all(|t| find(t).is_some()),
+            Self::Gdcm => find("gdcmconv").is_some(),
+            Self::Orthanc => find("Orthanc").is_some() && Path::new(DICOM_WEB_PLUGIN).exists(),
+            Self::Dciodvfy => find("dciodvfy").is_some(),
+            Self::Highdicom => Command::new(python())
+                .args(["-c", "import highdicom"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success()),
+        };
+        (!found).then_some(match self {
+            Self::Dcmtk => "DCMTK is not installed",
+            Self::Gdcm => "gdcmconv is not installed",
+            Self::Orthanc => "Orthanc with its DICOMweb plug-in is not installed",
+            Self::Dciodvfy => "dciodvfy (dicom3tools) is not installed",
+            Self::Highdicom => "the Python of ICHOR_TEST_PYTHON has no highdicom",
+        })
+    }
+}
+
+/// Where Debian puts Orthanc's DICOMweb plug-in.
+pub(crate) const DICOM_WEB_PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so";
+
+/// The Python of the judges.
+pub(crate) fn python() -> PathBuf {
+    std::env::var_os("ICHOR_TEST_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
+}
+
+/// An executable on the path, or among the system's daemons.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Whether all the tools are there. If not, says so past the test runner's capture; under `ICHOR_REQUIRE_TOOLS=1` it
+/// panics instead.
+pub(crate) fn available(tools: &[Tool]) -> bool {
+    let Some(reason) = tools.iter().find_map(|tool| tool.missing()) else { return true };
+    assert!(std::env::var_os("ICHOR_REQUIRE_TOOLS").is_none_or(|v| v != "1"), "{reason}");
+    skipped(reason);
+    false
+}
+
+/// Prints that the present test tests nothing, and why.
+pub(crate) fn skipped(reason: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("a test");
+    // Not eprintln!, which the test runner captures: a skip must be seen.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+}
+
+/// Ends the test unless all the tools are there.
+macro_rules! requires {
+    ($($tool:ident),+ $(,)?) => {
+        if !$crate::support::tools::available(&[$($crate::support::tools::Tool::$tool),+]) {
+            return;
+        }
+    };
+}
+pub(crate) use requires;
