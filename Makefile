@@ -50,8 +50,8 @@ deny: check-rust ## Check licences, banned crates and advisories (needs cargo-de
 
 .PHONY: bench
 bench: build setup-test ## Measure, and write the figures of whole processes into docs/performance.md
-	$(CARGO) bench --workspace --locked
-	"$$(scripts/setup_python.sh --path)" scripts/bench.py --write docs/performance.md
+	$(CARGO) bench --workspace --locked --benches | tee target/bench.txt
+	python3 scripts/bench.py --divan target/bench.txt --write docs/performance.md
 
 ##@ Set-up (done by the targets above)
 .PHONY: setup
