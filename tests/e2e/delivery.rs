@@ -19,19 +19,15 @@ fn destination_absent_at_start_gets_the_result_when_it_is_back() {
     let study = Phantom::BLEEDING.write(&daemon.folder("study"));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     daemon.wait_for_status(&study.study_uid, "analysed", seconds(30));
-    // At least one attempt fails, and is told.
-    eventually(seconds(10), "a failed attempt in the timeline", || {
-        let story = daemon.why(&study.study_uid);
-        if story.to_lowercase().contains("refused") { Ok(()) } else { Err(story) }
+    eventually(seconds(10), "a second attempt", || {
+        let deliveries = daemon.deliveries(&study.study_uid, "pacs");
+        if matches!(deliveries.as_slice(), [(_, 2..)]) { Ok(()) } else { Err(format!("{deliveries:?}")) }
     });
-    assert!(!daemon.why(&study.study_uid).contains("accepted"));
+    assert_ne!(daemon.deliveries(&study.study_uid, "pacs")[0].0, "accepted");
 
     let pacs = Orthanc::start_on(http_port, dicom_port);
     let segmentation = pacs.wait_for_segmentation(&study.study_uid, seconds(10));
-    eventually(seconds(5), "accepted in the timeline", || {
-        let story = daemon.why(&study.study_uid);
-        if story.contains("accepted") { Ok(()) } else { Err(story) }
-    });
+    assert!(daemon.wait_for_acceptance(&study.study_uid, "pacs", seconds(5)) > 2);
     pacs.keeps_only(&study.study_uid, &segmentation, seconds(2));
 }
 
@@ -71,11 +67,9 @@ fn lost_answer_leads_to_the_same_object_again() {
         0 => Err("none".to_owned()),
         _ => Ok(()),
     });
-    assert!(!daemon.why(&study.study_uid).contains("accepted"), "accepted without the peer's word");
+    let deliveries = daemon.deliveries(&study.study_uid, "pacs");
+    assert!(deliveries.iter().all(|(status, _)| status != "accepted"), "{deliveries:?} without the peer's word");
     proxy.set(Toxic::None);
-    eventually(seconds(10), "accepted in the timeline", || {
-        let story = daemon.why(&study.study_uid);
-        if story.contains("accepted") { Ok(()) } else { Err(story) }
-    });
+    daemon.wait_for_acceptance(&study.study_uid, "pacs", seconds(10));
     assert_eq!(pacs.segmentations(&study.study_uid).len(), 1);
 }

@@ -90,8 +90,15 @@ fn segmentation_of_a_bleeding_study_reaches_both_destinations() {
     let other = check_segmentation(&web.fetch(&by_stow), &study);
     assert!(judgement.masks == other.masks, "the two destinations got different masks");
 
-    let entry = daemon.wait_for_status(&study.study_uid, "analysed", seconds(5));
-    assert_eq!(entry["positive"], true);
+    for destination in ["pacs", "web"] {
+        assert_eq!(
+            daemon.wait_for_acceptance(&study.study_uid, destination, seconds(5)),
+            1,
+            "attempts at {destination}"
+        );
+    }
+    let entry = daemon.find(&study.study_uid).unwrap();
+    assert_eq!((&entry["status"], &entry["positive"]), (&"analysed".into(), &true.into()));
     assert!((0.5..=1.0).contains(&entry["probability"].as_f64().unwrap()), "{entry}");
     let (recorded, measured) = (entry["volume_ml"].as_f64().unwrap(), volume_ml(&judgement, &study));
     assert!(
@@ -113,10 +120,8 @@ fn why_tells_the_whole_story_in_order() {
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     let segmentation = pacs.wait_for_segmentation(&study.study_uid, seconds(30));
 
-    let story = crate::support::eventually(seconds(5), "the delivery in the timeline", || {
-        let story = daemon.why(&study.study_uid);
-        if story.contains("accepted") { Ok(story) } else { Err(story) }
-    });
+    daemon.wait_for_acceptance(&study.study_uid, "pacs", seconds(5));
+    let story = daemon.why(&study.study_uid);
     let place = |word: &str| story.find(word).unwrap_or_else(|| panic!("no {word:?} in:\n{story}"));
     // The peer that sent it, the analysis, the object that was made, and where it went, in this order.
     let order = ["STORESCU", "analys", "pacs", "accepted"].map(place);

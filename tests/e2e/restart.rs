@@ -126,9 +126,6 @@ fn killed_after_the_destination_took_it_and_before_its_answer_came() {
     daemon.kill();
     proxy.set(Toxic::None);
     daemon.start_again();
-    eventually(seconds(20), "accepted in the timeline", || {
-        let story = daemon.why(&study.study_uid);
-        if story.contains("accepted") { Ok(()) } else { Err(story) }
-    });
+    daemon.wait_for_acceptance(&study.study_uid, "pacs", seconds(20));
     assert_eq!(pacs.segmentations(&study.study_uid), [first]);
 }

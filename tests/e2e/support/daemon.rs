@@ -245,12 +245,41 @@ impl Daemon {
 
     /// One study of the list, if it is there.
     pub(crate) fn find(&self, study_uid: &str) -> Option<Value> {
-        self.list().into_iter().find(|study| study["study_uid"] == study_uid)
+        self.list().into_iter().find(|study| study["study_instance"] == study_uid)
     }
 
     /// Everything about one study.
     pub(crate) fn show(&self, study_uid: &str) -> Value {
         self.studies_json(&["show", study_uid])
+    }
+
+    /// Every reason that is recorded for a study and its series, as `code: text`.
+    pub(crate) fn reasons(&self, study_uid: &str) -> Vec<String> {
+        let study = self.show(study_uid);
+        let of_series = study["series"].as_array().unwrap().iter().flat_map(|s| s["reasons"].as_array().unwrap());
+        let all = of_series.chain([&study["summary"]["reason"]]).filter(|reason| !reason.is_null());
+        all.map(|reason| format!("{}: {}", reason["code"].as_str().unwrap(), reason["text"].as_str().unwrap()))
+            .collect()
+    }
+
+    /// Waits until a study's only object is accepted by a destination, and returns the number of attempts.
+    pub(crate) fn wait_for_acceptance(&self, study_uid: &str, destination: &str, limit: Duration) -> u64 {
+        eventually(limit, &format!("accepted by {destination}"), || {
+            let deliveries = self.deliveries(study_uid, destination);
+            match deliveries.as_slice() {
+                [(status, attempts)] if status == "accepted" => Ok(*attempts),
+                other => Err(format!("{other:?}")),
+            }
+        })
+    }
+
+    /// Status and attempts of a study's deliveries to a destination.
+    pub(crate) fn deliveries(&self, study_uid: &str, destination: &str) -> Vec<(String, u64)> {
+        let study = self.show(study_uid);
+        let all = study["deliveries"].as_array().unwrap().iter();
+        all.filter(|delivery| delivery["destination"] == destination)
+            .map(|delivery| (delivery["status"].as_str().unwrap().to_owned(), delivery["attempts"].as_u64().unwrap()))
+            .collect()
     }
 
     /// One study's timeline, for people.
