@@ -1,1 +1,19 @@
-//! DICOMweb: STOW-RS over HTTP.
+//! DICOMweb: a STOW-RS client (PS3.18 10.5).
+//!
+//! An object counts as stored only when the peer names its SOP Instance UID in the Referenced SOP Sequence of its
+//! answer. Files are streamed; an answer is read up to a cap and never trusted beyond it.
+//!
+//! Architecture Invariant: no crypto provider is installed here. The binary installs one, first thing; without it
+//! [`StowClient::new`] is an error and not a panic.
+
+mod client;
+mod error;
+mod multipart;
+mod native_xml;
+mod options;
+mod outcome;
+
+pub use client::{StowClient, StowInstance};
+pub use error::StowError;
+pub use options::{Credentials, StowOptions};
+pub use outcome::{FailureReason, InstanceOutcome, StowOutcome};
