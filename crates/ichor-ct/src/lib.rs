@@ -1,1 +1,17 @@
-//! From CT instances to Hounsfield volumes, model input, brain masks and millilitres.
+//! From CT instances to Hounsfield units in their place, model input, brain masks and millilitres. Pure: no network,
+//! no tch, no SQL.
+//!
+//! Architecture Invariant: everything here works slice by slice; no function holds the pixels of a whole study, so a
+//! study of two thousand slices costs the memory of one.
+
+mod attribute;
+pub mod brain;
+pub mod components;
+mod distance;
+mod error;
+pub mod header;
+pub mod input;
+pub mod series;
+pub mod volume;
+
+pub use error::CtError;

@@ -1,0 +1,179 @@
+//! The brain mask: what lies inside the skull.
+//!
+//! Slice by slice, so that it can be had as slices arrive and costs no volume of memory: bone is thresholded and
+//! closed, what the closed ring encloses is the inside, and the inside grows back to the bone, so that thin blood at
+//! the inner table stays in. Table, pillow and skin lie outside of the ring by construction.
+
+use crate::distance::distance_to;
+
+/// From this value on a pixel is bone, in HU: above clotted blood (up to 100) with partial volume in between.
+const BONE_HU: i16 = 180;
+/// Closing radii that are tried, in mm, until the ring is closed: sutures, then foramina, then the skull base.
+const CLOSING_MM: [f32; 3] = [3.0, 6.0, 10.0];
+/// Soft tissue inside the skull, in HU.
+const INSIDE_HU: std::ops::RangeInclusive<i16> = -30..=160;
+/// Regions below this area are not brain, in mm².
+const SMALLEST_MM2: f64 = 300.0;
+/// A closed ring encloses at least this area at the levels where brain is seen, in mm²; below it a wider closing is
+/// tried.
+const ENOUGH_MM2: f64 = 2500.0;
+/// The work is done on pixels of about this size, in mm.
+const WORK_MM: f64 = 0.9;
+
+/// The mask of one slice: 1 inside the skull, 0 elsewhere, `rows × columns` values.
+///
+/// `hu` must hold `rows × columns` values; `spacing` is \[between rows, between columns\] in mm.
+#[must_use]
+pub fn brain_mask(hu: &[i16], rows: usize, columns: usize, spacing: [f64; 2]) -> Vec<u8> {
+    let factor = ((WORK_MM / spacing[0].min(spacing[1])).round() as usize).clamp(1, 8);
+    let (small_rows, small_columns) = (rows.div_ceil(factor), columns.div_ceil(factor));
+    let small = shrink(hu, rows, columns, factor);
+    let work = Work {
+        hu: &small,
+        rows: small_rows,
+        columns: small_columns,
+        mm: [spacing[0] * factor as f64, spacing[1] * factor as f64],
+    };
+    let inside = work.inside();
+    let mut out = vec![0; rows * columns];
+    for row in 0..rows {
+        for column in 0..columns {
+            let at = row * columns + column;
+            let is_inside = inside[row / factor * small_columns + column / factor];
+            // The coarse mask may reach into the inner table; full-resolution bone does not belong to it.
+            out[at] = u8::from(is_inside && hu[at] < BONE_HU);
+        }
+    }
+    out
+}
+
+/// Means of `factor × factor` blocks.
+fn shrink(hu: &[i16], rows: usize, columns: usize, factor: usize) -> Vec<i16> {
+    if factor == 1 {
+        return hu.to_vec();
+    }
+    let (small_rows, small_columns) = (rows.div_ceil(factor), columns.div_ceil(factor));
+    let mut out = Vec::with_capacity(small_rows * small_columns);
+    for row in 0..small_rows {
+        for column in 0..small_columns {
+            let (mut sum, mut count) = (0i32, 0i32);
+            for r in row * factor..((row + 1) * factor).min(rows) {
+                for value in &hu[r * columns + column * factor..r * columns + ((column + 1) * factor).min(columns)] {
+                    sum += i32::from(*value);
+                    count += 1;
+                }
+            }
+            out.push((sum / count.max(1)) as i16);
+        }
+    }
+    out
+}
+
+/// One slice at the working resolution.
+struct Work<'a> {
+    hu: &'a [i16],
+    rows: usize,
+    columns: usize,
+    mm: [f64; 2],
+}
+
+impl Work<'_> {
+    fn inside(&self) -> Vec<bool> {
+        let bone: Vec<bool> = self.hu.iter().map(|hu| *hu >= BONE_HU).collect();
+        let from_bone = distance_to(&bone, self.rows, self.columns, self.mm);
+        let pixel = self.mm[0] * self.mm[1];
+        let mut best: (f64, Vec<bool>) = (0.0, vec![false; self.hu.len()]);
+        for radius in CLOSING_MM {
+            let found = self.enclosed(&from_bone, radius);
+            let area = found.iter().filter(|inside| **inside).count() as f64 * pixel;
+            if area > best.0 {
+                best = (area, found);
+            }
+            if best.0 >= ENOUGH_MM2 {
+                break;
+            }
+        }
+        best.1
+    }
+
+    /// What the bone, grown by `radius` mm, encloses, grown back.
+    fn enclosed(&self, from_bone: &[f32], radius: f32) -> Vec<bool> {
+        let open: Vec<bool> = from_bone.iter().map(|distance| *distance > radius).collect();
+        let outside = self.reachable_from_border(&open);
+        let core: Vec<bool> = open.iter().zip(&outside).map(|(open, outside)| *open && !outside).collect();
+        let core = self.large_soft_regions(&core);
+        let from_core = distance_to(&core, self.rows, self.columns, self.mm);
+        // Back to the bone, not through it: a pixel is inside if the core is nearer than the ring was grown by, and it
+        // is soft. The half pixel takes in the partial volume at the inner table.
+        let reach = radius + 0.75 * self.mm[0].max(self.mm[1]) as f32;
+        let grown: Vec<bool> = from_core
+            .iter()
+            .zip(self.hu)
+            .map(|(distance, hu)| *distance <= reach && *hu < BONE_HU && *hu > *INSIDE_HU.start() - 120)
+            .collect();
+        self.connected_to(&core, &grown)
+    }
+
+    /// Keeps regions of a size that brain may have and that are mostly soft tissue (no sinus, no orbit of fat).
+    fn large_soft_regions(&self, core: &[bool]) -> Vec<bool> {
+        let (mut out, mut seen) = (vec![false; core.len()], vec![false; core.len()]);
+        let smallest = (SMALLEST_MM2 / (self.mm[0] * self.mm[1])) as usize;
+        for start in 0..core.len() {
+            if !core[start] || seen[start] {
+                continue;
+            }
+            let region = self.flood(&[start], core, &mut seen);
+            let soft = region.iter().filter(|at| INSIDE_HU.contains(&self.hu[**at])).count();
+            if region.len() >= smallest && soft * 10 >= region.len() * 8 {
+                region.iter().for_each(|at| out[*at] = true);
+            }
+        }
+        out
+    }
+
+    fn reachable_from_border(&self, open: &[bool]) -> Vec<bool> {
+        let (rows, columns) = (self.rows, self.columns);
+        let top_and_bottom = (0..columns).flat_map(|column| [column, (rows - 1) * columns + column]);
+        let sides = (0..rows).flat_map(|row| [row * columns, row * columns + columns - 1]);
+        let seeds: Vec<usize> = top_and_bottom.chain(sides).filter(|at| open[*at]).collect();
+        let mut seen = vec![false; open.len()];
+        self.flood(&seeds, open, &mut seen);
+        seen
+    }
+
+    /// The part of `allowed` that touches `core`.
+    fn connected_to(&self, core: &[bool], allowed: &[bool]) -> Vec<bool> {
+        let seeds: Vec<usize> = (0..core.len()).filter(|at| core[*at] && allowed[*at]).collect();
+        let mut seen = vec![false; core.len()];
+        self.flood(&seeds, allowed, &mut seen);
+        seen
+    }
+
+    /// 4-connected flood through `allowed`; gives and marks what it reached.
+    fn flood(&self, seeds: &[usize], allowed: &[bool], seen: &mut [bool]) -> Vec<usize> {
+        let mut reached: Vec<usize> = Vec::with_capacity(seeds.len());
+        for seed in seeds {
+            if !seen[*seed] {
+                seen[*seed] = true;
+                reached.push(*seed);
+            }
+        }
+        let mut next = 0;
+        while next < reached.len() {
+            let at = reached[next];
+            next += 1;
+            let (row, column) = (at / self.columns, at % self.columns);
+            let mut visit = |is_there: bool, neighbour: usize| {
+                if is_there && allowed[neighbour] && !seen[neighbour] {
+                    seen[neighbour] = true;
+                    reached.push(neighbour);
+                }
+            };
+            visit(row > 0, at.wrapping_sub(self.columns));
+            visit(row + 1 < self.rows, at + self.columns);
+            visit(column > 0, at.wrapping_sub(1));
+            visit(column + 1 < self.columns, at + 1);
+        }
+        reached
+    }
+}

@@ -1,0 +1,301 @@
+//! Which series is analysed, and for each other one the reason why not.
+//!
+//! The axial, non-contrast, soft-tissue-kernel head series. Attributes that are missing exclude nothing: real series
+//! lack many of them.
+
+use std::collections::BTreeMap;
+
+use ichor_core::{ImagePlane, Reason, Uid};
+
+use crate::header::InstanceHeader;
+use crate::volume::Stack;
+
+/// Settings of the choice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GateOptions {
+    /// Fewest slices.
+    pub min_slices: usize,
+    /// Largest angle between the normal and the patient's axis, in degrees.
+    pub max_tilt_degrees: f64,
+}
+
+impl Default for GateOptions {
+    fn default() -> Self {
+        Self { min_slices: 5, max_tilt_degrees: 35.0 }
+    }
+}
+
+/// What was decided about one series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesOutcome {
+    /// Series Instance UID.
+    pub series_instance: Uid,
+    /// Whether it is the one that is analysed.
+    pub chosen: bool,
+    /// Why, or why not, and what of it was left out.
+    pub reasons: Vec<Reason>,
+}
+
+/// The choice.
+#[derive(Clone, Debug, Default)]
+pub struct SeriesChoice {
+    /// The slices to analyse, in order; `None`: nothing is eligible.
+    pub chosen: Option<(Uid, Stack)>,
+    /// One for each series.
+    pub outcomes: Vec<SeriesOutcome>,
+}
+
+/// 1 − cosine below which two directions are the same (about 0.8°).
+const PARALLEL: f64 = 1e-4;
+
+/// Slice distance that is preferred among eligible series, in mm: what the model was trained on.
+const PREFERRED_DISTANCE_MM: f64 = 5.0;
+
+/// A series that passed, with what the choice among several needs.
+struct Candidate {
+    series: Uid,
+    stack: Stack,
+    coverage_mm: f64,
+    distance_mm: f64,
+    number: f64,
+    reasons: Vec<Reason>,
+}
+
+/// Chooses among all instances of a study.
+#[must_use]
+pub fn choose_series(headers: Vec<InstanceHeader>, options: &GateOptions) -> SeriesChoice {
+    let mut by_series: BTreeMap<Uid, Vec<InstanceHeader>> = BTreeMap::new();
+    for header in headers {
+        by_series.entry(header.series_instance.clone()).or_default().push(header);
+    }
+    let mut choice = SeriesChoice::default();
+    let mut candidates = Vec::new();
+    for (series, headers) in by_series {
+        match examine(series.clone(), headers, options) {
+            Ok(candidate) => candidates.push(candidate),
+            Err(reasons) => {
+                choice.outcomes.push(SeriesOutcome { series_instance: series, chosen: false, reasons });
+            }
+        }
+    }
+    // Most of the head first, whole centimetres; then the distance nearest to what the model knows.
+    candidates.sort_by(|a, b| {
+        let centimetres = |c: &Candidate| (c.coverage_mm / 10.0).round();
+        let off = |c: &Candidate| (c.distance_mm - PREFERRED_DISTANCE_MM).abs();
+        (centimetres(b).total_cmp(&centimetres(a)))
+            .then(off(a).total_cmp(&off(b)))
+            .then(a.number.total_cmp(&b.number))
+            .then_with(|| a.series.cmp(&b.series))
+    });
+    let mut candidates = candidates.into_iter();
+    if let Some(best) = candidates.next() {
+        for other in candidates {
+            let text = format!(
+                "eligible, but {} was preferred: {:.0} mm in steps of {:.1} mm against {:.0} mm in steps of {:.1} mm",
+                best.series, best.coverage_mm, best.distance_mm, other.coverage_mm, other.distance_mm
+            );
+            let mut reasons = vec![Reason::new("other-series-preferred", text)];
+            reasons.extend(other.reasons);
+            choice.outcomes.push(SeriesOutcome { series_instance: other.series, chosen: false, reasons });
+        }
+        let text = format!(
+            "axial soft-tissue head series: {} slices over {:.0} mm in steps of {:.1} mm",
+            best.stack.slices.len(),
+            best.coverage_mm,
+            best.distance_mm
+        );
+        let mut reasons = vec![Reason::new("eligible", text)];
+        reasons.extend(best.reasons);
+        choice.outcomes.push(SeriesOutcome { series_instance: best.series.clone(), chosen: true, reasons });
+        choice.chosen = Some((best.series, best.stack));
+    }
+    choice
+}
+
+fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> Result<Candidate, Vec<Reason>> {
+    let mut aside: Vec<Reason> = Vec::new();
+    let mut images = Vec::new();
+    for header in headers {
+        match exclude(&header) {
+            None => images.push(header),
+            Some(reason) if aside.contains(&reason) => {}
+            Some(reason) => aside.push(reason),
+        }
+    }
+    if images.is_empty() {
+        return Err(aside);
+    }
+    let (group, mut reasons) = largest_group(images);
+    reasons.splice(0..0, aside);
+    let Some(plane) = group.first().and_then(|header| header.plane.clone().ok()) else { return Err(reasons) };
+    let tilt = plane.normal()[2].abs().clamp(0.0, 1.0).acos().to_degrees();
+    if tilt > options.max_tilt_degrees {
+        let text =
+            format!("slices stand {tilt:.0} degrees off axial, at most {} are accepted", options.max_tilt_degrees);
+        reasons.insert(0, Reason::new("not-axial", text));
+        return Err(reasons);
+    }
+    let number = group.first().and_then(|header| header.series_number).unwrap_or(f64::INFINITY);
+    let stack = Stack::new(group);
+    reasons.extend(stack.left_out.iter().map(|(uid, reason)| named(uid, reason)));
+    let count = stack.slices.len();
+    if count < options.min_slices {
+        let text = format!("{count} usable slices, at least {} are needed", options.min_slices);
+        reasons.insert(0, Reason::new("too-few-slices", text));
+        return Err(reasons);
+    }
+    let coverage_mm = stack.slices.iter().map(|slice| slice.slab_mm).sum();
+    Ok(Candidate { series, coverage_mm, distance_mm: coverage_mm / count as f64, number, stack, reasons })
+}
+
+/// A reason about one instance, as it stands among its series' reasons.
+fn named(sop_instance: &Uid, reason: &Reason) -> Reason {
+    Reason { code: reason.code.clone(), text: format!("instance {sop_instance}: {}", reason.text) }
+}
+
+/// Why an instance is not part of an eligible series whatever the others are.
+fn exclude(header: &InstanceHeader) -> Option<Reason> {
+    let is = |value: &str| header.image_type.iter().any(|part| part == value);
+    if header.is_enhanced_ct() {
+        return Some(Reason::new("enhanced-ct", "multi-frame CT is kept, but not analysed yet"));
+    }
+    if !header.is_ct_image() {
+        let text = format!("not a CT image: modality {:?}, SOP class {}", header.modality, header.sop_class);
+        return Some(Reason::new("not-ct", text));
+    }
+    if is("LOCALIZER") || is("SCOUT") {
+        return Some(Reason::new("localizer", "localizer"));
+    }
+    let reformatted = ["REFORMATTED", "MPR", "PROJECTION IMAGE", "MIP", "MIN_IP", "CSAPARALLEL", "CSA MPR"];
+    if let Some(kind) = reformatted.into_iter().find(|kind| is(kind)) {
+        return Some(Reason::new("reformatted", format!("derived images ({kind})")));
+    }
+    if let Some(agent) = &header.contrast
+        && !["NO", "NONE", "N", "W/O"].contains(&agent.to_uppercase().as_str())
+    {
+        return Some(Reason::new("contrast", format!("Contrast/Bolus Agent is {agent:?}")));
+    }
+    if let Some(part) = header.body_part.as_deref().filter(|part| is_other_body_part(part)) {
+        return Some(Reason::new("not-head", format!("Body Part Examined is {part:?}")));
+    }
+    if let Some(kernel) = header.kernel.as_deref().filter(|kernel| is_sharp_kernel(kernel)) {
+        return Some(Reason::new("bone-kernel", format!("Convolution Kernel {kernel:?} is for bone or lung")));
+    }
+    None
+}
+
+/// Body parts of PS3.16 Annex L that leave no doubt; anything else may be a head in another language.
+fn is_other_body_part(part: &str) -> bool {
+    const OTHERS: [&str; 30] = [
+        "ABDOMEN",
+        "ABDOMENPELVIS",
+        "ANKLE",
+        "AORTA",
+        "ARM",
+        "BREAST",
+        "CHEST",
+        "CHESTABDOMEN",
+        "CHESTABDPELVIS",
+        "COLON",
+        "CSPINE",
+        "ELBOW",
+        "EXTREMITY",
+        "FOOT",
+        "HAND",
+        "HEART",
+        "HIP",
+        "KIDNEY",
+        "KNEE",
+        "LEG",
+        "LIVER",
+        "LSPINE",
+        "LUNG",
+        "PELVIS",
+        "SHOULDER",
+        "SPINE",
+        "THORAX",
+        "TSPINE",
+        "WHOLEBODY",
+        "WRIST",
+    ];
+    let plain: String = part.to_uppercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    OTHERS.contains(&plain.as_str())
+}
+
+/// Kernels of the large manufacturers that are made for bone or lung.
+fn is_sharp_kernel(kernel: &str) -> bool {
+    let kernel = kernel.to_uppercase();
+    let first = kernel.split('\\').next().unwrap_or_default().trim();
+    if ["BONE", "EDGE", "LUNG", "SHARP", "ULTRA"].iter().any(|word| first.contains(word)) {
+        return true;
+    }
+    let digits = |text: &str| {
+        let digits: String =
+            text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().ok()
+    };
+    match first.chars().next() {
+        // Toshiba and Canon: FC30-FC39 are for bone, FC50-FC59 for lung, FC80-FC89 for inner ear.
+        Some('F') if first.starts_with("FC") => digits(first).is_some_and(|n| matches!(n, 30..=39 | 50..=59 | 80..=89)),
+        // Siemens: B, H, J, Hr, Br, Bl, … and the sharpness.
+        Some('B' | 'H' | 'J') => digits(first).is_some_and(|n| (55..100).contains(&n)),
+        // Philips.
+        Some('Y' | 'E') => ["YB", "YC", "YD", "YE", "E"].contains(&first),
+        _ => false,
+    }
+}
+
+/// The largest set of images with one matrix, spacing and orientation; the rest is named.
+fn largest_group(images: Vec<InstanceHeader>) -> (Vec<InstanceHeader>, Vec<Reason>) {
+    let mut groups: Vec<(ImagePlane, Vec<InstanceHeader>)> = Vec::new();
+    let mut reasons = Vec::new();
+    for image in images {
+        let plane = match &image.plane {
+            Ok(plane) => *plane,
+            Err(reason) => {
+                reasons.push(named(&image.sop_instance, reason));
+                continue;
+            }
+        };
+        let alike = |other: &ImagePlane| {
+            other.rows == plane.rows
+                && other.columns == plane.columns
+                && other.spacing.iter().zip(plane.spacing).all(|(a, b)| (a - b).abs() <= 1e-3 * b)
+                && other.is_parallel_to(&plane, PARALLEL)
+        };
+        match groups.iter_mut().find(|(other, _)| alike(other)) {
+            Some((_, members)) => members.push(image),
+            None => groups.push((plane, vec![image])),
+        }
+    }
+    let Some(largest) = (0..groups.len()).max_by_key(|index| (groups[*index].1.len(), usize::MAX - index)) else {
+        return (Vec::new(), reasons);
+    };
+    let (_, kept) = groups.swap_remove(largest);
+    for image in groups.iter().flat_map(|(_, members)| members) {
+        let text = "another matrix, pixel spacing or orientation than most of the series";
+        reasons.push(named(&image.sop_instance, &Reason::new("other-geometry", text)));
+    }
+    (kept, reasons)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels() {
+        for sharp in ["BONE", "BONEPLUS", "EDGE", "H60s", "Hr64h\\3", "B70f", "J70h", "FC30", "FC81", "YD"] {
+            assert!(is_sharp_kernel(sharp), "{sharp}");
+        }
+        for soft in ["STANDARD", "SOFT", "H31s", "J40s\\2", "B30f", "FC21", "FC68", "UB", "Hr38h", "Qr40"] {
+            assert!(!is_sharp_kernel(soft), "{soft}");
+        }
+    }
+
+    #[test]
+    fn body_parts() {
+        assert!(is_other_body_part("CHEST") && is_other_body_part("c-spine"));
+        assert!(!is_other_body_part("HEAD") && !is_other_body_part("SCHÄDEL") && !is_other_body_part("BRAIN"));
+    }
+}

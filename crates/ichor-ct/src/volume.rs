@@ -1,0 +1,264 @@
+//! Slices in Hounsfield units, in their order along the patient, one at a time.
+
+use std::path::Path;
+
+use dicom_dictionary_std::tags;
+use dicom_object::{DefaultDicomObject, open_file};
+use dicom_pixeldata::PixelDecoder;
+use ichor_core::{ImagePlane, Reason, Uid};
+
+use crate::attribute::{count, number, numbers};
+use crate::error::CtError;
+use crate::header::InstanceHeader;
+
+/// What padding becomes: outside of everything, below air.
+pub const PADDING_HU: i16 = -1024;
+
+/// Largest matrix that is decoded.
+const LARGEST_SIDE: u32 = 4096;
+
+/// Positions closer than this are the same, in mm.
+const SAME_POSITION_MM: f64 = 1e-3;
+
+/// A slice in its place, not yet decoded.
+#[derive(Clone, Debug)]
+pub struct PlacedSlice {
+    /// The instance.
+    pub header: InstanceHeader,
+    /// Its plane.
+    pub plane: ImagePlane,
+    /// Distance along the normal from the first slice, in mm.
+    pub offset_mm: f64,
+    /// Extent along the normal that the slice stands for, in mm.
+    pub slab_mm: f64,
+}
+
+/// The slices of a series in order along their normal.
+#[derive(Clone, Debug, Default)]
+pub struct Stack {
+    /// In order, foot to head for axial head-first images.
+    pub slices: Vec<PlacedSlice>,
+    /// Instances that are not in it, each with its reason.
+    pub left_out: Vec<(Uid, Reason)>,
+}
+
+/// A decoded slice.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// `rows × columns` values, row by row; padding is [`PADDING_HU`].
+    pub hu: Vec<i16>,
+    /// The plane.
+    pub plane: ImagePlane,
+    /// Window Center and Width, first values.
+    pub window: Option<(f32, f32)>,
+}
+
+impl Stack {
+    /// Orders instances along their normal. Of several at one position the one with the lowest Instance Number (then
+    /// SOP Instance UID) stays; the others are left out with a reason.
+    ///
+    /// The headers must be parallel planes, as [`crate::series::choose_series`] gives them.
+    #[must_use]
+    pub fn new(headers: Vec<InstanceHeader>) -> Self {
+        let mut stack = Self::default();
+        let mut planes: Vec<(InstanceHeader, ImagePlane)> = Vec::with_capacity(headers.len());
+        for header in headers {
+            match header.plane.clone() {
+                Ok(plane) => planes.push((header, plane)),
+                Err(reason) => stack.left_out.push((header.sop_instance, reason)),
+            }
+        }
+        let Some((_, reference)) = planes.first().cloned() else { return stack };
+        let number = |header: &InstanceHeader| header.instance_number.unwrap_or(f64::INFINITY);
+        let along = |plane: &ImagePlane| reference.normal().iter().zip(plane.position).map(|(n, p)| n * p).sum::<f64>();
+        planes.sort_by(|(a, p), (b, q)| {
+            let same = (along(p) - along(q)).abs() < SAME_POSITION_MM;
+            let by_position = if same { std::cmp::Ordering::Equal } else { along(p).total_cmp(&along(q)) };
+            by_position.then(number(a).total_cmp(&number(b))).then_with(|| a.sop_instance.cmp(&b.sop_instance))
+        });
+        let start = planes.first().map_or(0.0, |(_, plane)| along(plane));
+        for (header, plane) in planes {
+            let offset_mm = along(&plane) - start;
+            match stack.slices.last() {
+                Some(last) if offset_mm - last.offset_mm < SAME_POSITION_MM => {
+                    let text = format!("lies at the position of {}", last.header.sop_instance);
+                    stack.left_out.push((header.sop_instance, Reason::new("duplicate-position", text)));
+                }
+                _ => stack.slices.push(PlacedSlice { header, plane, offset_mm, slab_mm: 0.0 }),
+            }
+        }
+        stack.fill_slabs();
+        stack
+    }
+
+    /// Each slice stands for half of the distance to either neighbour; a gap of more than twice the median distance
+    /// is not filled but counted as the median, and the outer halves of the first and last slice are half of their
+    /// thickness, or of the neighbour's distance where the thickness is not known.
+    fn fill_slabs(&mut self) {
+        let mut distances: Vec<f64> =
+            self.slices.windows(2).map(|pair| pair[1].offset_mm - pair[0].offset_mm).collect();
+        let ordered = distances.clone();
+        distances.sort_by(f64::total_cmp);
+        let median = distances.get(distances.len() / 2).copied();
+        let count = self.slices.len();
+        for (index, slice) in self.slices.iter_mut().enumerate() {
+            let thickness = slice.header.slice_thickness.or(median).unwrap_or(1.0);
+            let half = |neighbour: Option<f64>| {
+                let distance = match (neighbour, median) {
+                    (Some(distance), Some(median)) if distance > 2.0 * median => median,
+                    (Some(distance), _) => distance,
+                    (None, _) => thickness,
+                };
+                distance / 2.0
+            };
+            let below = index.checked_sub(1).map(|before| ordered[before]);
+            let above = (index + 1 < count).then(|| ordered[index]);
+            slice.slab_mm = half(below) + half(above);
+        }
+    }
+}
+
+/// Decodes one single-frame CT image into Hounsfield units.
+///
+/// # Errors
+/// [`CtError`] names what is wrong with the image; the rest of a series is not affected.
+pub fn read_slice(path: &Path) -> Result<Slice, CtError> {
+    let object = open_file(path).map_err(|error| CtError::Parse(error.to_string()))?;
+    read_object(&object)
+}
+
+fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
+    let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
+    if rows == 0 || columns == 0 || rows > LARGEST_SIDE || columns > LARGEST_SIDE {
+        let problem = format!("are {rows} and {columns}, each must be 1 to {LARGEST_SIDE}");
+        return Err(CtError::Attribute { name: "Rows and Columns", problem });
+    }
+    if object.element_opt(tags::MODALITY_LUT_SEQUENCE).ok().flatten().is_some() {
+        return Err(CtError::ModalityLut);
+    }
+    let stored = Stored::decode(object, rows, columns)?;
+    let (slope, intercept) = rescale(object)?;
+    let padding = Padding::read(object, stored.is_signed);
+    let to_hu = |value: i32| {
+        if padding.is_some_and(|padding| padding.covers(value)) {
+            return PADDING_HU;
+        }
+        (f64::from(value) * slope + intercept).round().clamp(f64::from(i16::MIN), f64::from(i16::MAX)) as i16
+    };
+    let hu = stored.values.into_iter().map(to_hu).collect();
+    let header_plane = crate::header::plane(object)?;
+    Ok(Slice { hu, plane: header_plane, window: window(object) })
+}
+
+fn rescale(object: &DefaultDicomObject) -> Result<(f64, f64), CtError> {
+    let first = |tag, name| numbers(object, tag, name).map(|values| values.and_then(|values| values.first().copied()));
+    let slope = first(tags::RESCALE_SLOPE, "Rescale Slope")?.unwrap_or(1.0);
+    let intercept = first(tags::RESCALE_INTERCEPT, "Rescale Intercept")?.unwrap_or(0.0);
+    if !slope.is_finite() || slope == 0.0 || !intercept.is_finite() {
+        let problem = format!("{slope} with intercept {intercept} does not give Hounsfield units");
+        return Err(CtError::Attribute { name: "Rescale Slope", problem });
+    }
+    Ok((slope, intercept))
+}
+
+/// Window Center and Width, first values, if they make a window.
+fn window(object: &DefaultDicomObject) -> Option<(f32, f32)> {
+    let (centre, width) = (number(object, tags::WINDOW_CENTER)?, number(object, tags::WINDOW_WIDTH)?);
+    (width >= 1.0).then_some((centre as f32, width as f32))
+}
+
+/// Stored values as they lie in the pixel cells.
+struct Stored {
+    values: Vec<i32>,
+    is_signed: bool,
+}
+
+impl Stored {
+    fn decode(object: &DefaultDicomObject, rows: u32, columns: u32) -> Result<Self, CtError> {
+        let allocated = count(object, tags::BITS_ALLOCATED, "Bits Allocated")?;
+        let bits = count(object, tags::BITS_STORED, "Bits Stored").unwrap_or(allocated);
+        let is_signed = count(object, tags::PIXEL_REPRESENTATION, "Pixel Representation")? == 1;
+        if count(object, tags::SAMPLES_PER_PIXEL, "Samples per Pixel").is_ok_and(|samples| samples != 1) {
+            return Err(CtError::Attribute { name: "Samples per Pixel", problem: "is not 1".to_owned() });
+        }
+        if ![8, 16].contains(&allocated) || bits == 0 || bits > allocated {
+            let problem = format!("is {allocated} with {bits} bits stored, 8 or 16 are supported");
+            return Err(CtError::Attribute { name: "Bits Allocated", problem });
+        }
+        let wanted = rows as usize * columns as usize * (allocated as usize / 8);
+        check_length(object, wanted, rows, columns)?;
+        let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
+        let bytes = decoded.data();
+        if bytes.len() < wanted {
+            return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
+        }
+        let bytes = &bytes[..wanted];
+        // Old images keep an overlay in the unused high bits; otherwise the whole cell is the value, because padding
+        // outside of Bits Stored occurs (-3024 in 12 bits).
+        let mask = if has_embedded_overlay(object) { (1u32 << bits) - 1 } else { u32::MAX };
+        let sign = |raw: u32, cell: u32| {
+            let bits = if mask == u32::MAX { cell } else { bits };
+            let raw = raw & mask;
+            if is_signed && raw >> (bits - 1) & 1 == 1 { raw as i32 - (1i32 << bits) } else { raw as i32 }
+        };
+        let values = match allocated {
+            8 => bytes.iter().map(|byte| sign(u32::from(*byte), 8)).collect(),
+            _ => bytes.chunks_exact(2).map(|b| sign(u32::from(u16::from_ne_bytes([b[0], b[1]])), 16)).collect(),
+        };
+        Ok(Self { values, is_signed })
+    }
+}
+
+/// Native pixel data must hold as many bytes as its matrix says; compressed ones show at decoding.
+fn check_length(object: &DefaultDicomObject, wanted: usize, rows: u32, columns: u32) -> Result<(), CtError> {
+    let element = object.element_opt(tags::PIXEL_DATA).ok().flatten().ok_or(CtError::Missing("Pixel Data"))?;
+    if let Ok(bytes) = element.to_bytes()
+        && element.fragments().is_none()
+        && bytes.len() < wanted
+    {
+        return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
+    }
+    Ok(())
+}
+
+/// Overlay Bit Position without Overlay Data: the overlay lies in the pixel cells (PS3.5 8.1.2, retired).
+fn has_embedded_overlay(object: &DefaultDicomObject) -> bool {
+    let in_cells = number(object, dicom_core::Tag(0x6000, 0x0102)).is_some_and(|position| position > 0.0);
+    in_cells && object.element_opt(dicom_core::Tag(0x6000, 0x3000)).ok().flatten().is_none()
+}
+
+/// Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2), on stored values.
+#[derive(Clone, Copy, Debug)]
+struct Padding {
+    low: i32,
+    high: i32,
+}
+
+impl Padding {
+    fn read(object: &DefaultDicomObject, is_signed: bool) -> Option<Self> {
+        // The VR (US or SS) may not agree with Pixel Representation: the bits count.
+        let value = |tag| {
+            let raw = number(object, tag)? as i64;
+            let cell = raw as u16;
+            Some(if is_signed { i32::from(cell as i16) } else { i32::from(cell) })
+        };
+        let first = value(tags::PIXEL_PADDING_VALUE)?;
+        let limit = value(tags::PIXEL_PADDING_RANGE_LIMIT).unwrap_or(first);
+        Some(Self { low: first.min(limit), high: first.max(limit) })
+    }
+
+    fn covers(&self, value: i32) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        line = format!("{line}: {inner}");
+        cause = inner.source();
+    }
+    line
+}
