@@ -1,1 +1,45 @@
 //! The job log and index, the blobs, and the outbox.
+//!
+//! Everything a stage may do to the store is an *intent*, a method of [`Store`]: [`Store::record_instance`],
+//! [`Store::claim_analysis`], [`Store::complete_analysis`] and so on, one module for each stage. An intent is one
+//! transaction that also writes what happened into the event log; it is done wholly or not at all. The caller
+//! gives the time, as a [`Timestamp`].
+//!
+//! Architecture Invariant: no SQL type leaves this crate, and no type of dicom-rs enters it. Events hold no patient
+//! data. File names are made here, never from a peer's string.
+//!
+//! What is common to all backends (types, blobs, wake-ups, group commit) lies in this folder; `sqlite` holds the
+//! statements. `tests/conformance.rs` runs one suite over each backend.
+
+mod analyse;
+mod assemble;
+mod blobs;
+mod changes;
+mod deliver;
+mod error;
+mod events;
+mod group_commit;
+mod query;
+mod receive;
+mod recovery;
+mod sqlite;
+mod store;
+mod timestamp;
+
+pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
+pub use assemble::StudyRef;
+pub use blobs::{BlobRef, BlobStore, IncomingBlob, StagedBlob};
+pub use changes::{Changes, Topic};
+pub use deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
+pub use error::{StorageFailure, StoreError};
+pub use events::Event;
+pub use query::{
+    Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,
+    StudySummary,
+};
+pub use receive::{
+    AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
+};
+pub use recovery::{MissingBlob, Recovery};
+pub use store::{Store, StoreOptions};
+pub use timestamp::Timestamp;

@@ -1,0 +1,168 @@
+//! Analyse: claims on closed studies, and what comes of them.
+
+use std::path::PathBuf;
+
+use ichor_core::{AeTitle, Finding, ModelId, Reason, Uid};
+use serde::Serialize;
+
+use crate::{StagedBlob, Store, StoreError, StudyAttributes, Timestamp, Topic};
+
+/// The right to analyse one version of a study, held by one worker.
+#[derive(Debug)]
+pub struct AnalysisClaim {
+    /// Number of the analysis in the job log.
+    pub id: i64,
+    /// The study.
+    pub study: StudyAttributes,
+    /// Who sent the study's first instance.
+    pub source_ae: Option<AeTitle>,
+    /// Which version of the study.
+    pub version: u32,
+    /// Attempts, this one included.
+    pub attempts: u32,
+    /// When the version's last instance was recorded.
+    pub accepted_at: Timestamp,
+    /// The study's instances in the order of arrival, without our own results.
+    pub instances: Vec<StoredInstance>,
+}
+
+/// An instance in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredInstance {
+    /// Number in the index.
+    pub id: i64,
+    /// SOP Instance UID.
+    pub sop_instance: Uid,
+    /// SOP Class UID.
+    pub sop_class: Uid,
+    /// Series Instance UID.
+    pub series_instance: Uid,
+    /// Modality of the series.
+    pub modality: Option<String>,
+    /// Transfer Syntax UID.
+    pub transfer_syntax: Uid,
+    /// The file.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What an analysis came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The model looked at it.
+    Analysed(Finding),
+    /// Nothing in it may be analysed.
+    NotAnalysed(Reason),
+}
+
+/// One series in the light of the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesOutcomeRow {
+    /// Series Instance UID.
+    pub series_instance: Uid,
+    /// Whether it was analysed.
+    pub chosen: bool,
+    /// Why not, or what was peculiar.
+    pub reasons: Vec<Reason>,
+}
+
+/// One slice as the model saw it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SliceScore {
+    /// SOP Instance UID.
+    pub sop_instance: Uid,
+    /// Probability of hemorrhage, 0 to 1.
+    pub probability: f32,
+    /// Pixels in its mask.
+    pub masked_pixels: u32,
+}
+
+/// A result object, its bytes staged.
+#[derive(Debug)]
+pub struct NewObject {
+    /// What it is, such as `seg`.
+    pub kind: String,
+    /// SOP Class UID.
+    pub sop_class: Uid,
+    /// SOP Instance UID, derived from what went into it.
+    pub sop_instance: Uid,
+    /// Series Instance UID.
+    pub series_instance: Uid,
+    /// Transfer Syntax UID.
+    pub transfer_syntax: Uid,
+    /// The bytes.
+    pub staged: StagedBlob,
+}
+
+/// Everything that an analysis leaves behind.
+#[derive(Debug)]
+pub struct AnalysisOutcome {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The model that gave it; `None` if none was asked.
+    pub model: Option<ModelId>,
+    /// Each series and why it was or was not chosen.
+    pub series: Vec<SeriesOutcomeRow>,
+    /// Each slice that was classified, in slice order.
+    pub slices: Vec<SliceScore>,
+    /// Result objects.
+    pub objects: Vec<NewObject>,
+    /// Names of the destinations that get each object.
+    pub destinations: Vec<String>,
+    /// Stages and how long they took, in milliseconds.
+    pub timings: Vec<(String, u64)>,
+}
+
+impl Store {
+    /// Claims the analysis that has waited longest; `None` if none is due. A claim is held by one worker only.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn claim_analysis(&self, worker: &str, now: Timestamp) -> Result<Option<AnalysisClaim>, StoreError> {
+        self.index().claim_analysis(self.blobs(), worker, now).await
+    }
+
+    /// When the next queued analysis is due, one that waits for another attempt included.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn next_analysis_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.index().next_analysis_deadline().await
+    }
+
+    /// Records an outcome with its objects and one delivery for each object and destination, in one transaction.
+    /// An object whose UID is there already is kept as it is and not sent twice. If the study has been opened again
+    /// meanwhile, the outcome counts for its own version and the study stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::StaleClaim`] if the claim is no longer held; [`StoreError::DiskFull`], [`StoreError::Busy`],
+    /// [`StoreError::File`], [`StoreError::Database`]: nothing was kept, the claim is still held.
+    pub async fn complete_analysis(
+        &self,
+        claim: AnalysisClaim,
+        outcome: AnalysisOutcome,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.index().complete_analysis(self.blobs(), &claim, outcome, now).await?;
+        self.topics().notify(Topic::Outbox);
+        Ok(())
+    }
+
+    /// Records a failed attempt. With `retry_at` the analysis is queued for that moment; without, the study has
+    /// failed. If the study has been opened again meanwhile, neither happens: the next version replaces this one.
+    ///
+    /// # Errors
+    /// As [`Self::complete_analysis`].
+    pub async fn fail_analysis(
+        &self,
+        claim: AnalysisClaim,
+        reason: Reason,
+        retry_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.index().fail_analysis(&claim, &reason, retry_at, now).await?;
+        self.topics().notify(Topic::Closed);
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! A blob on its way in: bytes are gathered in blocks; while one block is hashed and written on the blocking pool,
+//! the next one is filled.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::Disk;
+use crate::StoreError;
+
+/// Bytes gathered before they go to the disk.
+const BLOCK: usize = 256 << 10;
+
+/// A file that is removed when dropped, unless it was kept.
+#[derive(Debug)]
+pub(super) struct TemporaryFile {
+    path: Option<PathBuf>,
+}
+
+impl TemporaryFile {
+    fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a temporary file stays until the next start");
+        }
+    }
+}
+
+/// The half that travels to the blocking pool and back.
+#[derive(Debug)]
+struct Writer {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: Option<(File, TemporaryFile)>,
+    hash: Sha256,
+    /// Bytes at the start that are not hashed, less those already written.
+    unhashed: usize,
+    size: u64,
+}
+
+impl Writer {
+    fn write(&mut self, block: &[u8]) -> Result<(), StoreError> {
+        let (file, _) = match &mut self.file {
+            Some(open) => open,
+            closed @ None => {
+                let file = self.disk.create(&self.path).map_err(|e| StoreError::file("making", &self.path, e))?;
+                closed.insert((file, TemporaryFile { path: Some(self.path.clone()) }))
+            }
+        };
+        self.disk.write(file, block).map_err(|e| StoreError::file("writing", &self.path, e))?;
+        let skip = self.unhashed.min(block.len());
+        self.unhashed -= skip;
+        self.hash.update(&block[skip..]);
+        self.size += block.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self, block: &[u8]) -> Result<StagedBlob, StoreError> {
+        self.write(block)?;
+        let Some((file, temporary)) = self.file.take() else { return Err(StoreError::Closed) };
+        self.disk.sync(&file).map_err(|e| StoreError::file("syncing", &self.path, e))?;
+        Ok(StagedBlob { path: self.path, temporary, size: self.size, sha256: self.hash.finalize().into() })
+    }
+}
+
+/// What comes back from the blocking pool.
+type Written = (Box<Writer>, Vec<u8>, Result<(), StoreError>);
+
+#[derive(Debug)]
+enum State {
+    Idle(Box<Writer>),
+    Writing(JoinHandle<Written>),
+    Failed,
+}
+
+/// A blob that is being written. Dropped before [`Self::finish`] it leaves nothing behind.
+#[derive(Debug)]
+pub struct IncomingBlob {
+    path: PathBuf,
+    buffer: Vec<u8>,
+    /// The other buffer, while no block is under way.
+    spare: Vec<u8>,
+    state: State,
+}
+
+impl IncomingBlob {
+    pub(super) fn new(path: PathBuf, disk: Arc<dyn Disk>, header: &[u8]) -> Self {
+        let writer =
+            Writer { disk, path: path.clone(), file: None, hash: Sha256::new(), unhashed: header.len(), size: 0 };
+        Self { path, buffer: header.to_vec(), spare: Vec::new(), state: State::Idle(Box::new(writer)) }
+    }
+
+    /// The file that is being written; it is there once a block is full or [`Self::finish`] is done.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends bytes. They are on the disk after [`Self::finish`] only.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`] or [`StoreError::File`], perhaps for bytes of an earlier call; the blob is of no use
+    /// then.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() < BLOCK {
+            return Ok(());
+        }
+        let mut writer = self.settle().await?;
+        let mut block = std::mem::replace(&mut self.buffer, std::mem::take(&mut self.spare));
+        self.state = State::Writing(spawn_blocking(move || {
+            let written = writer.write(&block);
+            block.clear();
+            (writer, block, written)
+        }));
+        Ok(())
+    }
+
+    /// Writes what is left and fsyncs the file.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; the file is removed then.
+    pub async fn finish(mut self) -> Result<StagedBlob, StoreError> {
+        let writer = self.settle().await?;
+        let block = std::mem::take(&mut self.buffer);
+        spawn_blocking(move || writer.finish(&block))
+            .await
+            .map_err(|error| StoreError::task("writing a blob", error))?
+    }
+
+    /// Waits for the block under way and takes the writer. Until the caller puts a state back, the blob counts as
+    /// failed.
+    async fn settle(&mut self) -> Result<Box<Writer>, StoreError> {
+        if let State::Writing(task) = &mut self.state {
+            // Should the caller give up while waiting, the task is still here for the next call.
+            let outcome = task.await;
+            self.state = State::Failed;
+            let (writer, spare, written) = outcome.map_err(|error| StoreError::task("writing a blob", error))?;
+            written?;
+            self.spare = spare;
+            self.state = State::Idle(writer);
+        }
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Idle(writer) => Ok(writer),
+            State::Writing(_) | State::Failed => Err(StoreError::File {
+                action: "writing after a failure to",
+                path: self.path.clone(),
+                source: std::io::Error::other("an earlier block could not be written"),
+            }),
+        }
+    }
+}
+
+/// A blob that is complete and fsynced, but not yet in its place. Dropped, its file is removed.
+#[derive(Debug)]
+pub struct StagedBlob {
+    path: PathBuf,
+    temporary: TemporaryFile,
+    size: u64,
+    sha256: [u8; 32],
+}
+
+impl StagedBlob {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size of the file in bytes, header included.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// SHA-256 of the content, header excluded.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// The file has been renamed; there is nothing to remove any more.
+    pub(super) fn moved(self) {
+        self.temporary.keep();
+    }
+}

@@ -1,0 +1,150 @@
+//! Group commit: instances that wait at the same time are published and committed together, so that one fsync of a
+//! shelf and one of the log serve all of them. Each waits for its own answer, and gets it after the commit.
+
+use std::collections::HashSet;
+
+use ichor_core::Uid;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::blobs::{BlobRef, BlobStore, StagedBlob};
+use crate::changes::Topics;
+use crate::receive::{NewInstance, Recorded};
+use crate::sqlite::Sqlite;
+use crate::{StoreError, Timestamp, Topic};
+
+/// Most instances in one transaction.
+const BATCH: usize = 64;
+
+/// Most instances that wait in the queue; a sender beyond that waits for room.
+pub(crate) const QUEUE: usize = 256;
+
+/// Where an entry's bytes are.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// Written and fsynced, not in place.
+    Staged(StagedBlob),
+    /// In place, without a committed row.
+    Published(BlobRef),
+    /// Not needed, or lost in a failure that is the entry's answer.
+    Gone,
+}
+
+/// What of a [`NewInstance`] is left once its bytes are taken out.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) instance: Description,
+    pub(crate) bytes: Bytes,
+    /// Why the bytes could not be published: the entry's answer, whatever becomes of its neighbours.
+    pub(crate) failure: Option<StoreError>,
+    pub(crate) now: Timestamp,
+    answer: oneshot::Sender<Result<Recorded, StoreError>>,
+}
+
+/// An instance without its bytes.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) sop_instance: Uid,
+    pub(crate) sop_class: Uid,
+    pub(crate) study: crate::StudyAttributes,
+    pub(crate) series: crate::SeriesAttributes,
+    pub(crate) transfer_syntax: Uid,
+    pub(crate) association: Option<i64>,
+    pub(crate) source_ae: Option<ichor_core::AeTitle>,
+    pub(crate) quiet_period_ms: i64,
+    pub(crate) own: bool,
+    pub(crate) size: u64,
+    pub(crate) sha256: [u8; 32],
+}
+
+impl Entry {
+    pub(crate) fn new(
+        instance: NewInstance,
+        now: Timestamp,
+        answer: oneshot::Sender<Result<Recorded, StoreError>>,
+    ) -> Self {
+        let NewInstance {
+            sop_instance,
+            sop_class,
+            study,
+            series,
+            transfer_syntax,
+            association,
+            source_ae,
+            staged,
+            quiet_period_ms,
+            own,
+        } = instance;
+        let instance = Description {
+            sop_instance,
+            sop_class,
+            study,
+            series,
+            transfer_syntax,
+            association: association.map(|id| id.0),
+            source_ae,
+            quiet_period_ms,
+            own,
+            size: staged.size(),
+            sha256: staged.sha256(),
+        };
+        Self { instance, bytes: Bytes::Staged(staged), failure: None, now, answer }
+    }
+}
+
+/// Commits what arrives in `queue` until all senders are gone.
+pub(crate) async fn run(index: Sqlite, blobs: BlobStore, topics: Topics, mut queue: mpsc::Receiver<Entry>) {
+    let mut waiting = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut waiting, BATCH).await > 0 {
+        // Two entries of one UID must see each other's row, not race within a transaction.
+        while !waiting.is_empty() {
+            let mut seen = HashSet::with_capacity(waiting.len());
+            let (batch, later): (Vec<Entry>, Vec<Entry>) =
+                waiting.drain(..).partition(|entry| seen.insert(entry.instance.sop_instance.clone()));
+            waiting = later;
+            commit(&index, &blobs, &topics, batch).await;
+        }
+    }
+}
+
+/// Commits a batch; if it fails as a whole, each entry alone, so that no entry suffers for its neighbour.
+async fn commit(index: &Sqlite, blobs: &BlobStore, topics: &Topics, mut batch: Vec<Entry>) {
+    let alone = batch.len() == 1;
+    let error = match index.record_instances(blobs, &mut batch).await {
+        Ok(outcomes) => {
+            if outcomes.iter().any(|outcome| matches!(outcome, Some(Recorded::New { .. }))) {
+                topics.notify(Topic::Received);
+            }
+            for (entry, outcome) in batch.into_iter().zip(outcomes) {
+                let answer = entry.failure.map_or_else(|| outcome.ok_or(StoreError::Closed), Err);
+                // Who no longer waits has its instance recorded all the same.
+                let _ = entry.answer.send(answer);
+            }
+            return;
+        }
+        Err(error) => error,
+    };
+    if !alone {
+        tracing::warn!(%error, instances = batch.len(), "group commit failed; committing one by one");
+    }
+    let mut error = Some(error);
+    for entry in batch {
+        if let Some(failure) = entry.failure {
+            let _ = entry.answer.send(Err(failure));
+        } else if alone {
+            discard(index, blobs, &entry).await;
+            let _ = entry.answer.send(Err(error.take().unwrap_or(StoreError::Closed)));
+        } else {
+            Box::pin(commit(index, blobs, topics, vec![entry])).await;
+        }
+    }
+}
+
+/// Removes the published bytes of an entry that failed. A failed commit may still have reached the medium, so the
+/// row is looked for first.
+async fn discard(index: &Sqlite, blobs: &BlobStore, entry: &Entry) {
+    if let Bytes::Published(blob) = &entry.bytes
+        && let Ok(false) = index.is_blob_known(blob).await
+    {
+        blobs.remove(blob).await;
+    }
+}

@@ -1,0 +1,336 @@
+//! The admin's questions, and the retry.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ichor_core::{AeTitle, DeliveryStatus, Finding, ModelId, Reason, StudyStatus, Uid};
+use serde::{Serialize, Serializer};
+
+use crate::{SliceScore, Store, StoreError, Timestamp, Topic};
+
+/// Most studies on one page.
+const LONGEST_PAGE: u32 = 10_000;
+
+/// Which studies to list. Fields that are `None` do not filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StudyFilter {
+    /// Study Date from, YYYYMMDD.
+    pub date_from: Option<String>,
+    /// Study Date to, inclusive, YYYYMMDD.
+    pub date_to: Option<String>,
+    /// First instance received from.
+    pub received_from: Option<Timestamp>,
+    /// First instance received before or at.
+    pub received_to: Option<Timestamp>,
+    /// Patient ID, exactly.
+    pub patient_id: Option<String>,
+    /// Accession Number, exactly.
+    pub accession_number: Option<String>,
+    /// Status.
+    pub status: Option<StudyStatus>,
+    /// Verdict of the newest finished version.
+    pub positive: Option<bool>,
+    /// Who sent the first instance.
+    pub source_ae: Option<AeTitle>,
+    /// Most studies on the page; 10,000 at most.
+    pub limit: u32,
+    /// Where the last page ended.
+    pub after: Option<Cursor>,
+}
+
+impl Default for StudyFilter {
+    fn default() -> Self {
+        Self {
+            date_from: None,
+            date_to: None,
+            received_from: None,
+            received_to: None,
+            patient_id: None,
+            accession_number: None,
+            status: None,
+            positive: None,
+            source_ae: None,
+            limit: 50,
+            after: None,
+        }
+    }
+}
+
+/// A place in the list of studies, newest first. Its text is for handing back only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    pub(crate) received_at: i64,
+    pub(crate) id: i64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.received_at, self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (received_at, id) = text.split_once('.')?;
+            Some(Self { received_at: received_at.parse().ok()?, id: id.parse().ok()? })
+        };
+        parse().ok_or_else(|| StoreError::NotFound { what: format!("page {text:?}") })
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` if this is the last.
+    pub next: Option<Cursor>,
+}
+
+/// A study in a list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StudySummary {
+    /// Study Instance UID.
+    pub study_instance: Uid,
+    /// Patient ID.
+    pub patient_id: Option<String>,
+    /// Patient's Name.
+    pub patient_name: Option<String>,
+    /// Accession Number.
+    pub accession_number: Option<String>,
+    /// Study Date, YYYYMMDD.
+    pub study_date: Option<String>,
+    /// Study Description.
+    pub description: Option<String>,
+    /// Who sent the first instance.
+    pub source_ae: Option<String>,
+    /// Where it stands.
+    pub status: StudyStatus,
+    /// The last closed version; 0 before the first close.
+    pub version: u32,
+    /// Instances, without our own results.
+    pub instances: u32,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// When the first instance was recorded.
+    pub received_at: Timestamp,
+    /// When the last one was.
+    pub last_instance_at: Timestamp,
+    /// When it closes if nothing else arrives, while receiving.
+    pub quiet_until: Option<Timestamp>,
+    /// Why the status is what it is, where it needs a reason.
+    pub reason: Option<Reason>,
+    /// The version that the following fields are about; `None` before the first outcome.
+    pub result_version: Option<u32>,
+    /// Verdict.
+    pub positive: Option<bool>,
+    /// Probability, 0 to 1.
+    pub probability: Option<f64>,
+    /// Volume of all masks in millilitres.
+    pub volume_ml: Option<f64>,
+    /// The model.
+    pub model: Option<ModelId>,
+    /// When the outcome was recorded.
+    pub analysed_at: Option<Timestamp>,
+}
+
+/// A series of a study.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeriesDetail {
+    /// Series Instance UID.
+    pub series_instance: Uid,
+    /// Modality.
+    pub modality: Option<String>,
+    /// Series Description.
+    pub description: Option<String>,
+    /// Series Number.
+    pub number: Option<i32>,
+    /// Instances, without our own results.
+    pub instances: u32,
+    /// Whether the newest outcome analysed it; `None` before there is one.
+    pub chosen: Option<bool>,
+    /// Why not, or what was peculiar.
+    pub reasons: Vec<Reason>,
+}
+
+/// A result object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ObjectDetail {
+    /// What it is, such as `seg`.
+    pub kind: String,
+    /// SOP Class UID.
+    pub sop_class: Uid,
+    /// SOP Instance UID.
+    pub sop_instance: Uid,
+    /// Series Instance UID.
+    pub series_instance: Uid,
+    /// The study's version that it belongs to.
+    pub version: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// When it was recorded.
+    pub created_at: Timestamp,
+    /// The Part 10 file.
+    pub path: std::path::PathBuf,
+}
+
+/// One object for one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeliveryDetail {
+    /// SOP Instance UID of the object.
+    pub sop_instance: Uid,
+    /// Name of the destination.
+    pub destination: String,
+    /// Where it stands.
+    pub status: DeliveryStatus,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it was queued.
+    pub queued_at: Timestamp,
+    /// When it may be tried again, while queued.
+    pub next_attempt: Option<Timestamp>,
+    /// When it was accepted or given up.
+    pub finished_at: Option<Timestamp>,
+    /// What the peer, or the last failed attempt, said.
+    pub last_words: Option<String>,
+}
+
+/// Everything about a study.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StudyDetail {
+    /// As in the list.
+    pub summary: StudySummary,
+    /// The newest finding, if the newest outcome is one.
+    pub finding: Option<Finding>,
+    /// Its series, in the order of arrival.
+    pub series: Vec<SeriesDetail>,
+    /// Slices of the newest outcome, in slice order.
+    pub slices: Vec<SliceScore>,
+    /// Stages of the newest outcome and how long they took, in milliseconds.
+    pub timings: Vec<(String, u64)>,
+    /// Result objects of all versions, oldest first.
+    pub objects: Vec<ObjectDetail>,
+    /// Their deliveries.
+    pub deliveries: Vec<DeliveryDetail>,
+}
+
+/// How a person names a study.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StudyKey {
+    /// Study Instance UID.
+    Uid(Uid),
+    /// The beginning of a Study Instance UID.
+    UidPrefix(String),
+    /// Accession Number.
+    Accession(String),
+    /// The first of these that fits: UID, Accession Number, beginning of a UID.
+    Any(String),
+}
+
+impl StudyKey {
+    /// The key for a text of which only the person who typed it knows what it is.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        Self::Any(text.trim().to_owned())
+    }
+}
+
+/// What a retry did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum RetryOutcome {
+    /// The study's version is queued for analysis.
+    Queued {
+        /// Which version.
+        version: u32,
+        /// Dead deliveries that are queued again.
+        deliveries: u64,
+    },
+    /// The study is on its way already, perhaps by somebody else's retry.
+    UnderWay {
+        /// Where it stands.
+        status: StudyStatus,
+        /// Dead deliveries that are queued again.
+        deliveries: u64,
+    },
+    /// There is nothing in the study that could be analysed: it holds our own results only.
+    NothingToAnalyse,
+}
+
+impl fmt::Display for RetryOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let deliveries = match self {
+            Self::Queued { version, deliveries } => {
+                write!(f, "version {version} is queued for analysis")?;
+                *deliveries
+            }
+            Self::UnderWay { status, deliveries } => {
+                write!(f, "nothing to repeat: the study is {status} already")?;
+                *deliveries
+            }
+            Self::NothingToAnalyse => {
+                return f.write_str("nothing to analyse: the study holds results of this program only");
+            }
+        };
+        match deliveries {
+            0 => Ok(()),
+            1 => f.write_str("; one dead delivery is queued again"),
+            n => write!(f, "; {n} dead deliveries are queued again"),
+        }
+    }
+}
+
+impl Store {
+    /// Studies that match, by the arrival of their first instance, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn studies(&self, filter: &StudyFilter) -> Result<Page<StudySummary>, StoreError> {
+        self.index().studies(filter, filter.limit.clamp(1, LONGEST_PAGE)).await
+    }
+
+    /// Everything about one study.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Ambiguous`] if several studies fit; else as [`Self::studies`].
+    pub async fn study(&self, key: &StudyKey) -> Result<StudyDetail, StoreError> {
+        let study = self.index().find_study(key).await?;
+        self.index().study_detail(self.blobs(), study).await
+    }
+
+    /// Queues a finished or failed study's version for analysis again, attempts counted anew, and its dead
+    /// deliveries for sending. Of two callers at once, one gets [`RetryOutcome::Queued`], the other
+    /// [`RetryOutcome::UnderWay`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn retry(&self, study: &Uid, now: Timestamp) -> Result<RetryOutcome, StoreError> {
+        let outcome = self.index().retry(study, now).await?;
+        self.topics().notify(Topic::Closed);
+        self.topics().notify(Topic::Outbox);
+        Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_round_trip() {
+        let cursor = Cursor { received_at: 1_700_000_000_123, id: 42 };
+        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        for bad in ["", ".", "1", "1.x", "' OR 1=1"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The SQLite backend: every statement of the crate is in here, one file for each stage.
+//!
+//! One connection writes and several read: within the process nobody ever meets a locked database. The log is
+//! fsynced at each commit (WAL, synchronous = FULL).
+
+mod analyse;
+mod assemble;
+mod deliver;
+mod events;
+mod failure;
+mod query;
+mod receive;
+mod recovery;
+mod schema;
+mod timeline;
+mod values;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite as Dialect, Transaction};
+use tokio::task::spawn_blocking;
+
+use crate::store::{beside, open_lock};
+use crate::{StoreError, StoreOptions};
+use failure::During;
+
+/// A log that grew beyond this is cut after a checkpoint, in bytes.
+const LONGEST_LOG: u32 = 64 << 20;
+
+/// The two pools.
+#[derive(Clone, Debug)]
+pub(crate) struct Sqlite {
+    write: SqlitePool,
+    read: SqlitePool,
+}
+
+impl Sqlite {
+    /// Opens the database, making it if absent, and migrates it.
+    pub(crate) async fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        let database = &options.database;
+        let opening = {
+            let database = database.clone();
+            spawn_blocking(move || prepare(&database))
+                .await
+                .map_err(|error| StoreError::task("opening the database", error))??
+        };
+        schema::check(database).await?;
+        let connect = connect_options(database, options.busy_timeout);
+        let write =
+            pool_options(1, options.busy_timeout).connect_with(connect.clone()).await.during("opening the database")?;
+        schema::migrate(&write, database).await?;
+        drop(opening);
+        let read = pool_options(options.max_connections.max(1), options.busy_timeout)
+            .connect_with(connect.pragma("query_only", "ON"))
+            .await
+            .during("opening the database")?;
+        Ok(Self { write, read })
+    }
+
+    /// Closes both pools; the last connection writes the log back.
+    pub(crate) async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+
+    /// A transaction that holds the write lock from its first statement on.
+    async fn begin(&self, during: &str) -> Result<Transaction<'static, Dialect>, StoreError> {
+        self.write.begin_with("BEGIN IMMEDIATE").await.during(during)
+    }
+}
+
+/// Makes the folder and the file, closed to other users, and takes the lock under which one process at a time
+/// migrates. The lock goes with the returned file.
+fn prepare(database: &Path) -> Result<std::fs::File, StoreError> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+
+    let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(folder)
+        .map_err(|source| StoreError::file("making", folder, source))?;
+    let path = beside(database, "open");
+    let lock = open_lock(&path)?;
+    lock.lock().map_err(|source| StoreError::file("locking", &path, source))?;
+    let made = std::fs::File::options().create(true).truncate(false).write(true).mode(0o640).open(database);
+    made.map_err(|source| StoreError::file("opening", database, source))?;
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| StoreError::file("syncing", folder, source))?;
+    Ok(lock)
+}
+
+fn connect_options(database: &Path, busy_timeout: Duration) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(database)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(busy_timeout)
+        .pragma("journal_size_limit", LONGEST_LOG.to_string())
+        .pragma("temp_store", "MEMORY")
+}
+
+fn pool_options(connections: u32, busy_timeout: Duration) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(busy_timeout)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+/// The rows changed by a statement that must change exactly one, else the claim it is made for is stale.
+fn one_row(changed: u64, what: impl FnOnce() -> String) -> Result<(), StoreError> {
+    if changed == 1 { Ok(()) } else { Err(StoreError::StaleClaim { what: what() }) }
+}
+
+/// The connection behind a transaction or a pool.
+type Connection = SqliteConnection;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,564 @@
+//! Statements of analyse.
+
+use ichor_core::{AeTitle, Finding, Reason, StudyStatus, Verdict as Call};
+use serde_json::json;
+use sqlx::QueryBuilder;
+
+use super::events::NewEvent;
+use super::failure::During;
+use super::values::{blob as parse_blob, signed, to_json, uid, unsigned};
+use super::{Connection, Dialect, Sqlite, one_row};
+use crate::analyse::{
+    AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict,
+};
+use crate::blobs::{BlobRef, BlobStore};
+use crate::receive::StudyAttributes;
+use crate::{StoreError, Timestamp};
+
+/// Rows of one INSERT statement; four columns each stay far below SQLite's 32,766 parameters.
+const ROWS_A_STATEMENT: usize = 1_000;
+
+/// The study columns of a claim.
+#[derive(sqlx::FromRow)]
+struct ClaimRow {
+    id: i64,
+    study_id: i64,
+    version: i64,
+    attempts: i64,
+    study_instance: String,
+    patient_id: Option<String>,
+    patient_name: Option<String>,
+    accession_number: Option<String>,
+    study_date: Option<String>,
+    description: Option<String>,
+    source_ae: Option<String>,
+    last_instance_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct InstanceRow {
+    id: i64,
+    sop_instance: String,
+    sop_class: String,
+    series_instance: String,
+    modality: Option<String>,
+    transfer_syntax: String,
+    blob: String,
+    size: i64,
+}
+
+impl Sqlite {
+    pub(crate) async fn claim_analysis(
+        &self,
+        blobs: &BlobStore,
+        worker: &str,
+        now: Timestamp,
+    ) -> Result<Option<AnalysisClaim>, StoreError> {
+        let during = "claiming an analysis";
+        if self.next_analysis_deadline().await?.is_none_or(|due| due > now) {
+            return Ok(None);
+        }
+        let mut tx = self.begin(during).await?;
+        let row: Option<ClaimRow> = sqlx::query_as(
+            "SELECT a.id, a.study_id, a.version, a.attempts + 1 AS attempts, s.study_instance, s.patient_id,
+                 s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae, s.last_instance_at
+             FROM analysis a JOIN study s ON s.id = a.study_id
+             WHERE a.status = 'queued' AND a.not_before <= ? AND s.status = 'queued' AND s.version = a.version
+             ORDER BY a.queued_at, a.id LIMIT 1",
+        )
+        .bind(now.as_millis())
+        .fetch_optional(&mut *tx)
+        .await
+        .during(during)?;
+        let Some(row) = row else { return Ok(None) };
+        sqlx::query("UPDATE analysis SET status = 'running', attempts = ?, worker = ?, started_at = ? WHERE id = ?")
+            .bind(row.attempts)
+            .bind(worker)
+            .bind(now.as_millis())
+            .bind(row.id)
+            .execute(&mut *tx)
+            .await
+            .during(during)?;
+        set_status(&mut tx, row.study_id, StudyStatus::Analysing, None).await?;
+        let text = format!("analysis of version {} began, attempt {}", row.version, row.attempts);
+        NewEvent::new(now, "analysis-started", text)
+            .detail(json!({ "version": row.version, "attempt": row.attempts, "worker": worker }))
+            .study(row.study_id)
+            .write(&mut tx)
+            .await?;
+        let instances = instances(&mut tx, blobs, row.study_id).await?;
+        tx.commit().await.during(during)?;
+        claim(row, instances).map(Some)
+    }
+
+    pub(crate) async fn next_analysis_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
+        let due: Option<i64> = sqlx::query_scalar("SELECT MIN(not_before) FROM analysis WHERE status = 'queued'")
+            .fetch_one(&self.read)
+            .await
+            .during("looking for the next analysis")?;
+        Ok(due.map(Timestamp::from_millis))
+    }
+
+    pub(crate) async fn complete_analysis(
+        &self,
+        blobs: &BlobStore,
+        claim: &AnalysisClaim,
+        outcome: AnalysisOutcome,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut published = Vec::new();
+        let completed = self.try_complete(blobs, claim, outcome, now, &mut published).await;
+        if completed.is_err() {
+            for blob in &published {
+                // A failed commit may still have reached the medium.
+                if let Ok(false) = self.is_blob_known(blob).await {
+                    blobs.remove(blob).await;
+                }
+            }
+        }
+        completed
+    }
+
+    async fn try_complete(
+        &self,
+        blobs: &BlobStore,
+        claim: &AnalysisClaim,
+        outcome: AnalysisOutcome,
+        now: Timestamp,
+        published: &mut Vec<BlobRef>,
+    ) -> Result<(), StoreError> {
+        let during = "recording an outcome";
+        let AnalysisOutcome { verdict, model, series, slices, objects, destinations, timings } = outcome;
+        let (finding, reason) = match &verdict {
+            Verdict::Analysed(finding) => (Some(finding), None),
+            Verdict::NotAnalysed(reason) => (None, Some(reason)),
+        };
+        let mut tx = self.begin(during).await?;
+        let study: Option<i64> = sqlx::query_scalar(
+            "UPDATE analysis SET status = 'done', finished_at = ?, model = ?, finding = ?, reason_code = ?,
+                 reason_text = ?, timings = ?
+             WHERE id = ? AND status = 'running' AND attempts = ? RETURNING study_id",
+        )
+        .bind(now.as_millis())
+        .bind(model.as_ref().map(|model| model.as_str().to_owned()))
+        .bind(finding.map(to_json).transpose()?)
+        .bind(reason.map(|reason| reason.code.as_str().to_owned()))
+        .bind(reason.map(|reason| reason.text.clone()))
+        .bind(to_json(&timings)?)
+        .bind(claim.id)
+        .bind(claim.attempts)
+        .fetch_optional(&mut *tx)
+        .await
+        .during(during)?;
+        let Some(study) = study else { return Err(stale(claim)) };
+        replace_details(&mut tx, claim.id, &series, &slices).await?;
+        record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
+        let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
+        settle_status(&mut tx, study, claim, status, reason).await?;
+        write_outcome_events(&mut tx, study, claim, &verdict, &series, &timings, now).await?;
+        let urgent = finding.is_some_and(|finding| finding.verdict == Call::Positive);
+        for object in objects {
+            let context = ObjectContext { blobs, study, analysis: claim.id, destinations: &destinations, urgent, now };
+            insert_object(&mut tx, &context, object, published).await?;
+        }
+        tx.commit().await.during(during)
+    }
+
+    pub(crate) async fn fail_analysis(
+        &self,
+        claim: &AnalysisClaim,
+        reason: &Reason,
+        retry_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "recording a failed analysis";
+        let mut tx = self.begin(during).await?;
+        let current: Option<(i64, bool)> = sqlx::query_as(
+            "SELECT s.id, s.status = 'analysing' AND s.version = a.version FROM analysis a JOIN study s ON s.id = a.study_id
+             WHERE a.id = ? AND a.status = 'running' AND a.attempts = ?",
+        )
+        .bind(claim.id)
+        .bind(claim.attempts)
+        .fetch_optional(&mut *tx)
+        .await
+        .during(during)?;
+        let Some((study, is_current)) = current else { return Err(stale(claim)) };
+        let (word, not_before) = match retry_at {
+            _ if !is_current => ("superseded", now),
+            Some(at) => ("queued", at),
+            None => ("failed", now),
+        };
+        sqlx::query(
+            "UPDATE analysis SET status = ?, not_before = ?, finished_at = ?, reason_code = ?, reason_text = ? WHERE id = ?",
+        )
+        .bind(word)
+        .bind(not_before.as_millis())
+        .bind(now.as_millis())
+        .bind(reason.code.as_str())
+        .bind(&reason.text)
+        .bind(claim.id)
+        .execute(&mut *tx)
+        .await
+        .during(during)?;
+        match (is_current, retry_at) {
+            (false, _) => {}
+            (true, Some(_)) => set_status(&mut tx, study, StudyStatus::Queued, Some(reason)).await?,
+            (true, None) => set_status(&mut tx, study, StudyStatus::Failed, Some(reason)).await?,
+        }
+        let consequence = match word {
+            "queued" => "it will be tried again",
+            "failed" => "given up",
+            _ => "the next version replaces it",
+        };
+        let text = format!("analysis of version {} failed: {reason}; {consequence}", claim.version);
+        NewEvent::new(now, "analysis-failed", text)
+            .detail(json!({
+                "version": claim.version, "attempt": claim.attempts, "reason": reason,
+                "retry_at": retry_at.filter(|_| is_current),
+            }))
+            .study(study)
+            .write(&mut tx)
+            .await?;
+        tx.commit().await.during(during)
+    }
+}
+
+fn stale(claim: &AnalysisClaim) -> StoreError {
+    StoreError::StaleClaim { what: format!("study {} version {}", claim.study.study_instance, claim.version) }
+}
+
+fn claim(row: ClaimRow, instances: Vec<StoredInstance>) -> Result<AnalysisClaim, StoreError> {
+    Ok(AnalysisClaim {
+        id: row.id,
+        study: StudyAttributes {
+            study_instance: uid(&row.study_instance)?,
+            patient_id: row.patient_id,
+            patient_name: row.patient_name,
+            accession_number: row.accession_number,
+            study_date: row.study_date,
+            description: row.description,
+        },
+        source_ae: row
+            .source_ae
+            .map(|title| AeTitle::parse(&title))
+            .transpose()
+            .map_err(|error| StoreError::corrupt(error.to_string()))?,
+        version: unsigned(row.version)?,
+        attempts: unsigned(row.attempts)?,
+        accepted_at: Timestamp::from_millis(row.last_instance_at),
+        instances,
+    })
+}
+
+async fn instances(
+    connection: &mut Connection,
+    blobs: &BlobStore,
+    study: i64,
+) -> Result<Vec<StoredInstance>, StoreError> {
+    let rows: Vec<InstanceRow> = sqlx::query_as(
+        "SELECT i.id, i.sop_instance, i.sop_class, s.series_instance, s.modality, i.transfer_syntax, i.blob, i.size
+         FROM instance i JOIN series s ON s.id = i.series_id
+         WHERE i.study_id = ? AND i.own = 0 ORDER BY i.id",
+    )
+    .bind(study)
+    .fetch_all(connection)
+    .await
+    .during("reading the instances of a study")?;
+    let instance = |row: InstanceRow| {
+        Ok(StoredInstance {
+            id: row.id,
+            sop_instance: uid(&row.sop_instance)?,
+            sop_class: uid(&row.sop_class)?,
+            series_instance: uid(&row.series_instance)?,
+            modality: row.modality,
+            transfer_syntax: uid(&row.transfer_syntax)?,
+            path: blobs.path_of(&parse_blob(&row.blob)?),
+            size: unsigned(row.size)?,
+        })
+    };
+    rows.into_iter().map(instance).collect()
+}
+
+/// Sets the state of a study that is not receiving, and why it is in it.
+pub(super) async fn set_status(
+    connection: &mut Connection,
+    study: i64,
+    status: StudyStatus,
+    reason: Option<&Reason>,
+) -> Result<(), StoreError> {
+    let changed = sqlx::query("UPDATE study SET status = ?, reason_code = ?, reason_text = ? WHERE id = ?")
+        .bind(status.as_str())
+        .bind(reason.map(|reason| reason.code.as_str()))
+        .bind(reason.map(|reason| reason.text.as_str()))
+        .bind(study)
+        .execute(connection)
+        .await
+        .during("changing the state of a study")?
+        .rows_affected();
+    one_row(changed, || format!("study {study}"))
+}
+
+/// Gives the study the state of the outcome, unless a late instance has opened it again.
+async fn settle_status(
+    connection: &mut Connection,
+    study: i64,
+    claim: &AnalysisClaim,
+    status: StudyStatus,
+    reason: Option<&Reason>,
+) -> Result<(), StoreError> {
+    let is_current: bool = sqlx::query_scalar("SELECT status = 'analysing' AND version = ? FROM study WHERE id = ?")
+        .bind(claim.version)
+        .bind(study)
+        .fetch_one(&mut *connection)
+        .await
+        .during("changing the state of a study")?;
+    if is_current { set_status(connection, study, status, reason).await } else { Ok(()) }
+}
+
+/// Series and slices of an earlier run of the same version go, these come.
+async fn replace_details(
+    connection: &mut Connection,
+    analysis: i64,
+    series: &[SeriesOutcomeRow],
+    slices: &[SliceScore],
+) -> Result<(), StoreError> {
+    let during = "recording series and slices";
+    for statement in
+        ["DELETE FROM series_outcome WHERE analysis_id = ?", "DELETE FROM slice_score WHERE analysis_id = ?"]
+    {
+        sqlx::query(statement).bind(analysis).execute(&mut *connection).await.during(during)?;
+    }
+    for outcome in series {
+        sqlx::query(
+            "INSERT INTO series_outcome (analysis_id, series_instance, chosen, reasons) VALUES (?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET chosen = excluded.chosen, reasons = excluded.reasons",
+        )
+        .bind(analysis)
+        .bind(outcome.series_instance.as_str())
+        .bind(outcome.chosen)
+        .bind(to_json(&outcome.reasons)?)
+        .execute(&mut *connection)
+        .await
+        .during(during)?;
+    }
+    let numbered: Vec<(i64, &SliceScore)> = (0..).zip(slices).collect();
+    for rows in numbered.chunks(ROWS_A_STATEMENT) {
+        let mut insert = QueryBuilder::<Dialect>::new(
+            "INSERT INTO slice_score (analysis_id, position, sop_instance, probability, masked_pixels) ",
+        );
+        insert.push_values(rows, |mut row, (position, slice)| {
+            row.push_bind(analysis)
+                .push_bind(*position)
+                .push_bind(slice.sop_instance.as_str().to_owned())
+                .push_bind(f64::from(slice.probability))
+                .push_bind(slice.masked_pixels);
+        });
+        insert.build().execute(&mut *connection).await.during(during)?;
+    }
+    Ok(())
+}
+
+/// The study's columns for lists: the outcome of the newest finished version.
+async fn record_result(
+    connection: &mut Connection,
+    study: i64,
+    claim: &AnalysisClaim,
+    verdict: &Verdict,
+    model: Option<&str>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let finding = match verdict {
+        Verdict::Analysed(finding) => Some(finding),
+        Verdict::NotAnalysed(_) => None,
+    };
+    sqlx::query(
+        "UPDATE study SET result_version = ?1, positive = ?2, probability = ?3, volume_ml = ?4, model = ?5,
+             analysed_at = ?6
+         WHERE id = ?7 AND COALESCE(result_version, 0) <= ?1",
+    )
+    .bind(claim.version)
+    .bind(finding.map(|finding| finding.verdict == Call::Positive))
+    .bind(finding.map(|finding| finding.probability))
+    .bind(finding.map(|finding| finding.volume_ml))
+    .bind(model)
+    .bind(now.as_millis())
+    .bind(study)
+    .execute(connection)
+    .await
+    .during("recording a result")?;
+    Ok(())
+}
+
+async fn write_outcome_events(
+    connection: &mut Connection,
+    study: i64,
+    claim: &AnalysisClaim,
+    verdict: &Verdict,
+    series: &[SeriesOutcomeRow],
+    timings: &[(String, u64)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for outcome in series {
+        let reasons = outcome.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (kind, what) = if outcome.chosen { ("series-chosen", "chosen") } else { ("series-set-aside", "set aside") };
+        let colon = if reasons.is_empty() { "" } else { ": " };
+        NewEvent::new(now, kind, format!("series {} {what}{colon}{reasons}", outcome.series_instance))
+            .detail(json!({ "series_instance": outcome.series_instance, "reasons": outcome.reasons }))
+            .study(study)
+            .write(&mut *connection)
+            .await?;
+    }
+    let (kind, text) = match verdict {
+        Verdict::Analysed(finding) => ("analysed", finding_text(claim.version, finding)),
+        Verdict::NotAnalysed(reason) => ("not-analysed", format!("version {} not analysed: {reason}", claim.version)),
+    };
+    let outcome = match verdict {
+        Verdict::Analysed(finding) => json!({ "finding": finding }),
+        Verdict::NotAnalysed(reason) => json!({ "reason": reason }),
+    };
+    NewEvent::new(now, kind, text)
+        .detail(json!({
+            "version": claim.version, "attempt": claim.attempts, "outcome": outcome, "timings_ms": timings,
+        }))
+        .study(study)
+        .write(connection)
+        .await
+}
+
+fn finding_text(version: u32, finding: &Finding) -> String {
+    let verdict = match finding.verdict {
+        Call::Positive => "positive",
+        Call::Negative => "negative",
+    };
+    format!(
+        "version {version} is {verdict}: probability {:.3}, {:.1} mL, {} of {} slices",
+        finding.probability, finding.volume_ml, finding.positive_slices, finding.slices
+    )
+}
+
+/// What an object needs besides itself.
+struct ObjectContext<'a> {
+    blobs: &'a BlobStore,
+    study: i64,
+    analysis: i64,
+    destinations: &'a [String],
+    urgent: bool,
+    now: Timestamp,
+}
+
+/// Records an object and its deliveries. An object that is there already is kept.
+async fn insert_object(
+    connection: &mut Connection,
+    context: &ObjectContext<'_>,
+    object: NewObject,
+    published: &mut Vec<BlobRef>,
+) -> Result<(), StoreError> {
+    let during = "recording an object";
+    let known: Option<(i64, Vec<u8>, String, i64)> =
+        sqlx::query_as("SELECT id, sha256, blob, size FROM object WHERE sop_instance = ?")
+            .bind(object.sop_instance.as_str())
+            .fetch_optional(&mut *connection)
+            .await
+            .during(during)?;
+    let (kind, sop_instance) = (object.kind.clone(), object.sop_instance.clone());
+    let event = |word, text: String| {
+        NewEvent::new(context.now, word, text)
+            .detail(json!({ "kind": kind, "sop_instance": sop_instance, "destinations": context.destinations }))
+            .study(context.study)
+    };
+    let id = match known {
+        None => {
+            let id = insert_new_object(connection, context, object, published).await?;
+            let text = format!("{kind} {sop_instance} made, for {}", list(context.destinations));
+            event("object-created", text).write(&mut *connection).await?;
+            id
+        }
+        Some((id, sha256, blob, size)) => {
+            let intact = context.blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
+            let same = sha256 == object.staged.sha256();
+            if !intact {
+                replace_bytes(connection, context, id, object, published).await?;
+                event("blob-restored", format!("{kind} {sop_instance} replaces the lost file"))
+                    .write(&mut *connection)
+                    .await?;
+            } else if !same {
+                let text = format!("{kind} {sop_instance} was made again with other content; the first one stays");
+                event("object-differs", text).write(&mut *connection).await?;
+            } else {
+                let text = format!("{kind} {sop_instance} was made again, the same as before");
+                event("object-kept", text).write(&mut *connection).await?;
+            }
+            id
+        }
+    };
+    for destination in context.destinations {
+        sqlx::query(
+            "INSERT INTO outbox (object_id, destination, status, urgent, queued_at, next_attempt)
+             VALUES (?, ?, 'queued', ?, ?, ?) ON CONFLICT (object_id, destination) DO NOTHING",
+        )
+        .bind(id)
+        .bind(destination)
+        .bind(context.urgent)
+        .bind(context.now.as_millis())
+        .bind(context.now.as_millis())
+        .execute(&mut *connection)
+        .await
+        .during("queueing a delivery")?;
+    }
+    Ok(())
+}
+
+async fn insert_new_object(
+    connection: &mut Connection,
+    context: &ObjectContext<'_>,
+    object: NewObject,
+    published: &mut Vec<BlobRef>,
+) -> Result<i64, StoreError> {
+    let (size, sha256) = (object.staged.size(), object.staged.sha256());
+    let blob = context.blobs.publish(object.staged).await?;
+    published.push(blob.clone());
+    sqlx::query_scalar(
+        "INSERT INTO object (study_id, analysis_id, kind, sop_class, sop_instance, series_instance, transfer_syntax,
+             created_at, blob, size, sha256)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+    )
+    .bind(context.study)
+    .bind(context.analysis)
+    .bind(&object.kind)
+    .bind(object.sop_class.as_str())
+    .bind(object.sop_instance.as_str())
+    .bind(object.series_instance.as_str())
+    .bind(object.transfer_syntax.as_str())
+    .bind(context.now.as_millis())
+    .bind(blob.as_str())
+    .bind(signed(size))
+    .bind(&sha256[..])
+    .fetch_one(connection)
+    .await
+    .during("recording an object")
+}
+
+async fn replace_bytes(
+    connection: &mut Connection,
+    context: &ObjectContext<'_>,
+    id: i64,
+    object: NewObject,
+    published: &mut Vec<BlobRef>,
+) -> Result<(), StoreError> {
+    let (size, sha256) = (object.staged.size(), object.staged.sha256());
+    let blob = context.blobs.publish(object.staged).await?;
+    published.push(blob.clone());
+    sqlx::query("UPDATE object SET blob = ?, size = ?, sha256 = ? WHERE id = ?")
+        .bind(blob.as_str())
+        .bind(signed(size))
+        .bind(&sha256[..])
+        .bind(id)
+        .execute(connection)
+        .await
+        .during("restoring an object")?;
+    Ok(())
+}
+
+fn list(destinations: &[String]) -> String {
+    if destinations.is_empty() { "no destination".to_owned() } else { destinations.join(", ") }
+}

@@ -1,0 +1,196 @@
+//! Statements of deliver.
+
+use ichor_core::Reason;
+use serde_json::json;
+
+use super::events::NewEvent;
+use super::failure::During;
+use super::values::{blob as parse_blob, uid, unsigned, word};
+use super::{Connection, Sqlite, one_row};
+use crate::blobs::BlobStore;
+use crate::deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
+use crate::events::peer_text;
+use crate::{StoreError, Timestamp};
+
+#[derive(sqlx::FromRow)]
+struct ClaimRow {
+    id: i64,
+    study_id: i64,
+    attempts: i64,
+    queued_at: i64,
+    urgent: bool,
+    kind: String,
+    sop_class: String,
+    sop_instance: String,
+    transfer_syntax: String,
+    blob: String,
+    study_instance: String,
+}
+
+impl Sqlite {
+    pub(crate) async fn claim_delivery(
+        &self,
+        blobs: &BlobStore,
+        destination: &str,
+        now: Timestamp,
+    ) -> Result<Option<DeliveryClaim>, StoreError> {
+        let during = "claiming a delivery";
+        if self.next_delivery_deadline(destination).await?.is_none_or(|due| due > now) {
+            return Ok(None);
+        }
+        let mut tx = self.begin(during).await?;
+        let row: Option<ClaimRow> = sqlx::query_as(
+            "SELECT d.id, o.study_id, d.attempts + 1 AS attempts, d.queued_at, d.urgent, o.kind, o.sop_class,
+                 o.sop_instance, o.transfer_syntax, o.blob, s.study_instance
+             FROM outbox d INDEXED BY outbox_order
+             JOIN object o ON o.id = d.object_id
+             JOIN study s ON s.id = o.study_id
+             WHERE d.destination = ? AND d.status = 'queued' AND d.next_attempt <= ?
+             ORDER BY d.urgent DESC, d.queued_at, d.id LIMIT 1",
+        )
+        .bind(destination)
+        .bind(now.as_millis())
+        .fetch_optional(&mut *tx)
+        .await
+        .during(during)?;
+        let Some(row) = row else { return Ok(None) };
+        sqlx::query("UPDATE outbox SET status = 'sending', attempts = ? WHERE id = ?")
+            .bind(row.attempts)
+            .bind(row.id)
+            .execute(&mut *tx)
+            .await
+            .during(during)?;
+        let text = format!("sending {} to {destination}, attempt {}", row.kind, row.attempts);
+        NewEvent::new(now, "delivery-started", text)
+            .detail(json!({ "sop_instance": row.sop_instance, "destination": destination, "attempt": row.attempts }))
+            .study(row.study_id)
+            .write(&mut tx)
+            .await?;
+        tx.commit().await.during(during)?;
+        Ok(Some(DeliveryClaim {
+            id: row.id,
+            destination: destination.to_owned(),
+            object: DeliveryObject {
+                kind: row.kind,
+                sop_class: uid(&row.sop_class)?,
+                sop_instance: uid(&row.sop_instance)?,
+                transfer_syntax: uid(&row.transfer_syntax)?,
+                path: blobs.path_of(&parse_blob(&row.blob)?),
+                study_instance: uid(&row.study_instance)?,
+                positive: row.urgent,
+            },
+            attempts: unsigned(row.attempts)?,
+            queued_at: Timestamp::from_millis(row.queued_at),
+        }))
+    }
+
+    pub(crate) async fn delivery_accepted(
+        &self,
+        claim: &DeliveryClaim,
+        peer_words: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "recording a delivery";
+        let words = peer_text(peer_words);
+        let mut tx = self.begin(during).await?;
+        let changed = sqlx::query(
+            "UPDATE outbox SET status = 'accepted', finished_at = ?, last_words = ?
+             WHERE id = ? AND status = 'sending' AND attempts = ?",
+        )
+        .bind(now.as_millis())
+        .bind(&words)
+        .bind(claim.id)
+        .bind(claim.attempts)
+        .execute(&mut *tx)
+        .await
+        .during(during)?
+        .rows_affected();
+        one_row(changed, || describe(claim))?;
+        let text = format!("{} accepted {}: {words}", claim.destination, claim.object.kind);
+        write_event(&mut tx, claim, NewEvent::new(now, "delivery-accepted", text), json!(words)).await?;
+        tx.commit().await.during(during)
+    }
+
+    pub(crate) async fn delivery_failed(
+        &self,
+        claim: &DeliveryClaim,
+        reason: &Reason,
+        next_attempt: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "recording a failed delivery";
+        let words = peer_text(&reason.to_string());
+        let mut tx = self.begin(during).await?;
+        let changed = sqlx::query(
+            "UPDATE outbox SET status = ?, next_attempt = ?, finished_at = ?, last_words = ?
+             WHERE id = ? AND status = 'sending' AND attempts = ?",
+        )
+        .bind(if next_attempt.is_some() { "queued" } else { "dead" })
+        .bind(next_attempt.unwrap_or(now).as_millis())
+        .bind(next_attempt.is_none().then_some(now.as_millis()))
+        .bind(&words)
+        .bind(claim.id)
+        .bind(claim.attempts)
+        .execute(&mut *tx)
+        .await
+        .during(during)?
+        .rows_affected();
+        one_row(changed, || describe(claim))?;
+        let (kind, consequence) = match next_attempt {
+            Some(at) => ("delivery-failed", format!("next attempt in {} ms", at.since(now).as_millis())),
+            None => ("delivery-dead", "given up".to_owned()),
+        };
+        let text = format!("{} to {} failed: {words}; {consequence}", claim.object.kind, claim.destination);
+        write_event(&mut tx, claim, NewEvent::new(now, kind, text), json!(words)).await?;
+        tx.commit().await.during(during)
+    }
+
+    pub(crate) async fn next_delivery_deadline(&self, destination: &str) -> Result<Option<Timestamp>, StoreError> {
+        let due: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(next_attempt) FROM outbox WHERE destination = ? AND status = 'queued'")
+                .bind(destination)
+                .fetch_one(&self.read)
+                .await
+                .during("looking for the next delivery")?;
+        Ok(due.map(Timestamp::from_millis))
+    }
+
+    pub(crate) async fn queue_depths(&self) -> Result<Vec<QueueDepth>, StoreError> {
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT destination, status, COUNT(*) FROM outbox GROUP BY destination, status ORDER BY destination, status",
+        )
+        .fetch_all(&self.read)
+        .await
+        .during("counting deliveries")?;
+        let depth = |(destination, status, count): (String, String, i64)| {
+            Ok(QueueDepth { destination, status: word(&status)?, count: unsigned(count)? })
+        };
+        rows.into_iter().map(depth).collect()
+    }
+}
+
+fn describe(claim: &DeliveryClaim) -> String {
+    format!("{} {} for {}", claim.object.kind, claim.object.sop_instance, claim.destination)
+}
+
+async fn write_event(
+    connection: &mut Connection,
+    claim: &DeliveryClaim,
+    event: NewEvent,
+    words: serde_json::Value,
+) -> Result<(), StoreError> {
+    let study: i64 =
+        sqlx::query_scalar("SELECT o.study_id FROM outbox d JOIN object o ON o.id = d.object_id WHERE d.id = ?")
+            .bind(claim.id)
+            .fetch_one(&mut *connection)
+            .await
+            .during("recording a delivery")?;
+    event
+        .detail(json!({
+            "sop_instance": claim.object.sop_instance, "destination": claim.destination,
+            "attempt": claim.attempts, "words": words,
+        }))
+        .study(study)
+        .write(connection)
+        .await
+}

@@ -1,0 +1,206 @@
+//! Statements of recovery.
+
+use std::collections::HashSet;
+
+use ichor_core::StudyStatus;
+use serde_json::json;
+
+use super::analyse::set_status;
+use super::events::NewEvent;
+use super::failure::During;
+use super::receive::end_association;
+use super::values::{blob as parse_blob, unsigned};
+use super::{Connection, Sqlite};
+use crate::blobs::{BlobRef, BlobStore};
+use crate::receive::AssociationEnd;
+use crate::recovery::{MissingBlob, Recovery};
+use crate::{StoreError, Timestamp};
+
+/// A row that points to a file: kind, SOP Instance UID, blob, size.
+type Pointer = (String, String, String, i64);
+
+impl Sqlite {
+    /// Queues again what was under way, and ends open associations, in one transaction.
+    pub(crate) async fn requeue_interrupted(&self, now: Timestamp) -> Result<Recovery, StoreError> {
+        let during = "recovering";
+        let mut tx = self.begin(during).await?;
+        let recovery = Recovery {
+            requeued_analyses: requeue_analyses(&mut tx, now).await?,
+            requeued_deliveries: requeue_deliveries(&mut tx, now).await?,
+            ended_associations: end_associations(&mut tx, now).await?,
+            ..Recovery::default()
+        };
+        tx.commit().await.during(during)?;
+        Ok(recovery)
+    }
+
+    /// Blobs of all rows that begin so.
+    pub(crate) async fn blobs_with_prefix(&self, prefix: &str) -> Result<HashSet<BlobRef>, StoreError> {
+        let pointers = self.pointers_with_prefix(prefix).await?;
+        pointers.iter().map(|(_, _, blob, _)| parse_blob(blob)).collect()
+    }
+
+    async fn pointers_with_prefix(&self, prefix: &str) -> Result<Vec<Pointer>, StoreError> {
+        // Names are hexadecimal digits, so 'g' comes after all of them.
+        sqlx::query_as(
+            "SELECT 'instance', sop_instance, blob, size FROM instance WHERE blob >= ?1 AND blob < ?2
+             UNION ALL
+             SELECT 'conflict', i.sop_instance, c.blob, c.size FROM conflict c JOIN instance i ON i.id = c.instance_id
+             WHERE c.blob >= ?1 AND c.blob < ?2
+             UNION ALL
+             SELECT 'object', sop_instance, blob, size FROM object WHERE blob >= ?1 AND blob < ?2",
+        )
+        .bind(prefix)
+        .bind(format!("{prefix}g"))
+        .fetch_all(&self.read)
+        .await
+        .during("reading the blobs of a shelf")
+    }
+
+    /// Rows whose file on this shelf is not there.
+    pub(crate) async fn missing_on_shelf(
+        &self,
+        blobs: &BlobStore,
+        prefix: &str,
+    ) -> Result<Vec<MissingBlob>, StoreError> {
+        missing(blobs, self.pointers_with_prefix(prefix).await?).await
+    }
+
+    /// Rows that queued work needs and whose file is not there.
+    pub(crate) async fn missing_for_pending_work(&self, blobs: &BlobStore) -> Result<Vec<MissingBlob>, StoreError> {
+        let pointers: Vec<Pointer> = sqlx::query_as(
+            "SELECT 'instance', i.sop_instance, i.blob, i.size FROM instance i JOIN study s ON s.id = i.study_id
+             WHERE s.status IN ('receiving', 'queued') AND i.own = 0
+             UNION ALL
+             SELECT DISTINCT 'object', o.sop_instance, o.blob, o.size FROM outbox d JOIN object o ON o.id = d.object_id
+             WHERE d.status = 'queued'",
+        )
+        .fetch_all(&self.read)
+        .await
+        .during("reading the blobs of queued work")?;
+        missing(blobs, pointers).await
+    }
+
+    /// Writes an event for each row without a file.
+    pub(crate) async fn report_missing(&self, missing: &[MissingBlob], now: Timestamp) -> Result<(), StoreError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let during = "reporting lost files";
+        let mut tx = self.begin(during).await?;
+        for MissingBlob { kind, sop_instance, .. } in missing {
+            let study: Option<i64> = sqlx::query_scalar(
+                "SELECT study_id FROM instance WHERE sop_instance = ?1
+                 UNION ALL SELECT study_id FROM object WHERE sop_instance = ?1 LIMIT 1",
+            )
+            .bind(sop_instance)
+            .fetch_optional(&mut *tx)
+            .await
+            .during(during)?;
+            let event = NewEvent::new(now, "blob-missing", format!("the file of {kind} {sop_instance} is missing"))
+                .detail(json!({ "kind": kind, "sop_instance": sop_instance }));
+            let event = match study {
+                Some(study) => event.study(study),
+                None => event,
+            };
+            event.write(&mut tx).await?;
+        }
+        tx.commit().await.during(during)
+    }
+}
+
+async fn missing(blobs: &BlobStore, pointers: Vec<Pointer>) -> Result<Vec<MissingBlob>, StoreError> {
+    let mut missing = Vec::new();
+    for (kind, sop_instance, blob, size) in pointers {
+        let blob = parse_blob(&blob)?;
+        if !blobs.is_intact(&blob, unsigned(size)?).await {
+            missing.push(MissingBlob { kind, sop_instance, path: blobs.path_of(&blob) });
+        }
+    }
+    Ok(missing)
+}
+
+async fn requeue_analyses(connection: &mut Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let during = "recovering analyses";
+    let running: Vec<(i64, i64, i64, bool)> = sqlx::query_as(
+        "SELECT a.id, a.study_id, a.version, s.status = 'analysing' AND s.version = a.version
+         FROM analysis a JOIN study s ON s.id = a.study_id WHERE a.status = 'running'",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during(during)?;
+    let mut requeued = 0;
+    for (id, study, version, is_current) in running {
+        let (status, text) = if is_current {
+            set_status(&mut *connection, study, StudyStatus::Queued, None).await?;
+            requeued += 1;
+            ("queued", format!("the analysis of version {version} was cut off by a restart and is queued again"))
+        } else {
+            (
+                "superseded",
+                format!("the analysis of version {version} was cut off by a restart; the next version replaces it"),
+            )
+        };
+        sqlx::query("UPDATE analysis SET status = ?, not_before = ?, worker = NULL WHERE id = ?")
+            .bind(status)
+            .bind(now.as_millis())
+            .bind(id)
+            .execute(&mut *connection)
+            .await
+            .during(during)?;
+        NewEvent::new(now, "analysis-interrupted", text)
+            .detail(json!({ "version": version, "queued": is_current }))
+            .study(study)
+            .write(&mut *connection)
+            .await?;
+    }
+    Ok(requeued)
+}
+
+async fn requeue_deliveries(connection: &mut Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let during = "recovering deliveries";
+    let sending: Vec<(i64, String, i64, String, String)> = sqlx::query_as(
+        "SELECT d.id, d.destination, o.study_id, o.kind, o.sop_instance
+         FROM outbox d JOIN object o ON o.id = d.object_id WHERE d.status = 'sending'",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during(during)?;
+    let count = sending.len() as u64;
+    for (id, destination, study, kind, sop_instance) in sending {
+        sqlx::query("UPDATE outbox SET status = 'queued', next_attempt = ? WHERE id = ?")
+            .bind(now.as_millis())
+            .bind(id)
+            .execute(&mut *connection)
+            .await
+            .during(during)?;
+        let text = format!("sending {kind} to {destination} was cut off by a restart and is queued again");
+        NewEvent::new(now, "delivery-interrupted", text)
+            .detail(json!({ "sop_instance": sop_instance, "destination": destination }))
+            .study(study)
+            .write(&mut *connection)
+            .await?;
+    }
+    Ok(count)
+}
+
+async fn end_associations(connection: &mut Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let open: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT a.id, COUNT(i.id), COALESCE(SUM(i.size), 0)
+         FROM association a LEFT JOIN instance i ON i.association_id = a.id
+         WHERE a.closed_at IS NULL GROUP BY a.id",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during("recovering associations")?;
+    let count = open.len() as u64;
+    for (id, instances, bytes) in open {
+        let end = AssociationEnd {
+            outcome: "ended by a restart".to_owned(),
+            instances: unsigned(instances)?,
+            bytes: unsigned(bytes)?,
+        };
+        end_association(connection, id, &end, now).await?;
+    }
+    Ok(count)
+}

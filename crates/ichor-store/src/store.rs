@@ -1,0 +1,177 @@
+//! The store as a whole: opening, closing, ownership.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::StoreError;
+use crate::blobs::{BlobStore, Disk, RealDisk};
+use crate::changes::{Changes, Topic, Topics};
+use crate::group_commit::{self, Entry};
+use crate::sqlite::Sqlite;
+
+/// Where the store lies, and its limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The SQLite database; made if absent.
+    pub database: PathBuf,
+    /// The folder with the blobs; made if absent.
+    pub blobs: PathBuf,
+    /// Connections for reading; there is one more for writing.
+    pub max_connections: u32,
+    /// Longest wait for another process that writes, and for a connection of this process.
+    pub busy_timeout: Duration,
+}
+
+impl StoreOptions {
+    /// Options with defaults: four connections for reading, a wait of at most 30 s.
+    #[must_use]
+    pub fn new(database: &Path, blobs: &Path) -> Self {
+        Self {
+            database: database.to_owned(),
+            blobs: blobs.to_owned(),
+            max_connections: 4,
+            busy_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Job log, index, blobs and outbox. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    database: PathBuf,
+    index: Sqlite,
+    blobs: BlobStore,
+    topics: Topics,
+    /// Taken by [`Store::close`].
+    queue: Mutex<Option<mpsc::Sender<Entry>>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    /// Held while this process owns the store.
+    ownership: Mutex<Option<File>>,
+}
+
+impl Store {
+    /// Opens the store: makes what is absent and brings the database to the present schema.
+    ///
+    /// Any number of processes may have the store open, to ask and to retry; one of them may own it (see
+    /// [`Store::recover`]).
+    ///
+    /// # Errors
+    /// [`StoreError::NewerDatabase`] and [`StoreError::ForeignDatabase`] with the file untouched;
+    /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::File`], [`StoreError::Database`].
+    pub async fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        Self::open_on(options, Arc::new(RealDisk)).await
+    }
+
+    /// [`Self::open`] with a file layer of the caller's.
+    pub(crate) async fn open_on(options: &StoreOptions, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let index = Sqlite::open(options).await?;
+        let folder = options.blobs.clone();
+        let blobs = spawn_blocking(move || BlobStore::open(&folder, disk))
+            .await
+            .map_err(|error| StoreError::task("opening the blobs", error))??;
+        let topics = Topics::new();
+        let (queue, queued) = mpsc::channel(group_commit::QUEUE);
+        let committer = tokio::spawn(group_commit::run(index.clone(), blobs.clone(), topics.clone(), queued));
+        let inner = Inner {
+            database: options.database.clone(),
+            index,
+            blobs,
+            topics,
+            queue: Mutex::new(Some(queue)),
+            committer: Mutex::new(Some(committer)),
+            ownership: Mutex::new(None),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Waits for what is being recorded, writes the log back into the database and closes it. Intents on this store
+    /// and its clones fail from then on. A store that is dropped, or killed, instead loses nothing.
+    pub async fn close(&self) {
+        drop(lock(&self.inner.queue).take());
+        let committer = lock(&self.inner.committer).take();
+        if let Some(committer) = committer
+            && let Err(error) = committer.await
+        {
+            tracing::error!(%error, "the recording task ended with a failure");
+        }
+        self.inner.index.close().await;
+        drop(lock(&self.inner.ownership).take());
+    }
+
+    /// The blobs.
+    #[must_use]
+    pub fn blobs(&self) -> &BlobStore {
+        &self.inner.blobs
+    }
+
+    /// Wake-ups about a topic, from now on.
+    #[must_use]
+    pub fn changes(&self, topic: Topic) -> Changes {
+        self.inner.topics.subscribe(topic)
+    }
+
+    pub(crate) fn index(&self) -> &Sqlite {
+        &self.inner.index
+    }
+
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.inner.topics
+    }
+
+    pub(crate) fn record_queue(&self) -> Result<mpsc::Sender<Entry>, StoreError> {
+        lock(&self.inner.queue).clone().ok_or(StoreError::Closed)
+    }
+
+    /// Takes the lock that tells processes apart; it goes with the process, however that ends.
+    pub(crate) async fn own(&self) -> Result<(), StoreError> {
+        if lock(&self.inner.ownership).is_some() {
+            return Ok(());
+        }
+        let database = self.inner.database.clone();
+        let file = spawn_blocking(move || {
+            let path = beside(&database, "owner");
+            let file = open_lock(&path)?;
+            match file.try_lock() {
+                Ok(()) => Ok(file),
+                Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: database }),
+                Err(TryLockError::Error(source)) => Err(StoreError::file("locking", &path, source)),
+            }
+        })
+        .await
+        .map_err(|error| StoreError::task("locking the store", error))??;
+        *lock(&self.inner.ownership) = Some(file);
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file beside the database: its name and a suffix.
+pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Opens a file that only serves as a lock.
+pub(crate) fn open_lock(path: &Path) -> Result<File, StoreError> {
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|source| StoreError::file("opening", path, source))
+}
