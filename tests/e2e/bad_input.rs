@@ -195,6 +195,21 @@ fn all_slices_at_one_position() {
 }
 
 #[test]
+fn slices_closer_together_than_rounding() {
+    let daemon = Daemon::start(&Settings::default());
+    let study = SMALL.slices(60).write(&daemon.folder("study")).edited(&daemon.folder("edited"), |index, object| {
+        // Neighbours are the same slice within a micrometre's rounding, and those after the next are not.
+        let z = index as f64 * 0.0006;
+        set_numbers(object, tags::IMAGE_POSITION_PATIENT, &format!("-100\\-100\\{z:.4}"));
+        put_text(object, tags::INSTANCE_NUMBER, VR::IS, &format!("{}", index * 37 % 61));
+    });
+    send(&daemon, &study);
+    let entry = daemon.wait_for_end(&study.study_uid, seconds(40));
+    assert_ne!(entry["status"], "failed", "{entry}");
+    still_works(&daemon);
+}
+
+#[test]
 fn not_a_ct() {
     let outcome = outcome_of(|_, object| put_text(object, tags::MODALITY, VR::CS, "MR"));
     not_analysed_because(&outcome, &["mr", "modality", "not-ct"]);
