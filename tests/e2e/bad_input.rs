@@ -197,14 +197,23 @@ fn all_slices_at_one_position() {
 #[test]
 fn slices_closer_together_than_rounding() {
     let daemon = Daemon::start(&Settings::default());
-    let study = SMALL.slices(60).write(&daemon.folder("study")).edited(&daemon.folder("edited"), |index, object| {
-        // Neighbours are the same slice within a micrometre's rounding, and those after the next are not.
-        let z = index as f64 * 0.0006;
-        set_numbers(object, tags::IMAGE_POSITION_PATIENT, &format!("-100\\-100\\{z:.4}"));
-        put_text(object, tags::INSTANCE_NUMBER, VR::IS, &format!("{}", index * 37 % 61));
-    });
+    let slice = SMALL.write(&daemon.folder("study"));
+    let folder = daemon.folder("close");
+    for copy in 0..50 {
+        slice.edited(&folder.join(format!("{copy:02}")), |index, object| {
+            append_to_uid(object, tags::SOP_INSTANCE_UID, &format!("{copy}"));
+            // Each is at its neighbour's position within rounding, but not at the next one's; numbers and positions
+            // do not go together.
+            let place = copy * 8 + index;
+            let z = (place * 149 % 400) as f64 * 0.0006;
+            set_numbers(object, tags::IMAGE_POSITION_PATIENT, &format!("-100\\-100\\{z:.4}"));
+            put_text(object, tags::INSTANCE_NUMBER, VR::IS, &format!("{}", place * 37 % 401));
+        });
+    }
+    let study = Study::load(&folder);
+    assert_eq!(study.instances.len(), 400);
     send(&daemon, &study);
-    let entry = daemon.wait_for_end(&study.study_uid, seconds(40));
+    let entry = daemon.wait_for_end(&study.study_uid, seconds(60));
     assert_ne!(entry["status"], "failed", "{entry}");
     still_works(&daemon);
 }
