@@ -1,0 +1,112 @@
+//! Why an instance could not be sent, and whether another attempt may help.
+
+use std::io;
+
+use dicom_ul::pdu::{AssociationRJ, AssociationRJResult};
+use ichor_core::Uid;
+use thiserror::Error;
+
+use crate::command::CommandError;
+use crate::exchange::{ExchangeError, abort_words};
+use crate::wire::WireError;
+
+/// What can go wrong between a user and its peer.
+#[derive(Debug, Error)]
+pub enum ScuError {
+    /// Nothing listens there, or the name is not known.
+    #[error("no connection to {address}")]
+    Connect {
+        /// `host:port`.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The peer rejected the association (A-ASSOCIATE-RJ).
+    #[error("association rejected ({}): {reason}", if *permanent { "permanent" } else { "transient" })]
+    Rejected {
+        /// Whether the peer called it permanent.
+        permanent: bool,
+        /// The peer's reason.
+        reason: String,
+    },
+    /// The peer accepted none of the proposed presentation contexts.
+    #[error("the peer accepts none of the proposed presentation contexts")]
+    NoAcceptedContext,
+    /// The peer accepted others, but not the one that this needs.
+    #[error("the peer does not accept {sop_class} in transfer syntax {transfer_syntax}")]
+    ContextNotAccepted {
+        /// SOP class.
+        sop_class: Uid,
+        /// Transfer syntax.
+        transfer_syntax: Uid,
+    },
+    /// One association carries 1 to 128 presentation contexts.
+    #[error("{0} presentation contexts to propose, where 1 to 128 are possible")]
+    Contexts(usize),
+    /// The data set has no bytes.
+    #[error("the data set is empty")]
+    EmptyDataSet,
+    /// The data set could not be read.
+    #[error("the data set cannot be read")]
+    Source(#[source] io::Error),
+    /// The peer aborted (A-ABORT).
+    #[error("association aborted by the peer: {0}")]
+    Aborted(String),
+    /// The connection was lost.
+    #[error("connection lost: {0}")]
+    Dropped(String),
+    /// The peer was silent for too long.
+    #[error("timed out: {0}")]
+    TimedOut(String),
+    /// The peer broke the protocol.
+    #[error("protocol error: {0}")]
+    Protocol(String),
+    /// The association has ended already.
+    #[error("the association has ended")]
+    Closed,
+}
+
+impl ScuError {
+    /// Whether the same attempt would fail again: what is sent, or who sends it, is not acceptable. An absent, busy or
+    /// confused peer may be better next time.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Rejected { permanent, .. } => *permanent,
+            Self::NoAcceptedContext | Self::ContextNotAccepted { .. } | Self::Contexts(_) | Self::EmptyDataSet => true,
+            Self::Connect { .. }
+            | Self::Source(_)
+            | Self::Aborted(_)
+            | Self::Dropped(_)
+            | Self::TimedOut(_)
+            | Self::Protocol(_)
+            | Self::Closed => false,
+        }
+    }
+
+    pub(super) fn rejected(rejected: &AssociationRJ) -> Self {
+        let permanent = rejected.result == AssociationRJResult::Permanent;
+        Self::Rejected { permanent, reason: rejected.source.to_string() }
+    }
+}
+
+impl From<ExchangeError> for ScuError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Aborted(source) => Self::Aborted(abort_words(&source)),
+            ExchangeError::Wire(WireError::TimedOut(limit)) => Self::TimedOut(format!("no answer within {limit:?}")),
+            ExchangeError::Wire(WireError::Closed) => Self::Dropped("closed by the peer".to_owned()),
+            ExchangeError::Wire(WireError::Broken(why)) => Self::Dropped(why),
+            ExchangeError::Wire(WireError::Malformed(why)) => Self::Protocol(why),
+            ExchangeError::Order(order) => Self::Protocol(order.to_string()),
+            ExchangeError::Unexpected(what) => Self::Protocol(format!("unexpected {what}")),
+            ExchangeError::Unrecognized(pdu_type) => Self::Protocol(format!("unrecognized PDU type 0x{pdu_type:02x}")),
+        }
+    }
+}
+
+impl From<CommandError> for ScuError {
+    fn from(error: CommandError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}

@@ -1,0 +1,79 @@
+//! Registered identifiers (PS3.6 Annex A) that this crate negotiates.
+
+use ichor_core::Uid;
+
+/// DICOM Application Context Name (PS3.7 Annex A).
+pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
+/// Verification SOP Class (PS3.4 Annex A).
+pub const VERIFICATION: &str = "1.2.840.10008.1.1";
+
+/// Implicit VR Little Endian: the default transfer syntax.
+pub const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
+/// Explicit VR Little Endian.
+pub const EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
+
+/// CT Image Storage.
+pub const CT_IMAGE_STORAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
+/// Segmentation Storage.
+pub const SEGMENTATION_STORAGE: &str = "1.2.840.10008.5.1.4.1.1.66.4";
+
+/// Storage SOP classes that are accepted unless configured otherwise: head CT, and what rides along with it.
+pub const STORAGE_SOP_CLASSES: &[&str] = &[
+    CT_IMAGE_STORAGE,
+    "1.2.840.10008.5.1.4.1.1.2.1",   // Enhanced CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.2",   // Legacy Converted Enhanced CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.7",     // Secondary Capture Image Storage
+    "1.2.840.10008.5.1.4.1.1.88.11", // Basic Text SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.22", // Enhanced SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.33", // Comprehensive SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.67", // X-Ray Radiation Dose SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.59", // Key Object Selection Document Storage
+    "1.2.840.10008.5.1.4.1.1.11.1",  // Grayscale Softcopy Presentation State Storage
+    SEGMENTATION_STORAGE,
+];
+
+/// Transfer syntaxes that are accepted unless configured otherwise: received bytes are kept as they come, so this is
+/// what the decoders behind can read.
+pub const TRANSFER_SYNTAXES: &[&str] = &[
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    "1.2.840.10008.1.2.1.99",  // Deflated Explicit VR Little Endian
+    "1.2.840.10008.1.2.2",     // Explicit VR Big Endian (retired)
+    "1.2.840.10008.1.2.4.50",  // JPEG Baseline (Process 1)
+    "1.2.840.10008.1.2.4.51",  // JPEG Extended (Process 2 & 4)
+    "1.2.840.10008.1.2.4.57",  // JPEG Lossless, Non-Hierarchical (Process 14)
+    "1.2.840.10008.1.2.4.70",  // JPEG Lossless, Non-Hierarchical, First-Order Prediction
+    "1.2.840.10008.1.2.4.80",  // JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.81",  // JPEG-LS Lossy (Near-Lossless)
+    "1.2.840.10008.1.2.4.90",  // JPEG 2000 (Lossless Only)
+    "1.2.840.10008.1.2.4.91",  // JPEG 2000
+    "1.2.840.10008.1.2.4.201", // High-Throughput JPEG 2000 (Lossless Only)
+    "1.2.840.10008.1.2.4.202", // High-Throughput JPEG 2000 with RPCL Options (Lossless Only)
+    "1.2.840.10008.1.2.4.203", // High-Throughput JPEG 2000
+    "1.2.840.10008.1.2.5",     // RLE Lossless
+];
+
+/// Turns one of this module's constants into a [`Uid`].
+#[expect(clippy::expect_used, reason = "the argument is a constant of this crate, and a test parses each")]
+pub(crate) fn known(uid: &'static str) -> Uid {
+    Uid::parse(uid).expect("a registered UID is valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_valid_and_stand_once() {
+        let mut all = vec![APPLICATION_CONTEXT, VERIFICATION];
+        all.extend(STORAGE_SOP_CLASSES);
+        all.extend(TRANSFER_SYNTAXES);
+        for uid in &all {
+            assert_eq!(known(uid).as_str(), *uid);
+        }
+        all.sort_unstable();
+        let count = all.len();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+}
