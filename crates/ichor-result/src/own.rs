@@ -1,6 +1,8 @@
 //! Recognising our own objects when they come back.
 
-use dicom_dictionary_std::uids;
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::InMemDicomObject;
 use ichor_core::IMPLEMENTATION_CLASS_UID;
 
 /// Manufacturer (0008,0070) of every object made here.
@@ -45,6 +47,18 @@ pub fn is_own(marks: ObjectMarks<'_>) -> bool {
     }
     same(marks.instance_creator, IMPLEMENTATION_CLASS_UID)
         || (same(marks.manufacturer, MANUFACTURER) && same(marks.model_name, MODEL_NAME))
+}
+
+/// [`is_own`] for a data set; one that was read up to its pixel data will do.
+#[must_use]
+pub fn is_own_object(object: &InMemDicomObject) -> bool {
+    let text = |tag: Tag| object.get(tag).and_then(|e| e.to_str().ok());
+    is_own(ObjectMarks {
+        sop_class: text(tags::SOP_CLASS_UID).as_deref().unwrap_or_default(),
+        instance_creator: text(tags::INSTANCE_CREATOR_UID).as_deref(),
+        manufacturer: text(tags::MANUFACTURER).as_deref(),
+        model_name: text(tags::MANUFACTURER_MODEL_NAME).as_deref(),
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use dicom_core::{DataElement, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
 use ichor_core::Uid;
-use ichor_result::{ObjectMarks, ResultError, Segmentation, bits, check, is_own};
+use ichor_result::{ReadError, ResultError, Segmentation, bits, check, is_own_object, read_segmentation};
 use support::{Series, blobs, build, code_sequence, describe, judge, real_series, tilted};
 
 fn open(segmentation: &Segmentation) -> DefaultDicomObject {
@@ -133,6 +133,31 @@ fn same_input_same_bytes_and_what_changes_the_object() {
 }
 
 #[test]
+fn read_back_by_ourselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let planes = tilted(13, 11, 18.5, &[1.14, 4.22, 7.38]);
+    let series = Series::new(planes.clone());
+    let (header, slices) = series.write(dir.path());
+    let masks = blobs(&planes, |i| i != 1);
+    let seg = build(&header, &slices, &masks, 1).unwrap();
+    let path = dir.path().join("seg.dcm");
+    std::fs::write(&path, &seg.part10).unwrap();
+    let read = read_segmentation(&path).unwrap();
+    assert_eq!((&read.sop_instance, read.study_instance.as_str()), (&seg.sop_instance, support::STUDY));
+    assert_eq!(read.frames.len(), 3);
+    for (frame, i) in read.frames.iter().zip([0, 2, 3]) {
+        let expected: Vec<u8> = masks[i].as_ref().unwrap().iter().map(|p| u8::from(*p != 0)).collect();
+        assert_eq!((&frame.source_sop_instance, frame.segment, &frame.mask), (&slices[i].sop_instance, 1, &expected));
+        let corner = (frame.plane.point(13.0, 11.0), planes[i].point(13.0, 11.0));
+        assert!(corner.0.iter().zip(corner.1).all(|(a, b)| (a - b).abs() < 1e-6), "{corner:?}");
+    }
+    let ct = read_segmentation(series.write_slice(dir.path(), 0)).unwrap_err();
+    assert!(matches!(ct, ReadError::Kind { name: "SOP class UID", .. }), "{ct}");
+    std::fs::write(&path, &seg.part10[..200]).unwrap();
+    assert!(matches!(read_segmentation(&path), Err(ReadError::Parse(_))));
+}
+
+#[test]
 fn refusals() {
     let dir = tempfile::tempdir().unwrap();
     let planes = tilted(8, 10, 0.0, &[5.0, 5.0]);
@@ -251,13 +276,14 @@ fn what_the_source_says_is_kept() {
     let scanner = first(&object, tags::CONTRIBUTING_EQUIPMENT_SEQUENCE);
     assert_eq!(text(scanner, tags::MANUFACTURER), "Scanner Works");
     assert!(text(&object, tags::IMAGE_COMMENTS).starts_with("For research use only; demonstration weights"));
-    let own = ObjectMarks {
-        sop_class: &text(&object, tags::SOP_CLASS_UID),
-        instance_creator: None,
-        manufacturer: Some(&text(&object, tags::MANUFACTURER)),
-        model_name: Some(&text(&object, tags::MANUFACTURER_MODEL_NAME)),
-    };
-    assert!(is_own(own));
+    assert!(is_own_object(&object));
+    let mut elsewhere = open(&seg);
+    elsewhere.remove_element(tags::INSTANCE_CREATOR_UID);
+    assert!(is_own_object(&elsewhere), "known by manufacturer and model");
+    elsewhere.put(DataElement::new(tags::MANUFACTURER, VR::LO, "Another"));
+    assert!(!is_own_object(&elsewhere));
+    let source = dicom_object::open_file(series.write_slice(dir.path(), 1)).unwrap();
+    assert!(!is_own_object(&source));
 }
 
 #[test]
