@@ -1,92 +1,74 @@
-//! Swin transformer (Liu et al. 2021), with timm's parameter names, attention returned as a value.
+//! Swin transformer (Liu et al. 2021) with timm's parameter names: `swin.layers.0.blocks.0.attn.qkv.weight`,
+//! `head.weight`.
 
+mod attention;
+mod windows;
+
+use tch::Tensor;
 use tch::nn::{self, Module};
-use tch::{Kind, Tensor};
 
 use crate::config::{StagePlan, SwinPlan};
-
-/// Attention of one block: `[batch × windows, heads, N, N]`, N = window², rows queries, columns keys.
-#[derive(Debug)]
-pub struct BlockAttention {
-    /// Softmax input (scaled scores, position bias and shift mask added).
-    pub scores: Tensor,
-    /// Softmax output.
-    pub softmax: Tensor,
-}
+use attention::Attention;
+pub use attention::BlockAttention;
+pub(crate) use windows::tokens_to_grid;
+use windows::{window_partition, window_reverse};
 
 /// What to keep of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing: logits only.
+    /// Logits only.
     Nothing,
-    /// Softmax outputs.
+    /// Softmax outputs (and inputs) of every block.
     Softmax,
-    /// Softmax inputs and outputs; the first block's input becomes a leaf that wants gradients.
+    /// The same, with the first block's softmax input as a leaf that wants gradients: the graph starts there, and no
+    /// weight needs to take part in it.
     Scores,
+    /// The output of the last block's first norm, as a leaf that wants gradients (for Grad-CAM).
+    LastNorm,
 }
 
-/// A forward pass with its attention.
+/// A forward pass and what was kept of it.
 #[derive(Debug)]
 pub struct Forward {
     /// `[batch, classes]`
     pub logits: Tensor,
-    /// By stage, then block; empty if nothing was kept.
+    /// By stage, then block; empty unless [`Keep::Softmax`] or [`Keep::Scores`].
     pub attention: Vec<Vec<BlockAttention>>,
-    /// Output of the last block's first norm, `[batch, grid, grid, dim]`, for Grad-CAM.
-    pub last_norm: Tensor,
+    /// `[batch, grid, grid, dim]`; present for [`Keep::LastNorm`].
+    pub last_norm: Option<Tensor>,
 }
 
+/// Non-overlapping patches, projected: a convolution whose stride is its kernel. Done as a matrix product, which
+/// stays in full precision on GPUs whose convolutions round to TF32.
 #[derive(Debug)]
-struct Attention {
-    qkv: nn::Linear,
-    proj: nn::Linear,
-    bias_table: Tensor,
-    bias_index: Tensor,
-    heads: i64,
+struct PatchEmbed {
+    proj: nn::Conv2D,
+    norm: nn::LayerNorm,
+    patch: i64,
 }
 
-impl Attention {
-    fn new(path: &nn::Path<'_>, plan: &StagePlan) -> Self {
-        let (dim, heads, window) = (plan.dim, plan.heads, plan.window);
-        let span = 2 * window - 1;
+impl PatchEmbed {
+    fn new(path: &nn::Path<'_>, plan: &SwinPlan) -> Self {
+        let (config, patch) = (&plan.config, plan.config.patch_size);
+        let stride = nn::ConvConfig { stride: patch, ..Default::default() };
         Self {
-            qkv: nn::linear(path / "qkv", dim, 3 * dim, linear_config()),
-            proj: nn::linear(path / "proj", dim, dim, linear_config()),
-            bias_table: path.var("relative_position_bias_table", &[span * span, heads], truncated_normal()),
-            bias_index: relative_position_index(window).to_device(path.device()),
-            heads,
+            proj: nn::conv2d(path / "proj", config.in_chans, config.embed_dim, patch, stride),
+            norm: layer_norm(&(path / "norm"), config.embed_dim),
+            patch,
         }
     }
 
-    /// Position bias of every pair: `[heads, N, N]`.
-    fn position_bias(&self) -> Tensor {
-        let n = (self.bias_index.numel() as f64).sqrt() as i64;
-        self.bias_table.index_select(0, &self.bias_index).view([n, n, self.heads]).permute([2, 0, 1])
-    }
-
-    /// `x`: `[batch × windows, N, dim]`; `mask`: `[windows, N, N]`.
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>, keep: Keep, first: bool) -> (Tensor, Option<BlockAttention>) {
-        let (b, n, dim) = x.size3().unwrap_or_default();
-        let head_dim = dim / self.heads;
-        let qkv = self.qkv.forward(x).view([b, n, 3, self.heads, head_dim]).permute([2, 0, 3, 1, 4]);
-        let (q, k, v) = (qkv.select(0, 0), qkv.select(0, 1), qkv.select(0, 2)); // [b, heads, N, head_dim]
-        let scale = (head_dim as f64).powf(-0.5);
-        let mut scores = (q * scale).matmul(&k.transpose(-2, -1)) + self.position_bias().unsqueeze(0);
-        if let Some(mask) = mask {
-            let windows = mask.size()[0];
-            scores = (scores.view([b / windows, windows, self.heads, n, n]) + mask.unsqueeze(1).unsqueeze(0))
-                .view([-1, self.heads, n, n]);
-        }
-        if keep == Keep::Scores && first {
-            scores = scores.detach().set_requires_grad(true);
-        }
-        let softmax = scores.softmax(-1, scores.kind());
-        let mixed = softmax.matmul(&v).transpose(1, 2).reshape([b, n, dim]);
-        let attention = match keep {
-            Keep::Nothing => None,
-            Keep::Softmax | Keep::Scores => Some(BlockAttention { scores, softmax }),
-        };
-        (self.proj.forward(&mixed), attention)
+    /// `[batch, channels, S, S]` → `[batch, g, g, dim]`
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (b, channels, grid, p) = (x.size()[0], x.size()[1], x.size()[2] / self.patch, self.patch);
+        let patches = x.reshape([b, channels, grid, p, grid, p]).permute([0, 2, 4, 1, 3, 5]).reshape([
+            b,
+            grid,
+            grid,
+            channels * p * p,
+        ]);
+        let weight = self.proj.ws.flatten(1, -1); // [dim, channels · p · p]
+        self.norm.forward(&patches.linear(&weight, self.proj.bs.as_ref()))
     }
 }
 
@@ -97,40 +79,45 @@ struct Block {
     norm2: nn::LayerNorm,
     fc1: nn::Linear,
     fc2: nn::Linear,
+    grid: i64,
     window: i64,
     shift: i64,
-    mask: Option<Tensor>,
 }
 
 impl Block {
     fn new(path: &nn::Path<'_>, plan: &StagePlan, index: i64) -> Self {
-        let (dim, shift) = (plan.dim, if index % 2 == 1 { plan.shift } else { 0 });
+        let dim = plan.dim;
+        let shift = if index % 2 == 1 { plan.shift } else { 0 };
         let mlp = path / "mlp";
         Self {
-            norm1: nn::layer_norm(path / "norm1", vec![dim], nn::LayerNormConfig::default()),
-            attention: Attention::new(&(path / "attn"), plan),
-            norm2: nn::layer_norm(path / "norm2", vec![dim], nn::LayerNormConfig::default()),
+            norm1: layer_norm(&(path / "norm1"), dim),
+            attention: Attention::new(&(path / "attn"), plan, shift),
+            norm2: layer_norm(&(path / "norm2"), dim),
             fc1: nn::linear(&mlp / "fc1", dim, 4 * dim, linear_config()),
             fc2: nn::linear(&mlp / "fc2", 4 * dim, dim, linear_config()),
+            grid: plan.grid,
             window: plan.window,
             shift,
-            mask: (shift > 0).then(|| shift_mask(plan.grid, plan.window, shift).to_device(path.device())),
         }
     }
 
-    /// `x`: `[batch, grid, grid, dim]`. Also gives the output of the first norm.
-    fn forward(&self, x: &Tensor, keep: Keep, first: bool) -> (Tensor, Option<BlockAttention>, Tensor) {
-        let grid = x.size()[1];
-        let normed = self.norm1.forward(x);
-        let rolled =
-            if self.shift > 0 { normed.roll([-self.shift, -self.shift], [1, 2]) } else { normed.shallow_clone() };
-        let windows = window_partition(&rolled, self.window);
-        let (mixed, attention) = self.attention.forward(&windows, self.mask.as_ref(), keep, first);
-        let merged = window_reverse(&mixed, self.window, grid);
-        let merged = if self.shift > 0 { merged.roll([self.shift, self.shift], [1, 2]) } else { merged };
-        let x = x + merged;
-        let y = &x + self.fc2.forward(&self.fc1.forward(&self.norm2.forward(&x)).gelu("none"));
-        (y, attention, normed)
+    /// The residual branch of the attention, from the first norm's output. Both `[batch, g, g, dim]`.
+    fn attend(&self, normed: &Tensor, keep: Keep, leaf: bool) -> (Tensor, Option<BlockAttention>) {
+        let (shift, rows_and_columns) = (self.shift, [1, 2]);
+        let rolled = (shift > 0).then(|| normed.roll([-shift, -shift], rows_and_columns));
+        let windows = window_partition(rolled.as_ref().unwrap_or(normed), self.window); // [b · windows, N, dim]
+        let (mixed, attention) = self.attention.forward(&windows, keep, leaf);
+        let merged = window_reverse(&mixed, self.window, self.grid);
+        let merged = if shift > 0 { merged.roll([shift, shift], rows_and_columns) } else { merged };
+        (merged, attention)
+    }
+
+    /// `x`: `[batch, g, g, dim]`; `normed`: its first norm.
+    fn forward(&self, x: &Tensor, normed: &Tensor, keep: Keep, leaf: bool) -> (Tensor, Option<BlockAttention>) {
+        let (attended, attention) = self.attend(normed, keep, leaf);
+        let x = x + attended;
+        let hidden = self.fc1.forward(&self.norm2.forward(&x)).gelu("none"); // [batch, g, g, 4 · dim]
+        (x + self.fc2.forward(&hidden), attention)
     }
 }
 
@@ -144,7 +131,7 @@ impl PatchMerging {
     fn new(path: &nn::Path<'_>, dim: i64) -> Self {
         let no_bias = nn::LinearConfig { bias: false, ..linear_config() };
         Self {
-            norm: nn::layer_norm(path / "norm", vec![4 * dim], nn::LayerNormConfig::default()),
+            norm: layer_norm(&(path / "norm"), 4 * dim),
             reduction: nn::linear(path / "reduction", 4 * dim, 2 * dim, no_bias),
         }
     }
@@ -154,7 +141,7 @@ impl PatchMerging {
         let (b, g, dim) = (x.size()[0], x.size()[1], x.size()[3]);
         let x = x
             .view([b, g / 2, 2, g / 2, 2, dim])
-            .permute([0, 1, 3, 4, 2, 5]) // column parity outer, row parity inner: timm's order
+            .permute([0, 1, 3, 4, 2, 5]) // column parity before row parity: the checkpoints' order
             .reshape([b, g / 2, g / 2, 4 * dim]);
         self.reduction.forward(&self.norm.forward(&x))
     }
@@ -166,12 +153,20 @@ struct Stage {
     blocks: Vec<Block>,
 }
 
-/// A Swin with one linear head on the mean of its tokens.
+impl Stage {
+    fn new(path: &nn::Path<'_>, plan: &StagePlan, index: usize) -> Self {
+        Self {
+            downsample: (index > 0).then(|| PatchMerging::new(&(path / "downsample"), plan.dim / 2)),
+            blocks: (0..plan.depth).map(|b| Block::new(&(path / "blocks" / b), plan, b)).collect(),
+        }
+    }
+}
+
+/// A Swin with one linear head on the mean of its tokens, without drop path or dropout.
 #[derive(Debug)]
 pub struct Swin {
     plan: SwinPlan,
-    patch: nn::Conv2D,
-    patch_norm: nn::LayerNorm,
+    patch_embed: PatchEmbed,
     stages: Vec<Stage>,
     norm: nn::LayerNorm,
     head: nn::Linear,
@@ -182,27 +177,14 @@ impl Swin {
     #[must_use]
     pub fn new(path: &nn::Path<'_>, plan: &SwinPlan) -> Self {
         let (config, root) = (&plan.config, path / "swin");
-        let patch = &root / "patch_embed";
-        let stride = nn::ConvConfig { stride: config.patch_size, ..Default::default() };
-        let stages = plan
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(index, stage)| {
-                let path = &root / "layers" / index;
-                Stage {
-                    downsample: (index > 0).then(|| PatchMerging::new(&(&path / "downsample"), stage.dim / 2)),
-                    blocks: (0..stage.depth).map(|b| Block::new(&(&path / "blocks" / b), stage, b)).collect(),
-                }
-            })
-            .collect();
+        let layers = &root / "layers";
+        let stages = plan.stages.iter().enumerate();
         let features = plan.stages.last().map_or(config.embed_dim, |stage| stage.dim);
         Self {
             plan: plan.clone(),
-            patch: nn::conv2d(&patch / "proj", config.in_chans, config.embed_dim, config.patch_size, stride),
-            patch_norm: nn::layer_norm(&patch / "norm", vec![config.embed_dim], nn::LayerNormConfig::default()),
-            stages,
-            norm: nn::layer_norm(&root / "norm", vec![features], nn::LayerNormConfig::default()),
+            patch_embed: PatchEmbed::new(&(&root / "patch_embed"), plan),
+            stages: stages.map(|(index, stage)| Stage::new(&(&layers / index), stage, index)).collect(),
+            norm: layer_norm(&(&root / "norm"), features),
             head: nn::linear(path / "head", features, config.num_classes, linear_config()),
         }
     }
@@ -213,89 +195,66 @@ impl Swin {
         &self.plan
     }
 
+    /// Puts position bias and shift mask of every block together once, instead of in each forward pass. For weights
+    /// that no longer change: call it after they are loaded, never before training.
+    pub fn settle(&mut self) {
+        let _guard = tch::no_grad_guard();
+        for block in self.stages.iter_mut().flat_map(|stage| &mut stage.blocks) {
+            block.attention.settle();
+        }
+    }
+
     /// `[batch, channels, S, S]` → logits `[batch, classes]`.
+    ///
+    /// # Panics
+    /// As all of tch's plain methods: on a wrong shape, and when memory runs out.
     #[must_use]
     pub fn forward(&self, input: &Tensor) -> Tensor {
         self.forward_with_attention(input, Keep::Nothing).logits
     }
 
-    /// The same, with attention kept.
+    /// The same, with attention kept as values.
+    ///
+    /// # Panics
+    /// As [`Swin::forward`].
     #[must_use]
     pub fn forward_with_attention(&self, input: &Tensor, keep: Keep) -> Forward {
-        let mut x = self.patch_norm.forward(&self.patch.forward(input).permute([0, 2, 3, 1]));
-        let (mut attention, mut last_norm, mut first) = (Vec::new(), Tensor::new(), true);
-        for stage in &self.stages {
+        let mut x = self.patch_embed.forward(input); // [batch, g, g, dim]
+        let (mut attention, mut last_norm) = (Vec::new(), None);
+        for (s, stage) in self.stages.iter().enumerate() {
             if let Some(downsample) = &stage.downsample {
                 x = downsample.forward(&x);
             }
             let mut kept = Vec::new();
-            for block in &stage.blocks {
-                let (y, block_attention, normed) = block.forward(&x, keep, first);
-                (x, last_norm, first) = (y, normed, false);
+            for (b, block) in stage.blocks.iter().enumerate() {
+                let last = s + 1 == self.stages.len() && b + 1 == stage.blocks.len();
+                let mut normed = block.norm1.forward(&x);
+                if last && keep == Keep::LastNorm {
+                    normed = normed.detach().set_requires_grad(true);
+                    last_norm = Some(normed.shallow_clone());
+                }
+                let leaf = keep == Keep::Scores && s == 0 && b == 0;
+                let (y, block_attention) = block.forward(&x, &normed, keep, leaf);
+                x = y;
                 kept.extend(block_attention);
             }
-            attention.push(kept);
+            if !kept.is_empty() {
+                attention.push(kept);
+            }
         }
-        let x = self.norm.forward(&x); // [batch, grid, grid, features]
-        let logits = self.head.forward(&x.mean_dim([1i64, 2].as_slice(), false, x.kind()));
-        Forward { logits, attention, last_norm }
+        let x = self.norm.forward(&x).mean_dim([1i64, 2].as_slice(), false, None); // [batch, features]
+        Forward { logits: self.head.forward(&x), attention, last_norm }
     }
 }
 
-fn truncated_normal() -> nn::Init {
+fn small_normal() -> nn::Init {
     nn::Init::Randn { mean: 0.0, stdev: 0.02 }
 }
 
 fn linear_config() -> nn::LinearConfig {
-    nn::LinearConfig { ws_init: truncated_normal(), bs_init: Some(nn::Init::Const(0.0)), bias: true }
+    nn::LinearConfig { ws_init: small_normal(), bs_init: Some(nn::Init::Const(0.0)), bias: true }
 }
 
-/// `[batch, g, g, dim]` → `[batch × windows, N, dim]`
-fn window_partition(x: &Tensor, window: i64) -> Tensor {
-    let (b, g, dim) = (x.size()[0], x.size()[1], x.size()[3]);
-    let side = g / window;
-    x.view([b, side, window, side, window, dim]).permute([0, 1, 3, 2, 4, 5]).reshape([-1, window * window, dim])
-}
-
-/// The inverse of [`window_partition`].
-fn window_reverse(x: &Tensor, window: i64, grid: i64) -> Tensor {
-    let (side, dim) = (grid / window, x.size()[2]);
-    x.view([-1, side, side, window, window, dim]).permute([0, 1, 3, 2, 4, 5]).reshape([-1, grid, grid, dim])
-}
-
-/// Index into the bias table of each pair of tokens, `[N × N]`.
-fn relative_position_index(window: i64) -> Tensor {
-    let n = window * window;
-    let mut index = Vec::with_capacity((n * n) as usize);
-    for query in 0..n {
-        for key in 0..n {
-            let rows = query / window - key / window + window - 1;
-            let columns = query % window - key % window + window - 1;
-            index.push(rows * (2 * window - 1) + columns);
-        }
-    }
-    Tensor::from_slice(&index)
-}
-
-/// −100 between tokens that the roll brought together, `[windows, N, N]`.
-fn shift_mask(grid: i64, window: i64, shift: i64) -> Tensor {
-    let region = |at: i64| {
-        if at < grid - window {
-            0
-        } else if at < grid - shift {
-            1
-        } else {
-            2
-        }
-    };
-    let mut regions = Vec::with_capacity((grid * grid) as usize);
-    for row in 0..grid {
-        for column in 0..grid {
-            regions.push((region(row) * 3 + region(column)) as f32);
-        }
-    }
-    let regions = Tensor::from_slice(&regions).view([1, grid, grid, 1]);
-    let regions = window_partition(&regions, window).squeeze_dim(-1); // [windows, N]
-    let differs = regions.unsqueeze(1).ne_tensor(&regions.unsqueeze(2));
-    differs.to_kind(Kind::Float) * -100.0
+fn layer_norm(path: &nn::Path<'_>, dim: i64) -> nn::LayerNorm {
+    nn::layer_norm(path, vec![dim], nn::LayerNormConfig::default())
 }

@@ -1,0 +1,81 @@
+//! Shared by the crate's tests.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ichor_model::{Swin, SwinConfig, SwinPlan};
+use tch::nn::{self, VarStore};
+use tch::{Device, Kind, Tensor};
+
+/// The folder of shared test data, or a printed reason why the test is skipped.
+pub fn data(folder: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("ICHOR_TEST_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let path = root.join(folder);
+    if path.is_dir() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there (set ICHOR_TEST_DATA)", path.display());
+    None
+}
+
+/// Sizes small enough for a test; the last stage is one window.
+pub fn small() -> SwinConfig {
+    SwinConfig {
+        img_size: 64,
+        patch_size: 4,
+        window_size: 4,
+        embed_dim: 12,
+        depths: vec![2, 2, 2],
+        num_heads: vec![2, 2, 4],
+        num_classes: 2,
+        in_chans: 3,
+    }
+}
+
+/// libtorch's generator is shared by all threads: whoever seeds it holds this until done drawing.
+fn seeded(seed: i64) -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed);
+    guard
+}
+
+/// A network with seeded weights, spread wide enough that attention is not uniform.
+pub fn random_swin(config: &SwinConfig, seed: i64) -> (VarStore, Swin) {
+    let _drawing = seeded(seed);
+    let store = VarStore::new(Device::Cpu);
+    let swin = Swin::new(&store.root(), &SwinPlan::check(config).unwrap());
+    let _guard = tch::no_grad_guard();
+    let mut variables: Vec<(String, Tensor)> = store.variables().into_iter().collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, mut variable) in variables {
+        if name.ends_with("weight") && !name.contains("norm") {
+            let fan_in = variable.size()[1..].iter().product::<i64>() as f64;
+            let normal = nn::Init::Randn { mean: 0.0, stdev: 1.0 / fan_in.sqrt() };
+            variable.copy_(&nn::init(normal, &variable.size(), Device::Cpu));
+        } else if name.ends_with("table") {
+            let fresh = Tensor::randn(variable.size(), (Kind::Float, Device::Cpu)) * 0.5;
+            variable.copy_(&fresh);
+        }
+    }
+    (store, swin)
+}
+
+/// `[n, 3, S, S]` in 0..1 and brain masks `[n, S, S]`: a disc that grows with the slice.
+pub fn random_input(config: &SwinConfig, n: i64, seed: i64) -> (Tensor, Tensor) {
+    let _drawing = seeded(seed);
+    let side = config.img_size;
+    let input = Tensor::rand([n, config.in_chans, side, side], (Kind::Float, Device::Cpu));
+    let at = Tensor::arange(side, (Kind::Float, Device::Cpu)) - side as f64 / 2.0;
+    let distance = (at.square().unsqueeze(0) + at.square().unsqueeze(1)).sqrt();
+    let discs: Vec<Tensor> = (0..n).map(|i| distance.lt((side / 3 + i) as f64).to_kind(Kind::Float)).collect();
+    (input, Tensor::stack(&discs, 0))
+}
+
+/// Largest absolute difference.
+pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[])
+}
