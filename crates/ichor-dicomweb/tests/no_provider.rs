@@ -1,7 +1,5 @@
 //! Without a crypto provider the client is an error, not a panic. Its own process: providers are installed for good.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use ichor_dicomweb::{StowClient, StowError, StowOptions};
 
 #[test]

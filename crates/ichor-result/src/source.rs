@@ -170,54 +170,38 @@ struct OpenSequence {
     current: Vec<RawElement>,
 }
 
+/// Elements that are kept, and the sequences that are open around the next one.
+#[derive(Default)]
+struct Collector {
+    top: Vec<RawElement>,
+    open: Vec<OpenSequence>,
+    /// Sequences that are open and not wanted.
+    unwanted: usize,
+    /// Whether each open level, wanted or not, is an item.
+    levels: Vec<bool>,
+}
+
 /// Reads tokens up to the pixel data and keeps the wanted elements.
 fn collect<S: StatefulDecode>(mut reader: LazyDataSetReader<S>) -> Result<Vec<RawElement>, SourceError> {
-    let mut top = Vec::new();
-    let mut open: Vec<OpenSequence> = Vec::new();
-    // Depth inside a sequence that nobody wants.
-    let mut unwanted = 0usize;
+    let mut collector = Collector::default();
     for _ in 0..MAX_TOKENS {
-        let Some(token) = reader.advance() else { return Ok(top) };
+        let Some(token) = reader.advance() else { return Ok(collector.top) };
         match token.map_err(parse_error)? {
-            LazyDataToken::ElementHeader(header) if open.is_empty() && unwanted == 0 && is_pixels(header.tag()) => {
-                return Ok(top);
+            LazyDataToken::ElementHeader(header) if collector.levels.is_empty() && is_pixels(header.tag()) => {
+                return Ok(collector.top);
             }
-            LazyDataToken::PixelSequenceStart => return Ok(top),
-            LazyDataToken::SequenceStart { tag, .. } => {
-                let keep = unwanted == 0 && open.len() < MAX_DEPTH && (!open.is_empty() || wanted(tag).is_some());
-                if keep {
-                    open.push(OpenSequence { tag, items: Vec::new(), current: Vec::new() });
-                } else {
-                    unwanted += 1;
-                }
-            }
-            LazyDataToken::SequenceEnd if unwanted > 0 => unwanted -= 1,
-            LazyDataToken::SequenceEnd => {
-                if let Some(done) = open.pop() {
-                    let element = RawElement { tag: done.tag, vr: VR::SQ, value: RawValue::Items(done.items) };
-                    open.last_mut().map_or(&mut top, |outer| &mut outer.current).push(element);
-                }
-            }
-            LazyDataToken::ItemEnd if unwanted == 0 => {
-                if let Some(sequence) = open.last_mut() {
-                    let item = std::mem::take(&mut sequence.current);
-                    if sequence.items.len() < MAX_ITEMS {
-                        sequence.items.push(item);
-                    }
-                }
-            }
+            LazyDataToken::PixelSequenceStart => return Ok(collector.top),
+            LazyDataToken::SequenceStart { tag, .. } => collector.start_sequence(tag),
+            LazyDataToken::ItemStart { .. } => collector.levels.push(true),
+            LazyDataToken::ItemEnd => collector.end_item()?,
+            LazyDataToken::SequenceEnd => collector.end_sequence()?,
             LazyDataToken::LazyValue { header, decoder } => {
-                let (tag, length) = (header.tag(), header.length());
-                let top_level = open.is_empty();
-                let keep = unwanted == 0
-                    && length != Length::UNDEFINED
-                    && length.0 <= MAX_VALUE
-                    && (!top_level || tag == tags::SPECIFIC_CHARACTER_SET || wanted(tag).is_some());
-                if keep {
+                let length = header.length();
+                if length != Length::UNDEFINED && length.0 <= MAX_VALUE && collector.keeps(header.tag()) {
                     let mut bytes = Vec::new();
                     decoder.read_to_vec(length.0, &mut bytes).map_err(parse_error)?;
-                    let element = RawElement { tag, vr: header.vr(), value: RawValue::Bytes(bytes) };
-                    open.last_mut().map_or(&mut top, |outer| &mut outer.current).push(element);
+                    let value = RawValue::Bytes(bytes);
+                    collector.push(RawElement { tag: header.tag(), vr: header.vr(), value });
                 } else {
                     decoder.skip_bytes(length.0).map_err(parse_error)?;
                 }
@@ -227,6 +211,59 @@ fn collect<S: StatefulDecode>(mut reader: LazyDataSetReader<S>) -> Result<Vec<Ra
         }
     }
     Err(SourceError::Parse(format!("more than {MAX_TOKENS} elements before the pixel data")))
+}
+
+impl Collector {
+    fn push(&mut self, element: RawElement) {
+        self.open.last_mut().map_or(&mut self.top, |outer| &mut outer.current).push(element);
+    }
+
+    /// Whether an element here is kept: a wanted one at the top, anything inside a wanted sequence.
+    fn keeps(&self, tag: Tag) -> bool {
+        let wanted_here = !self.open.is_empty() || tag == tags::SPECIFIC_CHARACTER_SET || wanted(tag).is_some();
+        self.unwanted == 0 && wanted_here
+    }
+
+    fn start_sequence(&mut self, tag: Tag) {
+        self.levels.push(false);
+        if self.keeps(tag) && self.open.len() < MAX_DEPTH {
+            self.open.push(OpenSequence { tag, items: Vec::new(), current: Vec::new() });
+        } else {
+            self.unwanted += 1;
+        }
+    }
+
+    /// Delimiters must pair: the reader does not check it, and panics some tokens later.
+    fn close(&mut self, item: bool) -> Result<(), SourceError> {
+        if self.levels.pop() == Some(item) {
+            Ok(())
+        } else {
+            Err(SourceError::Parse("delimiters of sequences and items do not pair".to_owned()))
+        }
+    }
+
+    fn end_item(&mut self) -> Result<(), SourceError> {
+        self.close(true)?;
+        if self.unwanted == 0
+            && let Some(sequence) = self.open.last_mut()
+        {
+            let item = std::mem::take(&mut sequence.current);
+            if sequence.items.len() < MAX_ITEMS {
+                sequence.items.push(item);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_sequence(&mut self) -> Result<(), SourceError> {
+        self.close(false)?;
+        if self.unwanted > 0 {
+            self.unwanted -= 1;
+        } else if let Some(done) = self.open.pop() {
+            self.push(RawElement { tag: done.tag, vr: VR::SQ, value: RawValue::Items(done.items) });
+        }
+        Ok(())
+    }
 }
 
 /// Pixel data of any kind, or what comes behind.
