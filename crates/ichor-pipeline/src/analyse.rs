@@ -1,6 +1,8 @@
 //! Analyse: a closed study becomes a finding with its objects, or a reason why not, committed in one transaction.
 
 mod model;
+mod prepare;
+mod segment;
 mod study;
 
 use std::sync::Arc;

@@ -177,11 +177,12 @@ impl InstanceSink for IngestSink {
             .map_err(|error| refuse(&request, StoreStatus::CannotUnderstand, format!("reader failed: {error}")))?
             .map_err(|reason| refuse(&request, StoreStatus::CannotUnderstand, reason))?;
         check_identity(&request, &attributes)?;
+        let own = attributes.made_by_ichor
+            || store.is_own_object(&attributes.sop_instance).await.map_err(|error| failure(&request, &error))?;
         let recorded = store
             .record_instance(
                 NewInstance {
-                    own: ichor_result::is_own_instance(&attributes.sop_instance, attributes.series.modality.as_deref())
-                        || store.is_own_object(&attributes.sop_instance).await.map_err(|e| failure(&request, &e))?,
+                    own,
                     sop_instance: attributes.sop_instance,
                     sop_class: attributes.sop_class,
                     study: attributes.study,

@@ -6,6 +6,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use ichor_core::Uid;
+use ichor_result::ObjectMarks;
 use ichor_store::{SeriesAttributes, StudyAttributes};
 use thiserror::Error;
 
@@ -23,6 +24,8 @@ pub struct InstanceAttributes {
     pub study: StudyAttributes,
     /// The series it belongs to.
     pub series: SeriesAttributes,
+    /// Whether it says that ichor made it.
+    pub made_by_ichor: bool,
 }
 
 /// Why a complete data set cannot be indexed.
@@ -50,8 +53,17 @@ pub fn read(path: &Path) -> Result<InstanceAttributes, AttributeError> {
         .read_until(tags::PIXEL_DATA)
         .open_file(path)
         .map_err(|error| AttributeError::Parse(chain(&error)))?;
+    let sop_class = uid(&object, tags::SOP_CLASS_UID, "SOP Class UID")?;
+    let [creator, manufacturer, model_name] =
+        [tags::INSTANCE_CREATOR_UID, tags::MANUFACTURER, tags::MANUFACTURER_MODEL_NAME].map(|tag| text(&object, tag));
     Ok(InstanceAttributes {
-        sop_class: uid(&object, tags::SOP_CLASS_UID, "SOP Class UID")?,
+        made_by_ichor: ichor_result::is_own(ObjectMarks {
+            sop_class: sop_class.as_str(),
+            instance_creator: creator.as_deref(),
+            manufacturer: manufacturer.as_deref(),
+            model_name: model_name.as_deref(),
+        }),
+        sop_class,
         sop_instance: uid(&object, tags::SOP_INSTANCE_UID, "SOP Instance UID")?,
         study: StudyAttributes {
             study_instance: uid(&object, tags::STUDY_INSTANCE_UID, "Study Instance UID")?,

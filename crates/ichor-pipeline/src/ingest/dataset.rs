@@ -33,7 +33,9 @@ impl Default for DatasetLimits {
 #[derive(Debug, Error)]
 pub enum DatasetError {
     /// The bytes end inside an element.
-    #[error("data set ends at byte {at} inside ({group:04X},{element:04X}), which wants {wanted} more bytes and has {left}")]
+    #[error(
+        "data set ends at byte {at} inside ({group:04X},{element:04X}), which wants {wanted} more bytes and has {left}"
+    )]
     Truncated {
         /// Offset of the value or header.
         at: u64,
@@ -329,9 +331,7 @@ impl<R: Read + Seek> Walker<R> {
                 self.u32(long)
             }
             b"AE" | b"AS" | b"AT" | b"CS" | b"DA" | b"DS" | b"DT" | b"FD" | b"FL" | b"IS" | b"LO" | b"LT" | b"PN"
-            | b"SH" | b"SL" | b"SS" | b"ST" | b"TM" | b"UI" | b"UL" | b"US" => {
-                u32::from(self.u16([rest[2], rest[3]]))
-            }
+            | b"SH" | b"SL" | b"SS" | b"ST" | b"TM" | b"UI" | b"UL" | b"US" => u32::from(self.u16([rest[2], rest[3]])),
             _ => {
                 let vr = String::from_utf8_lossy(&vr).into_owned();
                 return Err(DatasetError::ValueRepresentation { at, group, element, vr });

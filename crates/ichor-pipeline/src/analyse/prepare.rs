@@ -1,0 +1,71 @@
+//! Files → model input: decoding, brain mask and windows, on as many cores as there are.
+
+use ichor_core::{Reason, Uid};
+use ichor_ct::brain::brain_mask;
+use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
+use ichor_ct::volume::{PlacedSlice, read_slice};
+
+/// One slice, ready for the model.
+pub(super) struct PreparedSlice {
+    pub(super) placed: PlacedSlice,
+    /// `3 × S × S` values.
+    pub(super) input: Vec<f32>,
+    /// The way back to the source grid.
+    pub(super) grid: InputGrid,
+    /// Brain mask on the source grid, `rows × columns`.
+    pub(super) brain: Vec<u8>,
+}
+
+impl PreparedSlice {
+    /// The brain mask on the input's grid, `S × S`.
+    pub(super) fn brain_on_input(&self) -> Vec<u8> {
+        self.grid.mask_to_input(&self.brain)
+    }
+}
+
+/// A batch, in order.
+pub(super) struct Batch {
+    pub(super) slices: Vec<PreparedSlice>,
+    /// Slices that cannot be decoded, with the reason.
+    pub(super) broken: Vec<(Uid, Reason)>,
+}
+
+/// Prepares a batch.
+pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize) -> Batch {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(slices.len()).max(1);
+    let share = slices.len().div_ceil(threads).max(1);
+    let prepared: Vec<Result<PreparedSlice, (Uid, Reason)>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = slices
+            .chunks(share)
+            .map(|chunk| scope.spawn(move || chunk.iter().map(|slice| one(slice, preset, size)).collect::<Vec<_>>()))
+            .collect();
+        workers
+            .into_iter()
+            .zip(slices.chunks(share))
+            .flat_map(|(worker, chunk)| {
+                worker.join().unwrap_or_else(|_| {
+                    let crashed = || Reason::new("decoder-crashed", "a decoder crashed on this slice or a neighbour");
+                    chunk.iter().map(|slice| Err((slice.header.sop_instance.clone(), crashed()))).collect()
+                })
+            })
+            .collect()
+    });
+    let mut batch = Batch { slices: Vec::with_capacity(prepared.len()), broken: Vec::new() };
+    for result in prepared {
+        match result {
+            Ok(slice) => batch.slices.push(slice),
+            Err(broken) => batch.broken.push(broken),
+        }
+    }
+    batch
+}
+
+fn one(placed: &PlacedSlice, preset: InputPreset, size: usize) -> Result<PreparedSlice, (Uid, Reason)> {
+    let slice =
+        read_slice(&placed.header.path).map_err(|error| (placed.header.sop_instance.clone(), error.reason()))?;
+    let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
+    let brain = brain_mask(&slice.hu, rows, columns, slice.plane.spacing);
+    let image = HuImage { rows, columns, spacing: slice.plane.spacing, hu: &slice.hu, window: slice.window };
+    let input = model_input(image, preset, size);
+    Ok(PreparedSlice { placed: placed.clone(), input: input.channels, grid: input.grid, brain })
+}
