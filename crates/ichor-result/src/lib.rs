@@ -15,6 +15,7 @@ mod codes;
 mod element;
 mod error;
 mod frames;
+mod meta;
 mod own;
 mod read;
 mod segment;

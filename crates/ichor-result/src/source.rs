@@ -8,7 +8,7 @@ use dicom_core::header::{HasLength, Header};
 use dicom_core::{Length, Tag, VR};
 use dicom_dictionary_std::tags;
 use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
-use dicom_object::{FileMetaTable, InMemDicomObject};
+use dicom_object::InMemDicomObject;
 use dicom_parser::StatefulDecode;
 use dicom_parser::dataset::LazyDataToken;
 use dicom_parser::dataset::lazy_read::LazyDataSetReader;
@@ -19,6 +19,7 @@ use thiserror::Error;
 use crate::attributes::{Rule, wanted};
 use crate::charset::decode_text;
 use crate::element::{Element, sequence, text};
+use crate::meta::transfer_syntax;
 
 /// Why a source instance cannot be the base of a result.
 #[derive(Debug, Error)]
@@ -73,12 +74,8 @@ impl SourceHeader {
     /// # Errors
     /// As [`SourceHeader::read`].
     pub fn from_reader(mut file: impl Read + Seek) -> Result<Self, SourceError> {
-        let mut preamble = [0u8; 128];
-        file.read_exact(&mut preamble)?;
-        let meta = FileMetaTable::from_reader(&mut file).map_err(|e| SourceError::Parse(e.to_string()))?;
-        let syntax = TransferSyntaxRegistry
-            .get(meta.transfer_syntax())
-            .ok_or_else(|| SourceError::TransferSyntax(meta.transfer_syntax().trim_end_matches('\0').to_owned()))?;
+        let uid = transfer_syntax(&mut file)?;
+        let syntax = TransferSyntaxRegistry.get(&uid).ok_or(SourceError::TransferSyntax(uid))?;
         let raw = if let Codec::Dataset(Some(adapter)) = syntax.codec() {
             let mut inflated = Vec::new();
             // A header that ends within the limit is whole even where the pixel data behind it are cut.

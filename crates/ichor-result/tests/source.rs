@@ -53,6 +53,10 @@ fn refusals() {
     assert!(matches!(SourceHeader::read(dir.path().join("absent")), Err(SourceError::Io(_))));
     assert!(matches!(read(b"short"), Err(SourceError::Io(_))));
     assert!(matches!(read(&[0u8; 400]), Err(SourceError::Parse(_))));
+    // A private meta element that claims 4 GiB.
+    let claim =
+        [&good[..132], &[0x02, 0x00, 0x02, 0x01, b'O', b'B', 0, 0, 0xfe, 0xff, 0xff, 0xff], &good[132..]].concat();
+    assert!(matches!(read(&claim), Err(SourceError::Parse(_))));
     let mut unknown = Series::new(tilted(8, 8, 0.0, &[]));
     unknown.without = vec![tags::STUDY_INSTANCE_UID];
     let path = unknown.write_slice(dir.path(), 0);
@@ -107,7 +111,7 @@ fn hostile_structure_is_an_error_and_no_panic() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn damaged_files_never_panic(damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
         static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| source(tempfile::tempdir().unwrap().path()));
