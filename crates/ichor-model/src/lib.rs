@@ -8,9 +8,23 @@
 
 pub mod attribution;
 mod config;
+mod device;
+mod files;
+mod manifest;
+mod runtime;
+mod self_test;
 mod strategy;
 mod swin;
+mod weights;
 
 pub use config::{PlanError, StagePlan, SwinConfig, SwinPlan};
+pub use device::{DeviceChoice, DeviceError, device_name};
+pub use files::{FilesError, maps_from_files};
+pub use manifest::{
+    Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard,
+};
+pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};
+pub use self_test::{SelfTest, SelfTestFailed, SelfTestReport};
 pub use strategy::Strategy;
 pub use swin::{BlockAttention, Forward, Keep, Swin};
+pub use weights::{SaveError, WeightsError, WeightsProblem, save_model};

@@ -195,6 +195,12 @@ impl Swin {
         &self.plan
     }
 
+    /// The device of its variables.
+    #[must_use]
+    pub fn device(&self) -> tch::Device {
+        self.head.ws.device()
+    }
+
     /// Puts position bias and shift mask of every block together once, instead of in each forward pass. For weights
     /// that no longer change: call it after they are loaded, never before training.
     pub fn settle(&mut self) {

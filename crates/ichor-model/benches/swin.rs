@@ -1,0 +1,64 @@
+//! Milliseconds a slice at the demonstration's sizes, random weights (the arithmetic does not care).
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use ichor_model::attribution::{HgiOptions, RollBack, hgi_sam, swin_sam};
+use ichor_model::{Swin, SwinConfig, SwinPlan};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+fn main() {
+    divan::main();
+}
+
+fn demo() -> (VarStore, Swin) {
+    let config = SwinConfig {
+        img_size: 128,
+        patch_size: 4,
+        window_size: 4,
+        embed_dim: 32,
+        depths: vec![2, 2, 6, 2],
+        num_heads: vec![2, 4, 8, 16],
+        num_classes: 2,
+        in_chans: 3,
+    };
+    let mut store = VarStore::new(Device::Cpu);
+    let plan = SwinPlan::check(&config).unwrap_or_else(|error| panic!("sizes of the bench: {error}"));
+    let mut swin = Swin::new(&store.root(), &plan);
+    store.freeze();
+    swin.settle();
+    (store, swin)
+}
+
+fn slices(n: i64) -> (Tensor, Tensor) {
+    let on = (Kind::Float, Device::Cpu);
+    (Tensor::rand([n, 3, 128, 128], on), Tensor::ones([n, 128, 128], on))
+}
+
+const BATCHES: [i64; 4] = [1, 4, 8, 32];
+
+#[divan::bench(args = BATCHES, min_time = 2)]
+fn forward(bencher: Bencher<'_, '_>, batch: i64) {
+    let (_store, swin) = demo();
+    let (input, _) = slices(batch);
+    let _guard = tch::no_grad_guard();
+    bencher.counter(ItemsCount::new(batch as usize)).bench_local(|| swin.forward(&input));
+}
+
+#[divan::bench(args = BATCHES, min_time = 2)]
+fn hgi_sam_maps(bencher: Bencher<'_, '_>, batch: i64) {
+    let (_store, swin) = demo();
+    let (input, brain) = slices(batch);
+    bencher
+        .counter(ItemsCount::new(batch as usize))
+        .bench_local(|| hgi_sam(&swin, &input, &brain, 1, HgiOptions::default()).map(|maps| maps.map));
+}
+
+#[divan::bench(args = BATCHES, min_time = 2)]
+fn swin_sam_maps(bencher: Bencher<'_, '_>, batch: i64) {
+    let (_store, swin) = demo();
+    let (input, brain) = slices(batch);
+    bencher
+        .counter(ItemsCount::new(batch as usize))
+        .bench_local(|| swin_sam(&swin, &input, &brain, RollBack::AsShifted).map(|maps| maps.map));
+}

@@ -1,0 +1,259 @@
+//! The model on a thread of its own. Tensors never leave it: requests and answers are flat arrays.
+
+mod batches;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use ichor_core::ModelId;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::attribution::AttributionError;
+use crate::device::{DeviceChoice, DeviceError};
+use crate::manifest::{Expected, Manifest, ManifestError};
+use crate::self_test::{SelfTestFailed, SelfTestReport};
+use crate::weights::WeightsError;
+use worker::{Job, Worker};
+
+/// Settings of a [`ModelRuntime`].
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// The `.safetensors` file; its manifest lies beside it.
+    pub weights: PathBuf,
+    /// What the calling program can do.
+    pub expected: Expected,
+    /// Where to run.
+    pub device: DeviceChoice,
+    /// Threads of libtorch on the CPU; 0: as many as there are cores.
+    pub threads: usize,
+    /// Slices computed at once.
+    pub batch: usize,
+    /// Requests that may wait; a further one waits for its place.
+    pub queue: usize,
+}
+
+impl RuntimeOptions {
+    /// Defaults: device `auto`, all cores, 8 slices at once, 16 waiting requests.
+    #[must_use]
+    pub fn new(weights: impl Into<PathBuf>, expected: Expected) -> Self {
+        Self { weights: weights.into(), expected, device: DeviceChoice::Auto, threads: 0, batch: 8, queue: 16 }
+    }
+}
+
+/// Why there is no model, or no answer.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// The manifest cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The weights cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The thread cannot be started.
+    #[error("model thread cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
+    /// A request of the wrong size.
+    #[error("{what} of {slices} slices holds {got} values, {want} are needed")]
+    Size {
+        /// Input or brain mask.
+        what: &'static str,
+        /// Slices announced.
+        slices: usize,
+        /// Values given.
+        got: usize,
+        /// Values needed.
+        want: usize,
+    },
+    /// The model gave NaN or infinity.
+    #[error("{what} of slice {slice} is not finite")]
+    NotFinite {
+        /// Probability or map.
+        what: &'static str,
+        /// Slice within the request.
+        slice: usize,
+    },
+    /// There are no maps.
+    #[error(transparent)]
+    Attribution(#[from] AttributionError),
+    /// Memory ran out with a single slice on the CPU.
+    #[error("memory ran out with a single slice: {0}")]
+    OutOfMemory(String),
+    /// libtorch failed.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// The model's code panicked; the thread lives on.
+    #[error("the model panicked: {0}")]
+    Panicked(String),
+    /// The weights say something else than when they were saved.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestFailed),
+    /// The thread is gone.
+    #[error("the model thread has stopped")]
+    Stopped,
+}
+
+/// A loaded model. Clones are handles to the same thread, which ends, after the batch in hand, with the last of them.
+#[derive(Clone, Debug)]
+pub struct ModelRuntime {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    manifest: Manifest,
+    id: ModelId,
+    batch: usize,
+    device: Arc<Mutex<String>>,
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Closing the queue ends the thread; libtorch must not be computing while the process tears itself down.
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl ModelRuntime {
+    /// Checks manifest and weights, settles on a device, and loads the model on its thread.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] says what cannot be used and why.
+    pub async fn start(options: RuntimeOptions) -> Result<Self, RuntimeError> {
+        let manifest = Manifest::load(&options.weights, &options.expected)?;
+        let id = manifest.id().map_err(|error| ManifestError {
+            path: Manifest::path_for(&options.weights),
+            problem: crate::manifest::ManifestProblem::Id(error),
+        })?;
+        // Before the first tensor of the process.
+        let target = options.device.resolve()?;
+        let device = Arc::new(Mutex::new(crate::device::device_name(target)));
+        let (queue, jobs) = mpsc::channel(options.queue.max(1));
+        let (ready, loaded) = oneshot::channel();
+        let batch = options.batch.max(1);
+        let (thread_manifest, thread_device) = (manifest.clone(), Arc::clone(&device));
+        let thread = std::thread::Builder::new()
+            .name("ichor-model".to_owned())
+            .spawn(move || match Worker::load(&options, thread_manifest, target, thread_device) {
+                // If nobody waits any more there is nobody to work for either.
+                Ok(worker) => drop(ready.send(Ok(())).map(|()| worker.run(jobs))),
+                Err(error) => drop(ready.send(Err(error))),
+            })
+            .map_err(RuntimeError::Thread)?;
+        let shared = Shared { manifest, id, batch, device, queue: Some(queue), thread: Some(thread) };
+        loaded.await.map_err(|_| RuntimeError::Stopped)??;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The manifest of the loaded weights.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.shared.manifest
+    }
+
+    /// Name, version and digest of the loaded weights.
+    #[must_use]
+    pub fn model_id(&self) -> &ModelId {
+        &self.shared.id
+    }
+
+    /// Side of the square input, in pixels.
+    #[must_use]
+    pub fn input_size(&self) -> usize {
+        usize::try_from(self.manifest().model.sizes.img_size).unwrap_or_default()
+    }
+
+    /// Slices computed at once: requests of a multiple of this many are the most economical.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.shared.batch
+    }
+
+    /// The device in use now, `cpu` or `cuda:N`.
+    #[must_use]
+    pub fn device(&self) -> String {
+        self.shared.device.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Probability of hemorrhage of each slice. `inputs`: `slices` × channels × S × S values.
+    ///
+    /// Dropping the future abandons what has not been computed.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]; never a value that is not finite.
+    pub async fn classify(&self, inputs: Vec<f32>, slices: usize) -> Result<Vec<f32>, RuntimeError> {
+        self.check_input(&inputs, slices)?;
+        self.ask(|reply| Job::Classify { inputs, slices, reply }).await
+    }
+
+    /// The manifest's kind of map for each slice: S × S values, 0 outside the brain, 0 to 1 inside.
+    ///
+    /// `inputs`: `slices` × channels × S × S values; `brain_masks`: `slices` × S × S, 0 outside the brain.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]; never a value that is not finite.
+    pub async fn maps(
+        &self,
+        inputs: Vec<f32>,
+        brain_masks: Vec<u8>,
+        slices: usize,
+    ) -> Result<Vec<Vec<f32>>, RuntimeError> {
+        self.check_input(&inputs, slices)?;
+        let plane = self.input_size().pow(2);
+        check_size("brain mask", brain_masks.len(), slices, plane)?;
+        self.ask(|reply| Job::Maps { inputs, brain_masks, slices, reply }).await
+    }
+
+    /// [`ModelRuntime::maps`] cut at the manifest's threshold: S × S values, 0 or 1, for each slice.
+    ///
+    /// # Errors
+    /// As [`ModelRuntime::maps`].
+    pub async fn masks(
+        &self,
+        inputs: Vec<f32>,
+        brain_masks: Vec<u8>,
+        slices: usize,
+    ) -> Result<Vec<Vec<u8>>, RuntimeError> {
+        let threshold = self.manifest().model.map.threshold;
+        let maps = self.maps(inputs, brain_masks, slices).await?;
+        Ok(maps.iter().map(|map| map.iter().map(|&value| u8::from(value >= threshold)).collect()).collect())
+    }
+
+    /// Repeats the self-test of the manifest on the device in use.
+    ///
+    /// # Errors
+    /// [`RuntimeError::SelfTest`] with the differences if the weights now say something else.
+    pub async fn verify(&self) -> Result<SelfTestReport, RuntimeError> {
+        self.ask(|reply| Job::Verify { reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, RuntimeError>>) -> Job,
+    ) -> Result<T, RuntimeError> {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.shared.queue.as_ref().ok_or(RuntimeError::Stopped)?;
+        queue.send(job(reply)).await.map_err(|_| RuntimeError::Stopped)?;
+        answer.await.map_err(|_| RuntimeError::Stopped)?
+    }
+
+    fn check_input(&self, inputs: &[f32], slices: usize) -> Result<(), RuntimeError> {
+        let channels = usize::try_from(self.manifest().model.sizes.in_chans).unwrap_or_default();
+        check_size("input", inputs.len(), slices, channels * self.input_size().pow(2))
+    }
+}
+
+fn check_size(what: &'static str, got: usize, slices: usize, each: usize) -> Result<(), RuntimeError> {
+    let want = slices.saturating_mul(each);
+    if got == want { Ok(()) } else { Err(RuntimeError::Size { what, slices, got, want }) }
+}

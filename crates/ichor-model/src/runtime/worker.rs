@@ -1,0 +1,183 @@
+//! What runs on the model's thread.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+use super::batches::{Batch, Engine, caught};
+use super::{RuntimeError, RuntimeOptions};
+use crate::attribution::{Attribution, CamTarget, HgiOptions, RollBack, grad_cam, hgi_sam, swin_sam};
+use crate::config::SwinPlan;
+use crate::device::device_name;
+use crate::manifest::{Manifest, ManifestError, ManifestProblem, MapKind, ModelCard};
+use crate::self_test::{SelfTest, SelfTestReport};
+use crate::swin::Swin;
+use crate::weights::Weights;
+
+type Reply<T> = oneshot::Sender<Result<T, RuntimeError>>;
+
+/// A request. Sizes were checked by the handle.
+#[derive(Debug)]
+pub(super) enum Job {
+    Classify { inputs: Vec<f32>, slices: usize, reply: Reply<Vec<f32>> },
+    Maps { inputs: Vec<f32>, brain_masks: Vec<u8>, slices: usize, reply: Reply<Vec<Vec<f32>>> },
+    Verify { reply: Reply<SelfTestReport> },
+}
+
+/// The loaded network.
+struct Loaded {
+    path: PathBuf,
+    manifest: Manifest,
+    plan: SwinPlan,
+    swin: Swin,
+    /// Owns the variables, and knows their device.
+    store: VarStore,
+    /// What the handles show.
+    shown: Arc<Mutex<String>>,
+}
+
+pub(super) struct Worker {
+    model: Loaded,
+    classify: Batch,
+    maps: Batch,
+}
+
+impl Worker {
+    pub(super) fn load(
+        options: &RuntimeOptions,
+        manifest: Manifest,
+        device: Device,
+        shown: Arc<Mutex<String>>,
+    ) -> Result<Self, RuntimeError> {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        caught(|| {
+            // Of this thread: OpenMP keeps the number for each thread that starts parallel work.
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+            let plan = SwinPlan::check(&manifest.model.sizes).map_err(|error| ManifestError {
+                path: Manifest::path_for(&options.weights),
+                problem: ManifestProblem::Plan(error),
+            })?;
+            let (store, swin) = read(&options.weights, &manifest, &plan, device)?;
+            let (name, version) = (&manifest.model.name, &manifest.model.version);
+            info!(threads, "model {name} {version} loaded on {}", device_name(device));
+            let model = Loaded { path: options.weights.clone(), manifest, plan, swin, store, shown };
+            Ok(Self { model, classify: Batch::new(options.batch), maps: Batch::new(options.batch) })
+        })
+    }
+
+    /// Works until the last handle is gone.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            match job {
+                Job::Classify { inputs, slices, reply } => {
+                    let step = |model: &Loaded, range| model.classify(&inputs, range);
+                    let abandoned = || reply.is_closed();
+                    let answer = self.classify.run(&mut self.model, slices, abandoned, step);
+                    send(reply, answer);
+                }
+                Job::Maps { inputs, brain_masks, slices, reply } => {
+                    let step = |model: &Loaded, range| model.maps(&inputs, &brain_masks, range);
+                    let abandoned = || reply.is_closed();
+                    let answer = self.maps.run(&mut self.model, slices, abandoned, step);
+                    send(reply, answer);
+                }
+                Job::Verify { reply } => send(reply, Some(caught(|| self.model.verify()))),
+            }
+        }
+    }
+}
+
+/// Nobody waiting is no fault: a caller may have given up.
+fn send<T>(reply: Reply<T>, answer: Option<Result<T, RuntimeError>>) {
+    if let Some(answer) = answer {
+        let _gone = reply.send(answer);
+    }
+}
+
+fn read(
+    path: &std::path::Path,
+    manifest: &Manifest,
+    plan: &SwinPlan,
+    device: Device,
+) -> Result<(VarStore, Swin), RuntimeError> {
+    let weights = Weights::read(path)?;
+    weights.check_digest(&manifest.sha256)?;
+    Ok(weights.build(plan, device)?)
+}
+
+impl Engine for Loaded {
+    fn on_gpu(&self) -> bool {
+        self.store.device().is_cuda()
+    }
+
+    /// Reads the file again: after a fault nothing on the GPU can be trusted to be readable.
+    fn move_to_cpu(&mut self) -> Result<(), RuntimeError> {
+        (self.store, self.swin) = caught(|| read(&self.path, &self.manifest, &self.plan, Device::Cpu))?;
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = device_name(Device::Cpu);
+        Ok(())
+    }
+}
+
+impl Loaded {
+    fn card(&self) -> &ModelCard {
+        &self.manifest.model
+    }
+
+    /// `[slices, channels, S, S]` on the model's device.
+    fn input(&self, inputs: &[f32], range: &Range<usize>) -> Result<Tensor, RuntimeError> {
+        let (channels, side) = (self.plan.config.in_chans, self.plan.config.img_size);
+        let each = (channels * side * side) as usize;
+        let flat = Tensor::f_from_slice(&inputs[range.start * each..range.end * each])?;
+        let input = flat.f_view([range.len() as i64, channels, side, side])?;
+        Ok(input.f_to_device(self.store.device())?)
+    }
+
+    fn classify(&self, inputs: &[f32], range: Range<usize>) -> Result<Vec<f32>, RuntimeError> {
+        let _guard = tch::no_grad_guard();
+        let logits = self.swin.forward(&self.input(inputs, &range)?);
+        let probabilities: Vec<f32> = self.card().strategy.probability(&logits).f_to_kind(Kind::Float)?.try_into()?;
+        match probabilities.iter().position(|p| !p.is_finite()) {
+            Some(slice) => Err(RuntimeError::NotFinite { what: "probability", slice: range.start + slice }),
+            None => Ok(probabilities),
+        }
+    }
+
+    fn maps(&self, inputs: &[f32], brain: &[u8], range: Range<usize>) -> Result<Vec<Vec<f32>>, RuntimeError> {
+        let side = self.plan.config.img_size;
+        let plane = (side * side) as usize;
+        let input = self.input(inputs, &range)?;
+        let brain = Tensor::f_from_slice(&brain[range.start * plane..range.end * plane])?;
+        let brain = brain.f_view([range.len() as i64, side, side])?.f_to_device(self.store.device())?.f_ne(0)?;
+        let map: Vec<f32> = self.attribute(&input, &brain)?.map.f_flatten(0, -1)?.try_into()?;
+        match map.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(RuntimeError::NotFinite { what: "map", slice: range.start + at / plane }),
+            None => Ok(map.chunks_exact(plane).map(<[f32]>::to_vec).collect()),
+        }
+    }
+
+    fn attribute(&self, input: &Tensor, brain: &Tensor) -> Result<Attribution, RuntimeError> {
+        let (map, positive) = (&self.card().map, self.card().strategy.positive_logit());
+        Ok(match map.kind {
+            MapKind::HgiSam => {
+                let options = HgiOptions { site: map.gradient_site, roll_back: RollBack::AsShifted };
+                hgi_sam(&self.swin, input, brain, positive, options)?
+            }
+            MapKind::SwinSam => swin_sam(&self.swin, input, brain, RollBack::AsShifted)?,
+            // Not the predicted class: maps are asked for where hemorrhage was called, whatever the threshold.
+            MapKind::GradCam => grad_cam(&self.swin, input, brain, CamTarget::Logit(positive))?,
+        })
+    }
+
+    fn verify(&self) -> Result<SelfTestReport, RuntimeError> {
+        let now = SelfTest::run(&self.swin, self.card().strategy)?;
+        Ok(self.manifest.self_test.compare(&now, device_name(self.store.device()))?)
+    }
+}

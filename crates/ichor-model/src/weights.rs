@@ -1,0 +1,244 @@
+//! Weight files: safetensors, float32, timm's names. Every tensor is accounted for in both directions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use sha2::{Digest, Sha256};
+use tch::nn::VarStore;
+use tch::{Device, Kind, TchError, Tensor};
+use thiserror::Error;
+
+use crate::config::SwinPlan;
+use crate::manifest::{MANIFEST_FORMAT, Manifest, ManifestProblem, ModelCard};
+use crate::self_test::SelfTest;
+use crate::swin::Swin;
+
+/// A weight file that cannot be used.
+#[derive(Debug, Error)]
+#[error("weights {}: {problem}", path.display())]
+pub struct WeightsError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    #[source]
+    pub problem: WeightsProblem,
+}
+
+/// What is wrong with a weight file.
+#[derive(Debug, Error)]
+pub enum WeightsProblem {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// It is not the file that the manifest speaks of.
+    #[error("sha256 is {file}, the manifest says {manifest}")]
+    Digest {
+        /// Of the file.
+        file: String,
+        /// In the manifest.
+        manifest: String,
+    },
+    /// It is not safetensors.
+    #[error("cannot be understood as safetensors: {0}")]
+    Parse(#[source] SafeTensorError),
+    /// A tensor of the network is not there.
+    #[error("{name} {want:?} is missing")]
+    Missing {
+        /// The tensor.
+        name: String,
+        /// Its shape in the network.
+        want: Vec<i64>,
+    },
+    /// A tensor has no place in the network.
+    #[error("{name} {got:?} has no place in a model of these sizes")]
+    Extra {
+        /// The tensor.
+        name: String,
+        /// Its shape in the file.
+        got: Vec<i64>,
+    },
+    /// A tensor has another shape.
+    #[error("{name} is {got:?}, the model wants {want:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape in the file.
+        got: Vec<i64>,
+        /// Its shape in the network.
+        want: Vec<i64>,
+    },
+    /// A tensor is not float32.
+    #[error("{name} is {kind:?}, only F32 is read")]
+    Kind {
+        /// The tensor.
+        name: String,
+        /// Its kind.
+        kind: Dtype,
+    },
+    /// A tensor holds NaN or infinity.
+    #[error("{0} holds values that are not finite")]
+    NotFinite(String),
+    /// libtorch failed.
+    #[error("libtorch: {0}")]
+    Torch(#[source] TchError),
+}
+
+/// Weights and manifest could not be saved.
+#[derive(Debug, Error)]
+pub enum SaveError {
+    /// The card is not sound.
+    #[error("the model card cannot be saved: {0}")]
+    Card(#[source] ManifestProblem),
+    /// The variables are not those of the card's network, or not finite.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The file cannot be written.
+    #[error("{} cannot be written: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// A weight file in memory.
+pub(crate) struct Weights {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    sha256: String,
+}
+
+impl Weights {
+    pub(crate) fn read(path: &Path) -> Result<Self, WeightsError> {
+        let bytes = fs::read(path)
+            .map_err(|error| WeightsError { path: path.to_owned(), problem: WeightsProblem::Read(error) })?;
+        Ok(Self::new(path, bytes))
+    }
+
+    fn new(path: &Path, bytes: Vec<u8>) -> Self {
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        Self { path: path.to_owned(), bytes, sha256 }
+    }
+
+    /// Refuses a file that is not the manifest's.
+    pub(crate) fn check_digest(&self, manifest: &str) -> Result<(), WeightsError> {
+        if self.sha256.eq_ignore_ascii_case(manifest) {
+            return Ok(());
+        }
+        Err(self.error(WeightsProblem::Digest { file: self.sha256.clone(), manifest: manifest.to_owned() }))
+    }
+
+    /// Makes the network that they belong to, frozen and settled.
+    pub(crate) fn build(&self, plan: &SwinPlan, device: Device) -> Result<(VarStore, Swin), WeightsError> {
+        let mut store = VarStore::new(device);
+        let mut swin = Swin::new(&store.root(), plan);
+        store.freeze();
+        self.fill(&store).map_err(|problem| self.error(problem))?;
+        swin.settle();
+        Ok((store, swin))
+    }
+
+    fn fill(&self, store: &VarStore) -> Result<(), WeightsProblem> {
+        let file = SafeTensors::deserialize(&self.bytes).map_err(WeightsProblem::Parse)?;
+        let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+        let mut found: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
+        let _guard = tch::no_grad_guard();
+        for (name, mut variable) in variables {
+            let want = variable.size();
+            let Some(view) = found.remove(&name) else {
+                return Err(WeightsProblem::Missing { name, want });
+            };
+            let got = shape(&view);
+            if got != want {
+                return Err(WeightsProblem::Shape { name, got, want });
+            }
+            if view.dtype() != Dtype::F32 {
+                return Err(WeightsProblem::Kind { name, kind: view.dtype() });
+            }
+            let tensor = Tensor::f_from_data_size(view.data(), &got, Kind::Float).map_err(WeightsProblem::Torch)?;
+            if tensor.isfinite().all().int64_value(&[]) == 0 {
+                return Err(WeightsProblem::NotFinite(name));
+            }
+            variable.f_copy_(&tensor).map_err(WeightsProblem::Torch)?;
+        }
+        match found.pop_first() {
+            Some((name, view)) => Err(WeightsProblem::Extra { name, got: shape(&view) }),
+            None => Ok(()),
+        }
+    }
+
+    fn error(&self, problem: WeightsProblem) -> WeightsError {
+        WeightsError { path: self.path.clone(), problem }
+    }
+}
+
+/// Saves a network's variables as `path` (safetensors, float32) and its card as the manifest beside it, with the
+/// digest and the self-test of exactly the bytes written. Each file appears whole or not at all, the manifest last.
+///
+/// # Errors
+/// [`SaveError`] if the card is unsound, the variables are not those of a Swin of the card's sizes, a value is not
+/// finite, or a file cannot be written.
+pub fn save_model(path: &Path, store: &VarStore, card: ModelCard) -> Result<Manifest, SaveError> {
+    card.check().map_err(SaveError::Card)?;
+    let plan = SwinPlan::check(&card.sizes).map_err(|error| SaveError::Card(ManifestProblem::Plan(error)))?;
+    let failed = |problem| WeightsError { path: path.to_owned(), problem };
+    let weights = Weights::new(path, serialize(store).map_err(failed)?);
+    let (_store, swin) = weights.build(&plan, Device::Cpu)?;
+    let self_test = SelfTest::run(&swin, card.strategy).map_err(|e| failed(WeightsProblem::Torch(e)))?;
+    let manifest = Manifest { format: MANIFEST_FORMAT, model: card, sha256: weights.sha256.clone(), self_test };
+    manifest.id().map_err(|error| SaveError::Card(ManifestProblem::Id(error)))?;
+    let text = serde_json::to_vec_pretty(&manifest);
+    let text = text.map_err(|error| SaveError::Card(ManifestProblem::Parse(error)))?;
+    write_whole(path, &weights.bytes)?;
+    write_whole(&Manifest::path_for(path), &text)?;
+    Ok(manifest)
+}
+
+fn serialize(store: &VarStore) -> Result<Vec<u8>, WeightsProblem> {
+    let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+    let mut data = Vec::with_capacity(variables.len());
+    for (name, variable) in &variables {
+        data.push((name, float_bytes(variable).map_err(WeightsProblem::Torch)?, variable.size()));
+    }
+    let views: Result<Vec<_>, SafeTensorError> = data
+        .iter()
+        .map(|(name, bytes, size)| {
+            let size = size.iter().map(|&side| side as usize).collect();
+            Ok((name.as_str(), TensorView::new(Dtype::F32, size, bytes)?))
+        })
+        .collect();
+    // The entry that other readers of PyTorch weights look for.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    views.and_then(|views| safetensors::serialize(views, Some(metadata))).map_err(WeightsProblem::Parse)
+}
+
+/// Row-major little-endian float32.
+pub(crate) fn float_bytes(tensor: &Tensor) -> Result<Vec<u8>, TchError> {
+    let flat = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_flatten(0, -1)?;
+    let values: Vec<f32> = flat.try_into()?;
+    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+fn shape(view: &TensorView<'_>) -> Vec<i64> {
+    view.shape().iter().map(|&side| side as i64).collect()
+}
+
+/// Writes beside, flushes to the disk, renames into place.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let write = || {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|error| SaveError::Write { path: path.to_owned(), error })
+}
