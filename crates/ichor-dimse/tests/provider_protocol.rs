@@ -1,0 +1,537 @@
+//! The provider against a peer that sends what it is told to, right or wrong.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dicom_ul::Pdu;
+use dicom_ul::pdu::{
+    AbortRQServiceProviderReason as AbortReason, AbortRQSource, AssociationRJ, AssociationRJResult,
+    AssociationRJServiceProviderPresentationReason as PresentationReason, AssociationRJServiceUserReason as UserReason,
+    AssociationRJSource, PDataValueType, PresentationContextResultReason as ResultReason,
+};
+use ichor_core::AeTitle;
+use ichor_dimse::command::{CommandSet, field, tag};
+use ichor_dimse::scp::{AssociationOutcome, PeerRule, Rejection, StoreFailure};
+use ichor_dimse::status::StoreStatus;
+use support::peer::{Peer, pdv, request, store_request};
+use support::{CT, EXPLICIT, IMPLICIT, Plan, Provider, ct_data_set, is_aborted, options, uid};
+use tokio::sync::Semaphore;
+
+const INSTANCE: &str = "1.2.826.0.1.3680043.10.543.9";
+
+fn failure(status: StoreStatus) -> StoreFailure {
+    StoreFailure::new(status, "disk is full")
+}
+
+fn permanent(reason: UserReason) -> AssociationRJ {
+    AssociationRJ { result: AssociationRJResult::Permanent, source: AssociationRJSource::ServiceUser(reason) }
+}
+
+fn aborted(pdu: Option<Pdu>) -> Option<AbortReason> {
+    match pdu {
+        Some(Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) }) => Some(reason),
+        other => panic!("not aborted: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn each_context_gets_its_own_answer() {
+    let provider = Provider::start(options()).await;
+    let mut peer = Peer::connect(provider.address).await;
+    let accepted = peer
+        .ask(request(
+            "PEER",
+            &[
+                (1, CT, &["1.2.840.10008.1.2.4.80", EXPLICIT]),
+                (3, CT, &[IMPLICIT, EXPLICIT]),
+                (5, "1.2.840.10008.5.1.4.1.1.4", &[EXPLICIT]),
+                (7, CT, &["1.2.840.10008.1.2.4.100"]),
+                (9, "1.2.840.10008.1.1", &[IMPLICIT]),
+            ],
+        ))
+        .await
+        .unwrap();
+    let answers: Vec<_> = accepted.presentation_contexts.iter().map(|c| (c.id, c.reason.clone())).collect();
+    let expected = [
+        (1, ResultReason::Acceptance),
+        (3, ResultReason::Acceptance),
+        (5, ResultReason::AbstractSyntaxNotSupported),
+        (7, ResultReason::TransferSyntaxesNotSupported),
+        (9, ResultReason::Acceptance),
+    ];
+    assert_eq!(answers, expected);
+    assert_eq!(accepted.presentation_contexts[0].transfer_syntax, "1.2.840.10008.1.2.4.80");
+    assert_eq!(accepted.presentation_contexts[1].transfer_syntax, IMPLICIT);
+
+    peer.send_command(9, &CommandSet::c_echo_request(1)).await;
+    let (response, status) = peer.response().await;
+    assert_eq!((status, response.u16(tag::COMMAND_FIELD)), (StoreStatus::Success, Ok(field::C_ECHO_RSP)));
+    // Verification on a storage context is not what was agreed on.
+    peer.send_command(3, &CommandSet::c_echo_request(2)).await;
+    assert_eq!(peer.response().await.1, StoreStatus::SopClassNotSupported);
+    peer.release().await;
+    let end = provider.recorder.closed(1).await;
+    assert_eq!((end.outcome, end.instances), (AssociationOutcome::Released, 0));
+    let opened = provider.recorder.read(|log| log.opened[0].clone());
+    assert_eq!((opened.calling_ae.as_str(), opened.called_ae.as_str()), ("PEER", "ICHOR"));
+    assert_eq!(opened.implementation_class.as_deref(), Some("1.2.3.4"));
+    assert_eq!(opened.implementation_version.as_deref(), Some("PEER_1"));
+    provider.stop().await;
+}
+
+#[tokio::test]
+async fn a_failing_sink_does_not_end_the_association() {
+    let provider = Provider::start(options()).await;
+    let recorder = &provider.recorder;
+    recorder.plan([
+        Plan::FailWriteAfter(20_000, failure(StoreStatus::OutOfResources)),
+        Plan::FailBegin(failure(StoreStatus::OutOfResources)),
+        Plan::FailCommit(failure(StoreStatus::CannotUnderstand)),
+        Plan::FailCommit(StoreFailure::new(StoreStatus::Success, "not a failure at all")),
+        Plan::Warn(failure(StoreStatus::ElementsDiscarded)),
+    ]);
+    let mut peer = Peer::associate(provider.address).await;
+    let bytes = ct_data_set(INSTANCE, 256, 256);
+    for (id, wanted) in [
+        (1, StoreStatus::OutOfResources),
+        (2, StoreStatus::OutOfResources),
+        (3, StoreStatus::CannotUnderstand),
+        (4, StoreStatus::ProcessingFailure),
+        (5, StoreStatus::ElementsDiscarded),
+        (6, StoreStatus::Success),
+    ] {
+        let (response, status) = peer.store(id, INSTANCE, &bytes).await;
+        assert_eq!((id, status), (id, wanted));
+        assert_eq!(response.u16(tag::MESSAGE_ID_RESPONDED_TO), Ok(id));
+        assert_eq!(response.uid(tag::AFFECTED_SOP_INSTANCE), Ok(uid(INSTANCE)));
+        let comment = match id {
+            4 => Some("not a failure at all"),
+            6 => None,
+            _ => Some("disk is full"),
+        };
+        assert_eq!(response.comment().as_deref(), comment);
+    }
+    peer.release().await;
+    let end = recorder.closed(1).await;
+    assert_eq!((end.instances, end.failures, end.bytes), (2, 4, 6 * bytes.len() as u64));
+    recorder.read(|log| {
+        assert_eq!((log.stored.len(), log.discarded), (2, 3));
+        assert_eq!(log.stored[1].bytes, bytes);
+        assert_eq!(log.stored[1].longest_fragment, 8_000, "fragments are handed on as they come");
+    });
+    provider.stop().await;
+}
+
+#[tokio::test]
+async fn command_and_data_in_one_pdu() {
+    let provider = Provider::start(options()).await;
+    let mut peer = Peer::associate(provider.address).await;
+    let bytes = ct_data_set(INSTANCE, 4, 4);
+    for id in 1..4 {
+        let command = store_request(id, INSTANCE).encode();
+        let data = vec![
+            pdv(1, PDataValueType::Command, &command[..30], false),
+            pdv(1, PDataValueType::Command, &command[30..], true),
+            pdv(1, PDataValueType::Data, &bytes, true),
+        ];
+        peer.send(&Pdu::PData { data }).await;
+        assert_eq!(peer.response().await.1, StoreStatus::Success);
+    }
+    peer.release().await;
+    provider.recorder.read(|log| assert!(log.stored.iter().all(|stored| stored.bytes == bytes)));
+    assert_eq!(provider.stop().await.read(|log| log.stored.len()), 3);
+}
+
+#[tokio::test]
+async fn unknown_operations_are_answered() {
+    let provider = Provider::start(options()).await;
+    let mut peer = Peer::associate(provider.address).await;
+    // N-GET-RQ, which names a Requested class, and C-FIND-RQ, which brings a data set.
+    let get = CommandSet::default()
+        .with_uid(tag::REQUESTED_SOP_CLASS, &uid(CT))
+        .with_u16(tag::COMMAND_FIELD, 0x0110)
+        .with_u16(tag::MESSAGE_ID, 7)
+        .with_u16(tag::DATA_SET_TYPE, 0x0101);
+    peer.send_command(1, &get).await;
+    let (response, status) = peer.response().await;
+    assert_eq!((status, response.u16(tag::COMMAND_FIELD)), (StoreStatus::UnrecognizedOperation, Ok(0x8110)));
+    assert_eq!(response.uid(tag::AFFECTED_SOP_CLASS), Ok(uid(CT)));
+    assert_eq!(response.comment().as_deref(), Some("command field 0x0110 is not supported"));
+    let find = CommandSet::default()
+        .with_u16(tag::COMMAND_FIELD, 0x0020)
+        .with_u16(tag::MESSAGE_ID, 8)
+        .with_u16(tag::DATA_SET_TYPE, 0x0000);
+    peer.send_command(1, &find).await;
+    peer.send_data(1, &[0; 100], false).await;
+    peer.send_data(1, &[0; 100], true).await;
+    let (response, status) = peer.response().await;
+    assert_eq!((status, response.u16(tag::MESSAGE_ID_RESPONDED_TO)), (StoreStatus::UnrecognizedOperation, Ok(8)));
+    // C-CANCEL has no response: the next one belongs to the instance that follows.
+    let cancel = CommandSet::default()
+        .with_u16(tag::COMMAND_FIELD, field::C_CANCEL_RQ)
+        .with_u16(tag::MESSAGE_ID_RESPONDED_TO, 8)
+        .with_u16(tag::DATA_SET_TYPE, 0x0101);
+    peer.send_command(1, &cancel).await;
+    let (response, status) = peer.store(9, INSTANCE, &ct_data_set(INSTANCE, 4, 4)).await;
+    assert_eq!((status, response.u16(tag::MESSAGE_ID_RESPONDED_TO)), (StoreStatus::Success, Ok(9)));
+    peer.release().await;
+    provider.stop().await;
+}
+
+#[tokio::test]
+async fn store_requests_that_make_no_sense() {
+    let provider = Provider::start(options()).await;
+    let mut peer = Peer::associate(provider.address).await;
+    let hostile = store_request(1, INSTANCE).encode();
+    let at = hostile.windows(3).rposition(|w| w == b"543").unwrap();
+    let mut bytes = hostile.clone();
+    bytes[at..at + 3].copy_from_slice(b"../");
+    peer.send(&Pdu::PData { data: vec![pdv(1, PDataValueType::Command, &bytes, true)] }).await;
+    peer.send_data(1, &[0; 64], true).await;
+    assert_eq!(peer.response().await.1, StoreStatus::InvalidSopInstance);
+    let other = CommandSet::c_store_request(2, &uid("1.2.840.10008.5.1.4.1.1.4"), &uid(INSTANCE));
+    peer.send_command(1, &other).await;
+    peer.send_data(1, &[0; 64], true).await;
+    assert_eq!(peer.response().await.1, StoreStatus::SopClassNotSupported);
+    peer.send_command(1, &store_request(3, INSTANCE).with_u16(tag::DATA_SET_TYPE, 0x0101)).await;
+    assert_eq!(peer.response().await.1, StoreStatus::CannotUnderstand);
+    peer.send_command(1, &store_request(4, INSTANCE)).await;
+    peer.send_data(1, &[], true).await;
+    assert_eq!(peer.response().await.1, StoreStatus::CannotUnderstand);
+    peer.release().await;
+    let end = provider.recorder.closed(1).await;
+    assert_eq!((end.instances, end.failures), (0, 4));
+    assert_eq!(provider.stop().await.read(|log| (log.begun, log.stored.len())), (1, 0));
+}
+
+#[tokio::test]
+async fn a_connection_dropped_inside_a_slice() {
+    let provider = Provider::start(options()).await;
+    let mut peer = Peer::associate(provider.address).await;
+    let bytes = ct_data_set(INSTANCE, 128, 128);
+    assert_eq!(peer.store(1, INSTANCE, &bytes).await.1, StoreStatus::Success);
+    peer.send_command(1, &store_request(2, INSTANCE)).await;
+    peer.send_data(1, &bytes[..10_000], false).await;
+    provider.recorder.wait("the second sink", |log| log.begun == 2).await;
+    drop(peer);
+    let end = provider.recorder.closed(1).await;
+    assert!(matches!(end.outcome, AssociationOutcome::Dropped(_)), "{:?}", end.outcome);
+    assert_eq!((end.instances, end.failures), (1, 0));
+    assert_eq!(end.bytes, bytes.len() as u64 + 10_000);
+    assert_eq!(provider.stop().await.read(|log| (log.stored.len(), log.discarded)), (1, 1));
+}
+
+#[tokio::test]
+async fn an_abort_by_the_peer_is_told_from_a_drop() {
+    let provider = Provider::start(options()).await;
+    let mut peer = Peer::associate(provider.address).await;
+    peer.send(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser }).await;
+    let end = provider.recorder.closed(1).await;
+    assert_eq!(end.outcome, AssociationOutcome::AbortedByPeer("service user".into()));
+    provider.stop().await;
+}
+
+#[tokio::test]
+async fn peers_that_are_slow() {
+    let mut options = options();
+    options.artim_timeout = Duration::from_millis(150);
+    options.idle_timeout = Duration::from_millis(300);
+    options.pdu_timeout = Duration::from_millis(200);
+    options.instance_timeout = Duration::from_millis(600);
+    let provider = Provider::start(options).await;
+    let recorder = &provider.recorder;
+
+    // Says nothing, or half a request.
+    let mut mute = Peer::connect(provider.address).await;
+    assert_eq!(aborted(mute.receive().await), Some(AbortReason::ReasonNotSpecified));
+    let mut half = Peer::connect(provider.address).await;
+    half.send_raw(&[1, 0, 0, 0, 1, 0, 0, 1]).await;
+    assert_eq!(aborted(half.receive().await), Some(AbortReason::ReasonNotSpecified));
+    for count in 1..=2 {
+        let limit = Duration::from_millis(150);
+        assert_eq!(recorder.refused(count).await.1, Rejection::TimedOut(limit));
+    }
+
+    // Has an association, and nothing to say.
+    let mut idle = Peer::associate(provider.address).await;
+    let start = Instant::now();
+    aborted(idle.receive().await);
+    assert!(start.elapsed() >= Duration::from_millis(290));
+    assert_eq!(recorder.closed(1).await.outcome, AssociationOutcome::TimedOut("no message for 300ms".into()));
+
+    // Stops inside a data set.
+    let mut stuck = Peer::associate(provider.address).await;
+    stuck.send_command(1, &store_request(1, INSTANCE)).await;
+    stuck.send_data(1, &[0; 100], false).await;
+    aborted(stuck.receive().await);
+    assert_eq!(recorder.closed(2).await.outcome, AssociationOutcome::TimedOut("no whole PDU within 200ms".into()));
+
+    // Sends a byte now and then.
+    let mut dripping = Peer::associate(provider.address).await;
+    dripping.send_command(1, &store_request(1, INSTANCE)).await;
+    let (mut reader, mut writer) = dripping.stream.into_split();
+    let drip = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        while writer.write_all(&[4, 0, 0, 0, 0, 8, 0, 0, 0, 4, 1, 0, 7, 7]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let end = recorder.closed(3).await;
+    assert!(matches!(end.outcome, AssociationOutcome::TimedOut(_)), "{:?}", end.outcome);
+    tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.ok();
+    drip.await.unwrap();
+    assert_eq!(provider.stop().await.read(|log| (log.stored.len(), log.discarded)), (0, 2));
+}
+
+#[tokio::test]
+async fn one_association_too_many() {
+    let mut options = options();
+    options.max_associations = 2;
+    let provider = Provider::start(options).await;
+    let first = Peer::associate(provider.address).await;
+    let second = Peer::associate(provider.address).await;
+    let rejected = Peer::connect(provider.address).await.ask(request("LATE", &[(1, CT, &[EXPLICIT])])).await;
+    let limit = AssociationRJSource::ServiceProviderPresentation(PresentationReason::LocalLimitExceeded);
+    assert_eq!(rejected, Err(AssociationRJ { result: AssociationRJResult::Transient, source: limit }));
+    let (peer, rejection) = provider.recorder.refused(1).await;
+    assert_eq!((peer.calling_ae.as_str(), rejection), ("LATE", Rejection::LocalLimitExceeded));
+    first.release().await;
+    provider.recorder.closed(1).await;
+    // The place is free once the connection has gone as well.
+    let start = Instant::now();
+    loop {
+        let mut third = Peer::connect(provider.address).await;
+        match third.ask(request("THIRD", &[(1, CT, &[EXPLICIT])])).await {
+            Ok(_) => break third.release().await,
+            Err(_) => assert!(start.elapsed() < support::PATIENCE),
+        }
+    }
+    second.release().await;
+    provider.stop().await;
+}
+
+#[tokio::test]
+async fn silent_strangers_keep_nobody_out() {
+    let provider = Provider::start({
+        let mut options = options();
+        options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.1".parse().unwrap()] }];
+        options
+    })
+    .await;
+    let mut strangers = Vec::new();
+    for _ in 0..100 {
+        strangers.push(Peer::connect_from("127.0.0.2", provider.address).await);
+    }
+    provider.recorder.wait("refused strangers", |log| log.refused.len() >= 92).await;
+    let peer = Peer::associate(provider.address).await;
+    peer.release().await;
+    provider.recorder.read(|log| {
+        assert!(log.refused.iter().all(|(_, rejection)| *rejection == Rejection::LocalLimitExceeded));
+    });
+    drop(strangers);
+    provider.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_come() {
+    let mut options = options();
+    options.check_called_ae = true;
+    let networks = vec!["127.0.0.1/32".parse().unwrap()];
+    options.peers = vec![PeerRule { ae_title: Some(AeTitle::parse("CT1").unwrap()), networks }];
+    let provider = Provider::start(options).await;
+    let contexts: &[(u8, &str, &[&str])] = &[(1, CT, &[EXPLICIT])];
+
+    let forbidden_title = Peer::connect(provider.address).await.ask(request("OTHER", contexts)).await;
+    assert_eq!(forbidden_title, Err(permanent(UserReason::CallingAETitleNotRecognized)));
+    let forbidden_address = Peer::connect_from("127.0.0.2", provider.address).await.ask(request("CT1", contexts)).await;
+    assert_eq!(forbidden_address, Err(permanent(UserReason::CallingAETitleNotRecognized)));
+    let mut wrong = request("CT1", contexts);
+    wrong.called_ae_title = "ANY-SCP".to_owned();
+    let wrong_called = Peer::connect(provider.address).await.ask(wrong).await;
+    assert_eq!(wrong_called, Err(permanent(UserReason::CalledAETitleNotRecognized)));
+    let mut wrong = request("CT1", contexts);
+    wrong.application_context_name = "1.2.3".to_owned();
+    let wrong_context = Peer::connect(provider.address).await.ask(wrong).await;
+    assert_eq!(wrong_context, Err(permanent(UserReason::ApplicationContextNameNotSupported)));
+    let mut wrong = request("CT1", contexts);
+    wrong.protocol_version = 2;
+    assert!(Peer::connect(provider.address).await.ask(wrong).await.is_err());
+
+    let mut allowed = Peer::connect(provider.address).await;
+    assert!(allowed.ask(request("CT1", contexts)).await.is_ok());
+    allowed.release().await;
+    let recorder = provider.stop().await;
+    let refused: Vec<Rejection> = recorder.read(|log| log.refused.iter().map(|(_, r)| r.clone()).collect());
+    let expected = [
+        Rejection::CallingAeNotRecognized,
+        Rejection::CallingAeNotRecognized,
+        Rejection::CalledAeNotRecognized,
+        Rejection::ApplicationContextNotSupported,
+        Rejection::ProtocolVersionNotSupported,
+    ];
+    assert_eq!(refused, expected);
+    recorder.read(|log| {
+        assert_eq!(log.opened.len(), 1);
+        assert_eq!(log.refused[1].0.address.ip().to_string(), "127.0.0.2");
+    });
+}
+
+#[tokio::test]
+async fn nobody_may_come_without_a_rule() {
+    let mut options = options();
+    options.peers.clear();
+    let provider = Provider::start(options).await;
+    let rejected = Peer::connect(provider.address).await.ask(request("CT1", &[(1, CT, &[EXPLICIT])])).await;
+    assert_eq!(rejected, Err(permanent(UserReason::CallingAETitleNotRecognized)));
+    provider.stop().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_is_too_long() {
+    let mut options = options();
+    options.max_instance_bytes = 50_000;
+    let provider = Provider::start(options).await;
+    let mut peer = Peer::associate(provider.address).await;
+    let (response, status) = peer.store(1, INSTANCE, &vec![0; 60_000]).await;
+    assert_eq!(status, StoreStatus::OutOfResources);
+    assert_eq!(response.comment().as_deref(), Some("data set of more than 50000 bytes"));
+    assert_eq!(peer.store(2, INSTANCE, &vec![1; 50_000]).await.1, StoreStatus::Success);
+    // An endless one is not discarded for ever.
+    peer.send_command(1, &store_request(3, INSTANCE)).await;
+    for _ in 0..13 {
+        peer.send_data(1, &[0; 8_000], false).await;
+    }
+    assert_eq!(aborted(peer.receive().await), Some(AbortReason::UnexpectedPduParameter));
+    let end = provider.recorder.closed(1).await;
+    assert!(is_aborted(&end.outcome), "{:?}", end.outcome);
+    assert_eq!(provider.stop().await.read(|log| (log.stored.len(), log.discarded)), (1, 2));
+}
+
+#[tokio::test]
+async fn garbage_on_the_port() {
+    let provider = Provider::start(options()).await;
+    let mut count = 0;
+    for (garbage, reason) in [
+        (&b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n"[..], AbortReason::InvalidPduParameter),
+        (&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 0, 0, 0], AbortReason::InvalidPduParameter),
+        (&[0x04, 0, 0xff, 0xff, 0xff, 0xff, 0, 0], AbortReason::InvalidPduParameter),
+        (&[0x01, 0, 0, 0, 0, 4, 0, 1, 0, 0], AbortReason::InvalidPduParameter),
+        (&[0x99, 0, 0, 0, 0, 2, 1, 2], AbortReason::UnrecognizedPdu),
+        (&[0x05, 0, 0, 0, 0, 4, 0, 0, 0, 0], AbortReason::UnexpectedPdu),
+    ] {
+        let mut peer = Peer::connect(provider.address).await;
+        peer.send_raw(garbage).await;
+        assert_eq!(aborted(peer.receive().await), Some(reason), "{garbage:x?}");
+        assert!(peer.ends().await);
+        count += 1;
+        let (_, rejection) = provider.recorder.refused(count).await;
+        assert!(matches!(rejection, Rejection::NotAnAssociation(_)), "{rejection:?}");
+    }
+    // A port check is no refusal.
+    drop(Peer::connect(provider.address).await);
+    Peer::associate(provider.address).await.release().await;
+    assert_eq!(provider.stop().await.read(|log| log.refused.len()), count);
+}
+
+#[tokio::test]
+async fn messages_that_break_the_protocol() {
+    let provider = Provider::start(options()).await;
+    let bad_command = [0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 1, 0];
+    let data = |kind, bytes: &[u8], last| Pdu::PData { data: vec![pdv(1, kind, bytes, last)] };
+    let response = CommandSet::response(&store_request(1, INSTANCE), StoreStatus::Success, "").unwrap();
+    let cases: Vec<(Vec<u8>, AbortReason)> = vec![
+        // Lengths of presentation data values that do not fit their PDU: longer, shorter than their header, cut off.
+        (vec![4, 0, 0, 0, 0, 8, 0, 0, 0xff, 0xff, 1, 3, 0, 0], AbortReason::InvalidPduParameter),
+        (vec![4, 0, 0, 0, 0, 8, 0, 0, 0, 1, 1, 3, 0, 0], AbortReason::InvalidPduParameter),
+        (vec![4, 0, 0, 0, 0, 3, 0, 0, 0], AbortReason::InvalidPduParameter),
+        (vec![4, 0, 0, 0, 0, 0], AbortReason::UnexpectedPdu),
+        // A PDU longer than was agreed on.
+        (vec![4, 0, 0, 0x10, 0, 0], AbortReason::InvalidPduParameter),
+        (encode(&data(PDataValueType::Data, &[0; 8], true)), AbortReason::UnexpectedPduParameter),
+        (encode(&data(PDataValueType::Command, &bad_command, true)), AbortReason::UnexpectedPduParameter),
+        (encode(&data(PDataValueType::Command, &response.encode(), true)), AbortReason::UnexpectedPduParameter),
+        (
+            encode(&Pdu::PData {
+                data: vec![pdv(5, PDataValueType::Command, &store_request(1, INSTANCE).encode(), true)],
+            }),
+            AbortReason::UnexpectedPduParameter,
+        ),
+        (encode(&Pdu::ReleaseRP), AbortReason::UnexpectedPduParameter),
+        (encode(&request("PEER", &[(1, CT, &[EXPLICIT])]).into()), AbortReason::UnexpectedPdu),
+    ];
+    let total = cases.len();
+    for (count, (bytes, reason)) in cases.into_iter().enumerate() {
+        let mut peer = Peer::associate(provider.address).await;
+        peer.send_raw(&bytes).await;
+        assert_eq!(aborted(peer.receive().await), Some(reason), "{bytes:x?}");
+        assert!(peer.ends().await);
+        let end = provider.recorder.closed(count + 1).await;
+        assert!(is_aborted(&end.outcome), "{bytes:x?}: {:?}", end.outcome);
+    }
+    assert_eq!(provider.stop().await.read(|log| (log.closed.len(), log.begun)), (total, 0));
+}
+
+fn encode(pdu: &Pdu) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    dicom_ul::pdu::write_pdu(&mut bytes, pdu).unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn a_drain_lets_the_slice_in_progress_finish() {
+    let provider = Provider::start(options()).await;
+    let recorder = provider.recorder.clone();
+    let gate = Arc::new(Semaphore::new(0));
+    recorder.plan([Plan::HoldCommit(gate.clone())]);
+    let bytes = ct_data_set(INSTANCE, 64, 64);
+    let mut busy = Peer::associate(provider.address).await;
+    let mut idle = Peer::associate(provider.address).await;
+    busy.send_command(1, &store_request(1, INSTANCE)).await;
+    busy.send_data(1, &bytes[..1000], false).await;
+    recorder.wait("the sink", |log| log.begun == 1).await;
+
+    let address = provider.address;
+    let stopped = tokio::spawn(provider.stop());
+    // Who has nothing in progress goes at once, and nobody new gets in.
+    aborted(idle.receive().await);
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    busy.send_data(1, &bytes[1000..], true).await;
+    gate.add_permits(1);
+    assert_eq!(busy.response().await.1, StoreStatus::Success);
+    aborted(busy.receive().await);
+    stopped.await.unwrap();
+    recorder.read(|log| {
+        assert_eq!(log.stored[0].bytes, bytes);
+        assert!(log.closed.iter().all(|end| end.outcome == AssociationOutcome::ShutDown));
+        assert_eq!(log.closed.iter().map(|end| end.instances).sum::<u64>(), 1);
+    });
+}
+
+#[tokio::test]
+async fn a_drain_ends_after_its_grace_period() {
+    let mut options = options();
+    options.drain_timeout = Duration::from_millis(200);
+    let provider = Provider::start(options).await;
+    let recorder = provider.recorder.clone();
+    let gate = Arc::new(Semaphore::new(0));
+    recorder.plan([Plan::HoldCommit(gate.clone())]);
+    let mut held = Peer::associate(provider.address).await;
+    held.send_command(1, &store_request(1, INSTANCE)).await;
+    held.send_data(1, &[0; 100], true).await;
+    let mut stuck = Peer::associate(provider.address).await;
+    stuck.send_command(1, &store_request(1, INSTANCE)).await;
+    recorder.wait("both sinks", |log| log.begun == 2).await;
+    let start = Instant::now();
+    let stopped = tokio::spawn(provider.stop());
+    aborted(held.receive().await);
+    aborted(stuck.receive().await);
+    drop((held, stuck));
+    stopped.await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    recorder.read(|log| {
+        assert_eq!((log.stored.len(), log.discarded, log.closed.len()), (0, 2, 2));
+        assert!(log.closed.iter().all(|end| end.outcome == AssociationOutcome::ShutDown));
+    });
+}
