@@ -73,8 +73,12 @@ fn attention_gradients_and_head_weights() {
     for (s, stage) in infused.blocks.iter().enumerate() {
         for (b, block) in stage.iter().enumerate() {
             golden.check(&format!("attention.{s}_{b}"), &block.attention, 1e-3);
-            golden.check(&format!("attention_grad.{s}_{b}"), &block.gradient, 1e-3);
-            golden.check(&format!("head_weight.{s}_{b}"), &block.head_weight(), 1e-3);
+            // Gradients are far below 1 here: the tolerance is relative to the largest.
+            for (name, got) in [("attention_grad", &block.gradient), ("head_weight", &block.head_weight())] {
+                let name = format!("{name}.{s}_{b}");
+                let largest = golden.get(&name).abs().max().double_value(&[]);
+                golden.check(&name, got, 1e-3 * largest.min(1.0));
+            }
         }
     }
     let blocks: usize = infused.blocks.iter().map(Vec::len).sum();

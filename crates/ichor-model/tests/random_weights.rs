@@ -5,7 +5,7 @@ mod support;
 use ichor_model::attribution::{
     AttributionError, CamTarget, GradientSite, HgiOptions, RollBack, grad_cam, hgi_sam, swin_sam,
 };
-use ichor_model::{PlanError, SwinConfig, SwinPlan};
+use ichor_model::{PlanError, Swin, SwinConfig, SwinPlan};
 use support::{difference, random_input, random_swin, small};
 use tch::Tensor;
 
@@ -28,18 +28,17 @@ fn sizes() -> Vec<SwinConfig> {
     ]
 }
 
-fn all_maps(config: &SwinConfig, seed: i64, input: &Tensor, brain: &Tensor) -> Vec<Tensor> {
-    let (_store, swin) = random_swin(config, seed);
+fn all_maps(swin: &Swin, input: &Tensor, brain: &Tensor) -> Vec<Tensor> {
     let hgi = |site| {
         let options = HgiOptions { site, ..HgiOptions::default() };
-        hgi_sam(&swin, input, brain, config.num_classes - 1, options).unwrap().map
+        hgi_sam(swin, input, brain, swin.plan().config.num_classes - 1, options).unwrap().map
     };
     vec![
         swin.forward(input),
         hgi(GradientSite::SoftmaxInput),
         hgi(GradientSite::SoftmaxOutput),
-        swin_sam(&swin, input, brain, RollBack::AsShifted).unwrap().map,
-        grad_cam(&swin, input, brain, CamTarget::Logit(0)).unwrap().map,
+        swin_sam(swin, input, brain, RollBack::AsShifted).unwrap().map,
+        grad_cam(swin, input, brain, CamTarget::Logit(0)).unwrap().map,
     ]
 }
 
@@ -47,9 +46,10 @@ fn all_maps(config: &SwinConfig, seed: i64, input: &Tensor, brain: &Tensor) -> V
 fn a_batch_gives_what_its_slices_give_alone() {
     for (number, config) in sizes().iter().enumerate() {
         let (input, brain) = random_input(config, 3, 7);
-        let batch = all_maps(config, 11, &input, &brain);
+        let (_store, swin) = random_swin(config, 11);
+        let batch = all_maps(&swin, &input, &brain);
         for slice in 0..3 {
-            let alone = all_maps(config, 11, &input.narrow(0, slice, 1), &brain.narrow(0, slice, 1));
+            let alone = all_maps(&swin, &input.narrow(0, slice, 1), &brain.narrow(0, slice, 1));
             for (kind, (batch, alone)) in batch.iter().zip(&alone).enumerate() {
                 let off = difference(&batch.narrow(0, slice, 1), alone);
                 assert!(off < 1e-4, "sizes {number}, slice {slice}, output {kind}: off by {off}");
@@ -61,7 +61,8 @@ fn a_batch_gives_what_its_slices_give_alone() {
 #[test]
 fn maps_span_zero_to_one_inside_the_brain_only() {
     let (input, brain) = random_input(&small(), 2, 3);
-    for map in all_maps(&small(), 5, &input, &brain).iter().skip(1).take(3) {
+    let (_store, swin) = random_swin(&small(), 5);
+    for map in all_maps(&swin, &input, &brain).iter().skip(1).take(3) {
         assert_eq!(map.size(), [2, 64, 64]);
         assert_eq!(map.amin([1i64, 2].as_slice(), false), Tensor::from_slice(&[0.0f32, 0.0]));
         assert_eq!(map.amax([1i64, 2].as_slice(), false), Tensor::from_slice(&[1.0f32, 1.0]));
@@ -69,7 +70,7 @@ fn maps_span_zero_to_one_inside_the_brain_only() {
         assert_eq!(outside.abs().max().double_value(&[]), 0.0);
     }
     let nothing = brain.zeros_like();
-    for map in all_maps(&small(), 5, &input, &nothing).iter().skip(1) {
+    for map in all_maps(&swin, &input, &nothing).iter().skip(1) {
         assert_eq!(map.abs().max().double_value(&[]), 0.0, "an empty brain mask gives an empty map, not NaN");
     }
 }
@@ -77,7 +78,8 @@ fn maps_span_zero_to_one_inside_the_brain_only() {
 #[test]
 fn the_gradient_site_matters() {
     let (input, brain) = random_input(&small(), 1, 3);
-    let maps = all_maps(&small(), 5, &input, &brain);
+    let (_store, swin) = random_swin(&small(), 5);
+    let maps = all_maps(&swin, &input, &brain);
     assert!(difference(&maps[1], &maps[2]) > 1e-3);
 }
 

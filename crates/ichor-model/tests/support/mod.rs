@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ichor_model::{Swin, SwinConfig, SwinPlan};
+use ichor_model::attribution::GradientSite;
+use ichor_model::{Expected, InputCard, MapCard, MapKind, ModelCard, Strategy, Swin, SwinConfig, SwinPlan};
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
 /// The folder of shared test data, or a printed reason why the test is skipped.
-pub fn data(folder: &str) -> Option<PathBuf> {
+pub(crate) fn data(folder: &str) -> Option<PathBuf> {
     let root = std::env::var_os("ICHOR_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
     let path = root.join(folder);
@@ -21,7 +22,7 @@ pub fn data(folder: &str) -> Option<PathBuf> {
 }
 
 /// Sizes small enough for a test; the last stage is one window.
-pub fn small() -> SwinConfig {
+pub(crate) fn small() -> SwinConfig {
     SwinConfig {
         img_size: 64,
         patch_size: 4,
@@ -34,6 +35,28 @@ pub fn small() -> SwinConfig {
     }
 }
 
+/// What the pretended program can do.
+pub(crate) fn expected() -> Expected {
+    Expected { presets: vec!["physionet".into(), "rsna".into()], preprocessing_version: 1 }
+}
+
+/// A sound card of a categorical demonstration model.
+pub(crate) fn card(sizes: SwinConfig) -> ModelCard {
+    ModelCard {
+        name: "small".into(),
+        version: "1.0.0".into(),
+        sizes,
+        strategy: Strategy::Categorical,
+        input: InputCard { preset: "physionet".into(), preprocessing_version: 1 },
+        map: MapCard { kind: MapKind::HgiSam, gradient_site: GradientSite::SoftmaxInput, threshold: 0.3 },
+        slice_threshold: 0.5,
+        min_positive_slices: 2,
+        training_data: "none: random weights".into(),
+        demonstration: true,
+        notice: Some("random weights, for tests".into()),
+    }
+}
+
 /// libtorch's generator is shared by all threads: whoever seeds it holds this until done drawing.
 fn seeded(seed: i64) -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
@@ -43,7 +66,9 @@ fn seeded(seed: i64) -> MutexGuard<'static, ()> {
 }
 
 /// A network with seeded weights, spread wide enough that attention is not uniform.
-pub fn random_swin(config: &SwinConfig, seed: i64) -> (VarStore, Swin) {
+pub(crate) fn random_swin(config: &SwinConfig, seed: i64) -> (VarStore, Swin) {
+    // Tests run side by side already; waiting threads of libtorch would only take the cores from one another.
+    tch::set_num_threads(1);
     let _drawing = seeded(seed);
     let store = VarStore::new(Device::Cpu);
     let swin = Swin::new(&store.root(), &SwinPlan::check(config).unwrap());
@@ -64,7 +89,7 @@ pub fn random_swin(config: &SwinConfig, seed: i64) -> (VarStore, Swin) {
 }
 
 /// `[n, 3, S, S]` in 0..1 and brain masks `[n, S, S]`: a disc that grows with the slice.
-pub fn random_input(config: &SwinConfig, n: i64, seed: i64) -> (Tensor, Tensor) {
+pub(crate) fn random_input(config: &SwinConfig, n: i64, seed: i64) -> (Tensor, Tensor) {
     let _drawing = seeded(seed);
     let side = config.img_size;
     let input = Tensor::rand([n, config.in_chans, side, side], (Kind::Float, Device::Cpu));
@@ -75,7 +100,7 @@ pub fn random_input(config: &SwinConfig, n: i64, seed: i64) -> (Tensor, Tensor) 
 }
 
 /// Largest absolute difference.
-pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+pub(crate) fn difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a - b).abs().max().double_value(&[])
 }
