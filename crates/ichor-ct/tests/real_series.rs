@@ -8,10 +8,8 @@ use ichor_ct::series::{GateOptions, choose_series};
 use ichor_ct::volume::{PADDING_HU, read_slice};
 
 fn series() -> Option<Vec<InstanceHeader>> {
-    let data = std::env::var_os("ICHOR_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-        PathBuf::from,
-    );
+    let data = std::env::var_os("ICHOR_TEST_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
     let folder = data.join("head-ct-ge");
     if !folder.is_dir() {
         println!("skipped: the real head series is not at {}", folder.display());
@@ -59,9 +57,11 @@ fn pixels_are_hounsfield_units_and_the_brain_is_found() {
         areas.push(inside.len() as f64 * slice.plane.pixel_area() / 100.0);
         if let Some(folder) = std::env::var_os("ICHOR_WRITE_MASKS") {
             let name = format!("{:03}.bin", areas.len());
-            let shown = slice.hu.iter().zip(&mask).flat_map(|(hu, m)| {
-                [((f32::from(*hu) / 80.0).clamp(0.0, 1.0) * 255.0) as u8, *m]
-            });
+            let shown = slice
+                .hu
+                .iter()
+                .zip(&mask)
+                .flat_map(|(hu, m)| [((f32::from(*hu) / 80.0).clamp(0.0, 1.0) * 255.0) as u8, *m]);
             std::fs::write(PathBuf::from(folder).join(name), shown.collect::<Vec<u8>>()).unwrap();
         }
         if inside.len() as f64 * slice.plane.pixel_area() > 5_000.0 {

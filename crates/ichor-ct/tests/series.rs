@@ -1,0 +1,123 @@
+//! Which series is chosen, and that every other one gets its reason.
+
+mod support;
+
+use std::path::Path;
+
+use dicom_core::VR;
+use dicom_dictionary_std::{tags, uids};
+use ichor_ct::header::InstanceHeader;
+use ichor_ct::series::{GateOptions, SeriesChoice, choose_series};
+use support::CtFile;
+use tempfile::TempDir;
+
+/// Ten slices, 5 mm apart, each changed by `change`.
+fn series(folder: &Path, uid: &str, change: impl Fn(CtFile, usize) -> CtFile) -> Vec<InstanceHeader> {
+    (0..10)
+        .map(|n| {
+            let file = change(CtFile::new(uid, n + 1, n as f64 * 5.0, 8, 1064), n);
+            InstanceHeader::read(&file.save(folder, &format!("{uid}-{n}.dcm"))).unwrap()
+        })
+        .collect()
+}
+
+fn choose(headers: Vec<InstanceHeader>) -> SeriesChoice {
+    choose_series(headers, &GateOptions::default())
+}
+
+/// The codes of a series' reasons.
+fn codes<'a>(choice: &'a SeriesChoice, uid: &str) -> Vec<&'a str> {
+    let outcome = choice.outcomes.iter().find(|o| o.series_instance.as_str() == uid).unwrap();
+    outcome.reasons.iter().map(|reason| reason.code.as_str()).collect()
+}
+
+#[test]
+fn one_reason_to_set_a_series_aside_each() {
+    let cases: [(&str, &str, fn(CtFile, usize) -> CtFile); 12] = [
+        ("1.1", "localizer", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER")),
+        ("1.2", "reformatted", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\REFORMATTED")),
+        ("1.3", "bone-kernel", |f, _| f.with(tags::CONVOLUTION_KERNEL, VR::SH, "BONEPLUS")),
+        ("1.4", "contrast", |f, _| f.with(tags::CONTRAST_BOLUS_AGENT, VR::LO, "OMNIPAQUE")),
+        ("1.5", "not-head", |f, _| f.with(tags::BODY_PART_EXAMINED, VR::CS, "CHEST")),
+        ("1.6", "not-ct", |f, _| f.with(tags::SOP_CLASS_UID, VR::UI, uids::MR_IMAGE_STORAGE)),
+        ("1.7", "enhanced-ct", |f, _| f.with(tags::SOP_CLASS_UID, VR::UI, uids::ENHANCED_CT_IMAGE_STORAGE)),
+        ("1.8", "not-axial", |f, _| f.with(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\0\\-1")),
+        ("1.9", "orientation-singular", |f, _| f.with(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0\\0\\0\\0\\0\\0")),
+        ("1.10", "attribute-missing", |f, _| f.without(tags::IMAGE_ORIENTATION_PATIENT)),
+        ("1.11", "spacing-not-positive", |f, _| f.with(tags::PIXEL_SPACING, VR::DS, "0.5\\-0.5")),
+        ("1.12", "spacing-not-positive", |f, _| f.with(tags::PIXEL_SPACING, VR::DS, "0\\0")),
+    ];
+    for (uid, code, change) in cases {
+        let folder = TempDir::new().unwrap();
+        let choice = choose(series(folder.path(), uid, change));
+        assert!(choice.chosen.is_none(), "{uid} {code}");
+        assert!(codes(&choice, uid).contains(&code), "{uid}: {:?} lacks {code}", codes(&choice, uid));
+    }
+}
+
+#[test]
+fn missing_attributes_exclude_nothing() {
+    let folder = TempDir::new().unwrap();
+    let bare = |f: CtFile, _| f.without(tags::IMAGE_TYPE).without(tags::INSTANCE_NUMBER).without(tags::SLICE_THICKNESS);
+    let choice = choose(series(folder.path(), "1.1", bare));
+    assert_eq!(choice.chosen.unwrap().1.slices.len(), 10);
+}
+
+#[test]
+fn gantry_tilt_is_axial() {
+    let folder = TempDir::new().unwrap();
+    let tilted = |f: CtFile, _| f.with(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\0.866025\\-0.5");
+    let choice = choose(series(folder.path(), "1.1", tilted));
+    let (_, stack) = choice.chosen.unwrap();
+    // Slices 5 mm apart along the table are 5·cos 30° apart along their normal.
+    assert!((stack.slices[1].offset_mm - 5.0 * 0.866_025).abs() < 1e-4, "{}", stack.slices[1].offset_mm);
+}
+
+#[test]
+fn one_slice_is_too_few_and_says_so() {
+    let folder = TempDir::new().unwrap();
+    let choice = choose(series(folder.path(), "1.1", |f, _| f).into_iter().take(1).collect());
+    assert!(choice.chosen.is_none());
+    assert_eq!(codes(&choice, "1.1"), ["too-few-slices"]);
+}
+
+#[test]
+fn duplicate_positions_keep_the_first_and_name_the_others() {
+    let folder = TempDir::new().unwrap();
+    let twice = |f: CtFile, n: usize| {
+        let z = (n / 2) as f64 * 5.0;
+        f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("-100\\-100\\{z}"))
+    };
+    let choice = choose(series(folder.path(), "1.1", twice));
+    let (_, stack) = choice.chosen.as_ref().unwrap();
+    let kept: Vec<&str> = stack.slices.iter().map(|slice| slice.header.sop_instance.as_str()).collect();
+    assert_eq!(kept, ["1.1.1", "1.1.3", "1.1.5", "1.1.7", "1.1.9"]);
+    assert_eq!(codes(&choice, "1.1").iter().filter(|code| **code == "duplicate-position").count(), 5);
+}
+
+#[test]
+fn odd_ones_out_are_named_and_the_rest_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let mixed = |f: CtFile, n: usize| match n {
+        3 => f.with(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0\\1\\0\\0\\0\\-1"),
+        4 => f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, "a\\b\\c"),
+        _ => f,
+    };
+    let choice = choose(series(folder.path(), "1.1", mixed));
+    assert_eq!(choice.chosen.as_ref().unwrap().1.slices.len(), 8);
+    let codes = codes(&choice, "1.1");
+    assert!(codes.contains(&"other-geometry") && codes.contains(&"attribute-invalid"), "{codes:?}");
+}
+
+#[test]
+fn of_two_series_the_one_that_covers_more_is_taken_and_the_other_is_told_why() {
+    let folder = TempDir::new().unwrap();
+    let mut headers = series(folder.path(), "1.1", |f, n| {
+        f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("-100\\-100\\{}", n as f64 * 1.25))
+    });
+    headers.extend(series(folder.path(), "1.2", |f, _| f));
+    let choice = choose(headers);
+    assert_eq!(choice.chosen.as_ref().unwrap().0.as_str(), "1.2");
+    assert_eq!(codes(&choice, "1.1"), ["other-series-preferred"]);
+    assert_eq!(choice.outcomes.len(), 2);
+}
