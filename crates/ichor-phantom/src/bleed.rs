@@ -109,7 +109,9 @@ impl Form {
     /// Middle and radius of a ball that holds the form.
     pub(crate) fn bounds(&self) -> (V3, f32) {
         match self {
-            Self::Sheet { middle, extent, thickness, .. } => (*middle, extent[0].max(extent[1]) * 1.15 + thickness * 0.6 + 2.0),
+            Self::Sheet { middle, extent, thickness, .. } => {
+                (*middle, extent[0].max(extent[1]) * 1.15 + thickness * 0.6 + 2.0)
+            }
             Self::Falx { middle, extent, thickness, .. } => {
                 ([0.0, middle[0], middle[1]], extent[0].max(extent[1]) + thickness + 4.0)
             }
@@ -178,9 +180,8 @@ impl Form {
                 let here = if *side == 0.0 { below } else { below.min(spot.p[0] * side + 3.0) };
                 (spot.ventricle + 0.3).min(here)
             }
-            Self::Cast { middle, radius } => {
-                (spot.ventricle + 0.6).min(radius - norm(sub(spot.p, *middle)) + 3.0 * noise.at(spot.p.map(|x| x / 9.0)))
-            }
+            Self::Cast { middle, radius } => (spot.ventricle + 0.6)
+                .min(radius - norm(sub(spot.p, *middle)) + 3.0 * noise.at(spot.p.map(|x| x / 9.0))),
             Self::Sulcal { middle, radius, widened } => {
                 let patch = noise.at(spot.p.map(|x| x / 12.0 + 6.1));
                 let region = radius - norm(sub(spot.head, *middle)) + 0.28 * radius * patch;
@@ -193,7 +194,9 @@ impl Form {
     /// Largest thickness in mm: what a reader's eye goes by.
     pub(crate) fn thickness(&self) -> f32 {
         match self {
-            Self::Sheet { thickness, .. } | Self::Falx { thickness, .. } | Self::Tentorium { thickness, .. } => *thickness,
+            Self::Sheet { thickness, .. } | Self::Falx { thickness, .. } | Self::Tentorium { thickness, .. } => {
+                *thickness
+            }
             Self::Lump { radii, .. } => 2.0 * radii.iter().copied().fold(f32::INFINITY, f32::min),
             Self::Layer { .. } | Self::Cast { .. } => 8.0,
             Self::Sulcal { widened, .. } => 2.0 + 2.0 * widened,
@@ -216,7 +219,14 @@ pub(crate) struct Lesion {
 }
 
 impl Lesion {
-    pub(crate) fn new(subtype: HemorrhageSubtype, form: Form, hu: f32, edge: f32, oedema: Option<(f32, f32)>, asked_ml: f32) -> Self {
+    pub(crate) fn new(
+        subtype: HemorrhageSubtype,
+        form: Form,
+        hu: f32,
+        edge: f32,
+        oedema: Option<(f32, f32)>,
+        asked_ml: f32,
+    ) -> Self {
         let (middle, radius) = form.bounds();
         let reach = oedema.map_or(0.0, |(_, reach)| reach);
         Self { subtype, form, hu, edge, oedema, asked_ml, bounds: (middle, radius + reach) }

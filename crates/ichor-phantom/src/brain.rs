@@ -79,8 +79,6 @@ pub(crate) struct Spot {
     pub(crate) p: V3,
     /// Depth within the skull's cavity.
     pub(crate) depth: f32,
-    /// Depth below the vault.
-    pub(crate) vault: f32,
     /// Point of the vault in this direction.
     pub(crate) surface: V3,
     /// Depth below the surface of the brain.
@@ -171,13 +169,15 @@ impl Brain {
                 subarachnoid = subarachnoid.max(self.sulcus(place, brain, effaced));
             }
             let opening = if p[1] < 0.0 { 1.0 } else { 0.5 };
-            let fissure = (form.fissure * (0.6 + opening) * (1.0 - 0.7 * effaced) + 0.5 * self.noise.at(p.map(|x| x / 9.0)))
-                .max(0.1)
+            let fissure = (form.fissure * (0.6 + opening) * (1.0 - 0.7 * effaced)
+                + 0.5 * self.noise.at(p.map(|x| x / 9.0)))
+            .max(0.1)
                 - midline.abs();
             subarachnoid = subarachnoid.max(fissure.min(-callosum * 30.0)).max(self.sylvian(p, effaced));
         }
         subarachnoid = subarachnoid.max(self.cisterns(p) - 1.5 * effaced);
-        let falx_inner = 1.0 - ((p[1] / (50.0 - form.falx_reach)).powi(2) + ((p[2] - 6.0) / (44.0 - form.falx_reach)).powi(2)).sqrt();
+        let falx_inner = 1.0
+            - ((p[1] / (50.0 - form.falx_reach)).powi(2) + ((p[2] - 6.0) / (44.0 - form.falx_reach)).powi(2)).sqrt();
         let falx = (form.falx_half - midline.abs()).min(-falx_inner * 40.0).min(above_tentorium + 1.0).min(p[2] + 14.0);
         let notch = ((p[0] / 21.0).powi(2) + ((p[1] - 12.0) / 22.0).powi(2)).sqrt() - 1.0;
         let tentorium = (0.8 - above_tentorium.abs()).min(notch * 20.0).min(behind);
@@ -185,7 +185,6 @@ impl Brain {
             head,
             p,
             depth,
-            vault: place.vault,
             surface,
             brain,
             subarachnoid,
@@ -209,7 +208,9 @@ impl Brain {
     fn sulcus(&self, place: &Place, brain: f32, effaced: f32) -> f32 {
         let form = &self.form;
         let twist = 0.22 * brain;
-        let s: V3 = std::array::from_fn(|i| place.direction[i] * 72.0 + form.phase[i] * 10.0 + [twist, -0.7 * twist, 0.4 * twist][i]);
+        let s: V3 = std::array::from_fn(|i| {
+            place.direction[i] * 72.0 + form.phase[i] * 10.0 + [twist, -0.7 * twist, 0.4 * twist][i]
+        });
         let (coarse, slope) = self.noise.with_gradient(s.map(|x| x / 34.0));
         let (fine, fine_slope) = self.noise.with_gradient(s.map(|x| x / 13.0 + 5.3));
         let phase = 2.3 * coarse + 0.62 * fine;
@@ -265,11 +266,13 @@ impl Brain {
         let (wide, long) = (lerp(lerp(17.0, 18.0, stem), 9.5, medulla), lerp(lerp(14.0, 14.5, stem), 8.5, medulla));
         let centre = lerp(10.0, 16.0, stem) + 8.0 * medulla;
         let k = ((p[0] / wide).powi(2) + ((p[1] - centre) / long).powi(2)).sqrt();
-        let shell = 1.3 * c - (k - 1.0 - 0.07 * c).abs() * long;
+        let uneven = 0.75 + 0.8 * self.noise.at(p.map(|x| x / 8.0 + 11.0));
+        let shell = 1.3 * c * uneven - (k - 1.0 - 0.07 * c - 0.06 * uneven).abs() * long;
         let before = smooth(4.0, -6.0, p[1] - centre);
         let around = smooth(-22.0, -14.0, p[2]).max(before).max(medulla);
         let shell = shell.min((around - 0.4) * 12.0).min(10.0 - p[2]);
-        let quadrigeminal = (2.6 * c - ((p[1] - 27.0).abs() + 0.12 * p[0].abs())).min(11.0 - p[0].abs()).min(9.0 - (p[2] + 2.0).abs());
+        let quadrigeminal =
+            (2.6 * c - ((p[1] - 27.0).abs() + 0.12 * p[0].abs())).min(11.0 - p[0].abs()).min(9.0 - (p[2] + 2.0).abs());
         let magna = 7.0 * c - norm(sub(p, [0.0, 66.0, -50.0])) * 0.7;
         suprasellar.max(shell).max(quadrigeminal).max(magna)
     }
@@ -345,7 +348,8 @@ impl Brain {
             return 0.0;
         }
         let within = |c: V3, r: V3| {
-            let k = (((ax - c[0]) / r[0]).powi(2) + ((p[1] - c[1]) / r[1]).powi(2) + ((p[2] - c[2]) / r[2]).powi(2)).sqrt();
+            let k =
+                (((ax - c[0]) / r[0]).powi(2) + ((p[1] - c[1]) / r[1]).powi(2) + ((p[2] - c[2]) / r[2]).powi(2)).sqrt();
             crate::geometry::ramp((1.0 - k) * r[0], 1.3)
         };
         within([14.5, -19.0, 12.0], [5.0, 9.0, 10.0])

@@ -74,7 +74,8 @@ impl HeadForm {
         let inner = sum.powf(-1.0 / p) * (1.0 + wobble);
         let bossing = 0.25 * bell(u[0] / 0.25) * (0.4 - u[2]).clamp(0.0, 1.0);
         let temporal_thinning = 0.35 * smooth(0.7, 0.95, u[0].abs());
-        let skull = self.skull * (1.0 + 0.22 * noise.at([u[0] * 3.0, u[1] * 3.0 + 7.0, u[2] * 3.0]) + bossing - temporal_thinning);
+        let skull = self.skull
+            * (1.0 + 0.22 * noise.at([u[0] * 3.0, u[1] * 3.0 + 7.0, u[2] * 3.0]) + bossing - temporal_thinning);
         let muscle = 9.0 * smooth(0.55, 0.9, u[0].abs()) * smooth(0.45, 0.0, u[2]) * smooth(0.6, 0.1, u[1]);
         let neck = 14.0 * smooth(0.4, 0.9, u[1]) * smooth(0.05, -0.4, u[2]);
         let scalp = self.scalp * (1.0 + 0.25 * noise.at([u[0] * 2.0, u[1] * 2.0, u[2] * 2.0 + 5.0])) + muscle + neck;
@@ -166,7 +167,8 @@ impl Head {
         let (i, j) = ((fa as usize).min(MAP - 2), (fb as usize).min(MAP - 2));
         let (s, t) = (fa - i as f32, fb - j as f32);
         let at = j * MAP + i;
-        let (w00, w10, w01, w11) = (&self.walls[at], &self.walls[at + 1], &self.walls[at + MAP], &self.walls[at + MAP + 1]);
+        let (w00, w10, w01, w11) =
+            (&self.walls[at], &self.walls[at + 1], &self.walls[at + MAP], &self.walls[at + MAP + 1]);
         let mix = |f: fn(&Wall) -> f32| lerp(lerp(f(w00), f(w10), s), lerp(f(w01), f(w11), s), t);
         Wall { inner: mix(|w| w.inner), skull: mix(|w| w.skull), scalp: mix(|w| w.scalp), rim: mix(|w| w.rim) }
     }
@@ -188,7 +190,8 @@ impl Head {
         let (i, j) = (fx as usize, fy as usize);
         let (s, t) = (fx - i as f32, fy - j as f32);
         let at = j * BASE_X + i;
-        let (c00, c10, c01, c11) = (self.base[at], self.base[at + 1], self.base[at + BASE_X], self.base[at + BASE_X + 1]);
+        let (c00, c10, c01, c11) =
+            (self.base[at], self.base[at + 1], self.base[at + BASE_X], self.base[at + BASE_X + 1]);
         let height = lerp(lerp(c00[0], c10[0], s), lerp(c01[0], c11[0], s), t);
         let cosine = lerp(lerp(c00[1], c10[1], s), lerp(c01[1], c11[1], s), t);
         (p[2] - height) * cosine

@@ -18,9 +18,12 @@
 
 mod bleed;
 mod brain;
+mod companions;
+mod dicom;
 mod error;
 mod geometry;
 mod head;
+mod identity;
 mod mimic;
 mod noise;
 mod options;
@@ -30,10 +33,13 @@ mod plan;
 mod render;
 mod scanner;
 mod scene;
+mod study;
 
+pub use companions::Companions;
+pub use dicom::write_dicom;
 pub use error::PhantomError;
-pub use options::{
-    BleedPlan, BleedRanges, BleedSpec, COVERAGE_MM, Difficulty, Padding, PhantomOptions, Storage,
-};
+pub use identity::DicomIdentity;
+pub use options::{BleedPlan, BleedRanges, BleedSpec, COVERAGE_MM, Difficulty, Padding, PhantomOptions, Storage};
 pub use phantom::{Bleed, Phantom, PhantomSlice};
 pub use scene::Scene;
+pub use study::{WriteOptions, WrittenSlice, WrittenStudy, write_study, write_study_with};

@@ -40,19 +40,30 @@ impl Mimics {
         if rng.random_bool(0.35 + 0.45 * age) {
             for side in [-1.0, 1.0] {
                 let r = rng.random_range(1.5..4.5f32);
-                let centre = [side * rng.random_range(20.0..27.0f32), rng.random_range(30.0..38.0), rng.random_range(6.0..14.0)];
+                let centre =
+                    [side * rng.random_range(20.0..27.0f32), rng.random_range(30.0..38.0), rng.random_range(6.0..14.0)];
                 mimics.spot(centre, [r, r * 1.4, r * 1.2], rng.random_range(70.0..260.0), 0.5);
             }
         }
         if rng.random_bool(0.6) {
             let r = rng.random_range(1.2..3.8f32);
-            mimics.spot([rng.random_range(-1.5..1.5), rng.random_range(24.0..28.0), rng.random_range(0.0..5.0)], [r, r, r], rng.random_range(80.0..260.0), 0.3);
+            mimics.spot(
+                [rng.random_range(-1.5..1.5), rng.random_range(24.0..28.0), rng.random_range(0.0..5.0)],
+                [r, r, r],
+                rng.random_range(80.0..260.0),
+                0.3,
+            );
         }
         if rng.random_bool(0.12 + 0.25 * age) {
             let hu = rng.random_range(50.0..110.0);
             for side in [-1.0, 1.0] {
                 let r = rng.random_range(2.0..7.0f32) * (0.5 + amount);
-                mimics.spot([side * 20.0, rng.random_range(-8.0..0.0), rng.random_range(-1.0..6.0)], [r * 0.7, r, r * 0.8], hu, 0.7);
+                mimics.spot(
+                    [side * 20.0, rng.random_range(-8.0..0.0), rng.random_range(-1.0..6.0)],
+                    [r * 0.7, r, r * 0.8],
+                    hu,
+                    0.7,
+                );
             }
         }
         for _ in 0..rng.random_range(0..3u32) {
@@ -65,7 +76,8 @@ impl Mimics {
         }
         for _ in 0..rng.random_range(0..=(4.0 * atrophy) as u32) {
             let side = if rng.random_bool(0.5) { 1.0 } else { -1.0 };
-            let centre = [side * rng.random_range(8.0..28.0f32), rng.random_range(-20.0..20.0), rng.random_range(0.0..26.0)];
+            let centre =
+                [side * rng.random_range(8.0..28.0f32), rng.random_range(-20.0..20.0), rng.random_range(0.0..26.0)];
             let r = rng.random_range(1.5..4.0);
             mimics.scars.push(Scar { centre, radii: [r; 3], hu: rng.random_range(8.0..20.0) });
         }
@@ -81,7 +93,11 @@ impl Mimics {
             self.spot([side * 18.0, y, -14.0], [11.0, 1.6, 1.8], hu, 0.0);
             self.spot([side * 9.0, -8.0, -17.0], [2.4, 2.4, 7.0], hu, 0.0);
             if rng.random_bool(0.5) {
-                let centre = [side * rng.random_range(20.0..50.0f32), rng.random_range(-50.0..50.0), rng.random_range(30.0..55.0)];
+                let centre = [
+                    side * rng.random_range(20.0..50.0f32),
+                    rng.random_range(-50.0..50.0),
+                    rng.random_range(30.0..55.0),
+                ];
                 self.spot(centre, [1.6, 1.6, 6.0], hu, 0.0);
             }
         }
@@ -102,7 +118,8 @@ impl Mimics {
             let u = crate::geometry::unit([side, rng.random_range(-0.9..1.0), rng.random_range(-0.1..0.8)]);
             crate::geometry::scale(u, 62.0)
         };
-        let radii = [r * rng.random_range(0.8..1.2f32), r * rng.random_range(0.7..1.3f32), r * rng.random_range(0.7..1.2f32)];
+        let radii =
+            [r * rng.random_range(0.8..1.2f32), r * rng.random_range(0.7..1.3f32), r * rng.random_range(0.7..1.2f32)];
         self.scars.push(Scar { centre, radii, hu: rng.random_range(8.0..24.0) });
     }
 

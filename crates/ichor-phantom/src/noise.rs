@@ -68,11 +68,8 @@ impl ValueNoise {
         let (low, high) = (a + (b - a) * v, d + (e - d) * v);
         let x_low = (c[1] - c[0]) + ((c[3] - c[2]) - (c[1] - c[0])) * v;
         let x_high = (c[5] - c[4]) + ((c[7] - c[6]) - (c[5] - c[4])) * v;
-        let gradient = [
-            (x_low + (x_high - x_low) * w) * du,
-            ((b - a) + ((e - d) - (b - a)) * w) * dv,
-            (high - low) * dw,
-        ];
+        let gradient =
+            [(x_low + (x_high - x_low) * w) * du, ((b - a) + ((e - d) - (b - a)) * w) * dv, (high - low) * dw];
         (low + (high - low) * w, gradient)
     }
 }

@@ -18,6 +18,8 @@ pub(crate) mod stream {
     pub(crate) const BLEEDS: u64 = 2;
     pub(crate) const MIMICS: u64 = 3;
     pub(crate) const SCANNER: u64 = 4;
+    pub(crate) const IDENTITY: u64 = 5;
+    pub(crate) const COMPANIONS: u64 = 6;
     /// Slice `i` has stream `SLICES + i`.
     pub(crate) const SLICES: u64 = 1000;
 }
@@ -221,6 +223,11 @@ impl Default for PhantomOptions {
     }
 }
 
+/// Slices touch each other, until they are so far apart that no scanner makes them so thick: then there are gaps.
+fn thickness(spacing_mm: f64) -> f64 {
+    if spacing_mm > 7.5 { 5.0 } else { spacing_mm.max(0.6) }
+}
+
 impl PhantomOptions {
     /// Draws a scan from the seed. `positive` says whether it bleeds; absent, half of the seeds do.
     #[must_use]
@@ -269,7 +276,7 @@ impl PhantomOptions {
         let travel = COVERAGE_MM / f64::from(slices.max(1));
         // A third of the slices at half the spacing cover five sixths of what even ones would.
         let spacing = if self.uneven { travel * 6.0 / 5.0 } else { travel };
-        Self { slices, slice_spacing_mm: spacing, slice_thickness_mm: spacing.clamp(0.6, 10.0), ..self }
+        Self { slices, slice_spacing_mm: spacing, slice_thickness_mm: thickness(spacing), ..self }
     }
 
     /// The same head covered at another spacing in mm, with as many slices as that takes.
@@ -280,7 +287,7 @@ impl PhantomOptions {
         Self {
             slices: (slices.round() as u32).max(1),
             slice_spacing_mm: spacing_mm,
-            slice_thickness_mm: spacing_mm.clamp(0.6, 10.0),
+            slice_thickness_mm: thickness(spacing_mm),
             ..self
         }
     }
@@ -335,7 +342,8 @@ impl PhantomOptions {
                     return fail(format!("{least} to {most} bleeds of {} subtypes", ranges.subtypes.len()));
                 }
                 let ordered = |[low, high]: [f32; 2]| low <= high;
-                let within = ranges.volume_ml.iter().all(|v| volume.contains(v)) && ranges.hu.iter().all(|h| hu.contains(h));
+                let within =
+                    ranges.volume_ml.iter().all(|v| volume.contains(v)) && ranges.hu.iter().all(|h| hu.contains(h));
                 if !within || !ordered(ranges.volume_ml) || !ordered(ranges.hu) {
                     return fail(format!("volumes {:?} mL, attenuation {:?} HU", ranges.volume_ml, ranges.hu));
                 }

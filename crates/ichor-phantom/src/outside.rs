@@ -32,10 +32,11 @@ impl Outside {
     pub(crate) fn draw(rng: &mut impl Rng) -> Self {
         let globe = rng.random_range(11.0..13.0f32);
         let mut pockets = Vec::new();
-        let mut add = |centre: V3, radii: V3, hu: f32| pockets.push(Pocket { centre, inverse: radii.map(|r| 1.0 / r), hu });
+        let mut add =
+            |centre: V3, radii: V3, hu: f32| pockets.push(Pocket { centre, inverse: radii.map(|r| 1.0 / r), hu });
         let lift = rng.random_range(-4.0..3.0f32);
         for side in [-1.0, 1.0] {
-            add([side * 31.0, -62.0, -26.0 + lift], [19.0, 25.0, 15.0], -85.0);
+            add([side * 31.0, -60.0, -23.0 + lift], [20.0, 28.0, 17.0], -85.0);
             add([side * 32.0, -72.0, -25.0 + lift], [globe, globe, globe], 12.0);
             add([side * 24.0, -52.0, -26.0 + lift], [2.5, 20.0, 4.0], 45.0);
             add([side * 42.0, -54.0, -26.0 + lift], [2.5, 18.0, 5.0], 45.0);
@@ -65,6 +66,11 @@ impl Outside {
         }
     }
 
+    /// Most that a swelling adds to the scalp.
+    pub(crate) fn thickest_swelling(&self) -> f32 {
+        self.swelling.map_or(0.0, |(_, _, thickness)| thickness)
+    }
+
     /// Thickness that a swelling adds to the scalp in a direction.
     #[inline]
     fn swelling(&self, u: V3) -> f32 {
@@ -82,7 +88,7 @@ impl Outside {
         }
         let below_vault = place.vault > 0.0;
         let grain = noise.at(p.map(|x| x / 6.0));
-        let tissue = if p[2] > -4.0 || (place.floor > -6.0 && !below_vault) {
+        let tissue = if !below_vault && (p[2] > -4.0 || place.floor > -6.0) {
             self.wall(p, place, skin, swelling, grain, half)
         } else {
             self.base(p, place, skin, noise, grain, half)
@@ -93,7 +99,8 @@ impl Outside {
     /// Scalp: skin, fat, and muscle on the bone where it is thick.
     fn scalp(&self, depth_below_skin: f32, above_bone: f32, swelling: f32, grain: f32) -> f32 {
         let muscle = ramp(above_bone - 1.5, 1.0) * smooth(6.0, 9.0, depth_below_skin + above_bone - swelling);
-        let mut hu = lerp(self.fat + 22.0 * grain, self.muscle + 8.0 * grain, muscle * smooth(1.0, 3.5, depth_below_skin));
+        let mut hu =
+            lerp(self.fat + 22.0 * grain, self.muscle + 8.0 * grain, muscle * smooth(1.0, 3.5, depth_below_skin));
         if swelling > 0.5 {
             hu = lerp(hu, 58.0 + 14.0 * grain, smooth(swelling + 1.5, swelling - 1.5, above_bone));
         }
@@ -101,7 +108,8 @@ impl Outside {
     }
 
     fn bone(&self, from_inside: f32, thickness: f32, grain: f32) -> f32 {
-        let core = smooth(1.2, 2.2, from_inside) * smooth(1.2, 2.2, thickness - from_inside) * smooth(3.5, 5.5, thickness);
+        let core =
+            smooth(1.2, 2.2, from_inside) * smooth(1.2, 2.2, thickness - from_inside) * smooth(3.5, 5.5, thickness);
         lerp(self.table + 90.0 * grain, self.diploe + 160.0 * grain, core)
     }
 
@@ -124,14 +132,19 @@ impl Outside {
         let out = -place.depth();
         let ax = p[0].abs();
         let petrous_y = HeadForm::petrous_line(ax);
-        let petrous = bell((p[1] - petrous_y - 3.0) / 9.0) * smooth(10.0, 18.0, ax) * smooth(66.0, 56.0, ax) * smooth(-58.0, -44.0, p[2]);
+        let petrous = bell((p[1] - petrous_y - 3.0) / 9.0)
+            * smooth(10.0, 18.0, ax)
+            * smooth(66.0, 56.0, ax)
+            * smooth(-58.0, -44.0, p[2]);
         let clivus = bell(p[0] / 12.0) * bell((p[1] - 4.0) / 12.0);
-        let thickness = 4.0 + 2.0 * grain + 18.0 * petrous + 10.0 * clivus + place.wall.skull * 0.3;
+        let roof = smooth(-26.0, -40.0, p[1]);
+        let thickness =
+            4.0 - 2.2 * roof + 1.2 * grain + 18.0 * petrous + 10.0 * clivus + place.wall.skull * 0.3 * (1.0 - roof);
         let mut hu = if petrous > 0.3 { self.petrous(p, ax, noise, grain) } else { self.bone(out, thickness, grain) };
         let soft = noise.at(p.map(|x| x / 15.0 + 4.0));
         let mut beneath = lerp(self.fat, self.muscle, smooth(-0.35, -0.05, soft)) + 6.0 * grain;
         let strut = noise.at([p[0] / 11.0, p[1] / 11.0, p[2] / 26.0 + 8.0]);
-        if p[1] < 30.0 && strut.abs() < 0.05 && skin > 12.0 {
+        if p[1] < 30.0 && strut.abs() < 0.03 && skin > 12.0 {
             beneath = 700.0;
         }
         for pocket in &self.pockets {

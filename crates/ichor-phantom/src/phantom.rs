@@ -117,13 +117,14 @@ impl Phantom {
     /// # Errors
     /// [`PhantomError::Option`] if an option makes no scan.
     pub fn generate(seed: u64, options: &PhantomOptions) -> Result<Self, PhantomError> {
-        let scene = Scene::new(seed, options)?;
-        let slices: Vec<PhantomSlice> =
-            (0..scene.slice_count()).into_par_iter().map(|index| render::slice(&scene, index)).collect();
-        Ok(Self::assemble(&scene, slices))
+        Ok(Self::of(&Scene::new(seed, options)?))
     }
 
-    fn assemble(scene: &Scene, slices: Vec<PhantomSlice>) -> Self {
+    /// Makes all slices of a scene, in parallel.
+    #[must_use]
+    pub fn of(scene: &Scene) -> Self {
+        let slices: Vec<PhantomSlice> =
+            (0..scene.slice_count()).into_par_iter().map(|index| render::slice(scene, index)).collect();
         let bleeds = scene
             .lesions
             .iter()

@@ -143,12 +143,13 @@ impl Planner<'_> {
             middle,
             axes: [first, second, cross(first, second)],
             radii: stretch.map(|s| radius * s / even),
-            ragged: rng.random_range(0.10..0.30),
+            ragged: rng.random_range(0.16..0.42),
         }
     }
 
     fn lobe(&self, side: f32, radius: f32, rng: &mut ChaCha8Rng) -> V3 {
-        let u = unit([side * rng.random_range(0.25..1.0f32), rng.random_range(-1.0..1.0), rng.random_range(-0.15..0.9)]);
+        let u =
+            unit([side * rng.random_range(0.25..1.0f32), rng.random_range(-1.0..1.0), rng.random_range(-0.15..0.9)]);
         let deepest = (self.head.wall(u).inner - 0.85 * radius - 4.0).max(22.0);
         scale(u, deepest * rng.random_range(0.75..1.0f32))
     }
@@ -161,8 +162,7 @@ impl Planner<'_> {
             5 => [0.0, -50.0, 20.0],
             6 => [0.0, 20.0, -6.0],
             _ => {
-                let (on_vault, _) =
-                    self.on_vault([side, rng.random_range(-0.9..0.9), rng.random_range(0.0..1.1)]);
+                let (on_vault, _) = self.on_vault([side, rng.random_range(-0.9..0.9), rng.random_range(0.0..1.1)]);
                 scale(on_vault, 0.9)
             }
         };

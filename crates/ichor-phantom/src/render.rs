@@ -74,6 +74,8 @@ struct Renderer<'a> {
     parts: Vec<V3>,
     /// Half the width of an edge in mm.
     half: f32,
+    /// A voxel whose middle is further than this from the skin holds nothing but air.
+    clearance: f32,
 }
 
 /// Renders one slice of a scene.
@@ -112,14 +114,14 @@ impl<'a> Renderer<'a> {
             t if t <= 3.5 => 2,
             _ => 3,
         };
-        let parts = (0..count)
-            .map(|i| scale(grid.normal, thickness * ((i as f32 + 0.5) / count as f32 - 0.5)))
-            .collect();
+        let parts =
+            (0..count).map(|i| scale(grid.normal, thickness * ((i as f32 + 0.5) / count as f32 - 0.5))).collect();
         // Everything a slice shows is near the plane through its middle, however the head is turned.
         let middle = grid.point(plane.rows as usize / 2, plane.columns as usize / 2);
         let mimics = scene.mimics.near_plane(middle, grid.normal, thickness / 2.0);
         let lesions = scene.lesions_near(middle, grid.normal, thickness / 2.0);
-        Self { scene, grid, mimics, lesions, parts, half: 0.5 * (plane.spacing[0] as f32).max(0.5) }
+        let half = 0.5 * (plane.spacing[0] as f32).max(0.5);
+        Self { scene, grid, mimics, lesions, parts, half, clearance: thickness + half }
     }
 
     fn layers(&self, rows: usize, columns: usize) -> Layers {
@@ -134,6 +136,9 @@ impl<'a> Renderer<'a> {
             for column in 0..columns {
                 let p = self.grid.point(row, column);
                 if self.scene.is_air(p) {
+                    continue;
+                }
+                if self.scene.is_clear_of_skin(p, self.clearance) {
                     continue;
                 }
                 let at = row * columns + column;

@@ -59,7 +59,8 @@ impl Scene {
             _ => (true, 0.0),
         };
         let strength = if mass_effect { rng.random_range(0.35..1.0) } else { 0.0 };
-        let pushes = lesions.iter().filter_map(|lesion| Push::of(&lesion.form, strength)).filter(|_| mass_effect).collect();
+        let pushes =
+            lesions.iter().filter_map(|lesion| Push::of(&lesion.form, strength)).filter(|_| mass_effect).collect();
 
         let mut rng = generator(seed, stream::SCANNER);
         let pose = Pose::new(
@@ -125,6 +126,13 @@ impl Scene {
             effaced = effaced.max(shut);
         }
         (from, effaced)
+    }
+
+    /// Whether a point is further than `clearance` mm outside the skin.
+    #[inline]
+    pub(crate) fn is_clear_of_skin(&self, p: V3, clearance: f32) -> bool {
+        let place = self.head.place(p);
+        place.vault < 0.0 && self.head.within_skin(p, &place) + self.outside.thickest_swelling() < -clearance
     }
 
     /// Whether a point is beyond everything that attenuates.
