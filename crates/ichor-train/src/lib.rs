@@ -1,1 +1,27 @@
 //! Training and evaluation on slice labels alone.
+//!
+//! A recipe (one TOML file) decides everything: phantoms, network, curriculum, seeds. Masks are never seen by the loss;
+//! they serve the evaluation.
+
+pub mod adamw;
+pub mod augment;
+pub mod brightness;
+pub mod calibrate;
+pub mod checkpoint;
+pub mod evaluate;
+mod init;
+pub mod labels;
+pub mod loss;
+pub mod maps;
+pub mod measure;
+pub mod metrics;
+pub mod phantoms;
+pub mod progress;
+pub mod publish;
+pub mod recipe;
+pub mod report;
+pub mod sampler;
+pub mod schedule;
+pub mod seeds;
+pub mod slices;
+pub mod trainer;

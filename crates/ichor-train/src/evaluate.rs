@@ -1,0 +1,183 @@
+//! Measures weights on held-out phantom studies, the way serving sees a study: brain masks computed
+//! from the pixels, one function for the model's input, maps brought back to the source grid.
+
+use ichor_core::ImagePlane;
+use ichor_ct::brain::brain_mask;
+use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
+use ichor_model::{Strategy, Swin};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+use thiserror::Error;
+
+use crate::brightness::{BrightInput, BrightnessRule};
+use crate::maps::{MapsError, all_maps};
+use crate::measure::{NEVER_POSITIVE, SliceMeasure, StudyMeasure};
+use crate::metrics::OverlapCurve;
+use crate::phantoms::{PhantomError, PhantomMix, Study, study};
+use crate::progress::Progress;
+use crate::seeds::SeedRange;
+
+/// A study cannot be measured.
+#[derive(Debug, Error)]
+pub enum EvaluateError {
+    /// The phantom cannot be made or written.
+    #[error(transparent)]
+    Phantom(#[from] PhantomError),
+    /// The network or its maps fail.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+}
+
+/// The network under evaluation.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The network, weights loaded.
+    pub network: &'a Swin,
+    /// How its logits are read.
+    pub strategy: Strategy,
+    /// Its input preset.
+    pub preset: InputPreset,
+    /// Its device.
+    pub device: Device,
+}
+
+/// A slice made ready for the model.
+#[derive(Debug)]
+pub struct ReadySlice {
+    /// Model input, 3·S·S values.
+    pub input: Vec<f32>,
+    /// Way back to the source grid.
+    pub grid: InputGrid,
+    /// Brain mask on the source grid.
+    pub brain: Vec<u8>,
+    /// What the brightness rule says.
+    pub brightness: f32,
+    /// The brightness rule's mask.
+    pub bright_mask: Vec<u8>,
+}
+
+/// Prepares a slice as serving does, and asks the brightness rule.
+#[must_use]
+pub fn ready(
+    hu: &[i16],
+    plane: &ImagePlane,
+    window: Option<(f32, f32)>,
+    preset: InputPreset,
+    size: usize,
+) -> ReadySlice {
+    let (rows, columns, spacing) = (plane.rows as usize, plane.columns as usize, plane.spacing);
+    let brain = brain_mask(hu, rows, columns, spacing);
+    let input = model_input(HuImage { rows, columns, spacing, hu, window }, preset, size);
+    let slice = BrightInput { rows, columns, hu, brain: &brain, spacing_mm: (spacing[0], spacing[1]) };
+    let bright = BrightnessRule::default().apply(&slice);
+    ReadySlice { input: input.channels, grid: input.grid, brain, brightness: bright.score, bright_mask: bright.mask }
+}
+
+/// Measures the studies of a seed range. A few phantoms are generated beside each other; the network works on one study
+/// after the other.
+///
+/// # Errors
+/// [`EvaluateError`].
+pub fn measure(
+    subject: &Subject<'_>,
+    seeds: SeedRange,
+    mix: &PhantomMix,
+    progress: &mut dyn Progress,
+) -> Result<Vec<StudyMeasure>, EvaluateError> {
+    let (size, preset) = (subject.size(), subject.preset);
+    let all: Vec<u64> = seeds.seeds().collect();
+    let mut measured = Vec::with_capacity(all.len());
+    for group in all.chunks(rayon::current_num_threads().max(1)) {
+        let prepare = |&seed: &u64| -> Result<(Study, Vec<ReadySlice>), PhantomError> {
+            let study = study(seed, mix)?;
+            let slices = study.slices.iter().map(|slice| ready(&slice.hu, &slice.plane, None, preset, size)).collect();
+            Ok((study, slices))
+        };
+        let prepared: Vec<_> = group.par_iter().map(prepare).collect::<Result<_, _>>()?;
+        for (study, slices) in prepared {
+            measured.push(measure_study(subject, &study, &slices)?);
+            progress.evaluated(measured.len(), all.len());
+        }
+    }
+    Ok(measured)
+}
+
+fn measure_study(subject: &Subject<'_>, study: &Study, slices: &[ReadySlice]) -> Result<StudyMeasure, EvaluateError> {
+    let probabilities = subject.probabilities(slices)?;
+    let mapped: Vec<usize> =
+        (0..slices.len()).filter(|&i| study.slices[i].label.any() || probabilities[i] >= NEVER_POSITIVE).collect();
+    let mut curves: Vec<Vec<OverlapCurve>> = vec![Vec::new(); slices.len()];
+    for batch in mapped.chunks(8) {
+        let inputs = subject.stack(batch.iter().map(|&i| &slices[i]))?;
+        let brains = stack_brains(batch.iter().map(|&i| &slices[i]), subject)?;
+        for (&index, maps) in batch.iter().zip(all_maps(subject.network, subject.strategy, &inputs, &brains)?) {
+            let (slice, mask) = (&slices[index], &study.slices[index].mask);
+            curves[index] = maps.iter().map(|map| overlap_curve(map, slice, mask)).collect();
+        }
+    }
+    let measures = slices.iter().zip(curves).enumerate().map(|(i, (slice, curves))| SliceMeasure {
+        label: study.slices[i].label,
+        probability: probabilities[i],
+        brightness: slice.brightness,
+        brightness_overlap: overlap_counts(&slice.bright_mask, &study.slices[i].mask),
+        curves,
+        pixel_ml: study.slices[i].pixel_ml,
+    });
+    Ok(StudyMeasure { seed: study.seed, truth_ml: study.truth_ml, slices: measures.collect() })
+}
+
+/// Overlap of a map with the truth on the source grid, inside the brain mask, as serving masks it.
+fn overlap_curve(map: &[f32], slice: &ReadySlice, truth: &[u8]) -> OverlapCurve {
+    let mut source = slice.grid.map_to_source(map);
+    source.iter_mut().zip(&slice.brain).filter(|(_, brain)| **brain == 0).for_each(|(value, _)| *value = 0.0);
+    OverlapCurve::new(&source, truth)
+}
+
+fn overlap_counts(mask: &[u8], truth: &[u8]) -> (usize, usize, usize) {
+    let both = mask.iter().zip(truth).filter(|(m, t)| **m != 0 && **t != 0).count();
+    let count = |mask: &[u8]| mask.iter().filter(|m| **m != 0).count();
+    (both, count(mask), count(truth))
+}
+
+impl Subject<'_> {
+    fn size(&self) -> usize {
+        usize::try_from(self.network.plan().config.img_size).unwrap_or_default()
+    }
+
+    /// Probability of each slice, a few slices at a time.
+    ///
+    /// # Errors
+    /// [`EvaluateError::Maps`] if libtorch refuses.
+    pub fn probabilities(&self, slices: &[ReadySlice]) -> Result<Vec<f32>, EvaluateError> {
+        let _frozen = tch::no_grad_guard();
+        let mut probabilities = Vec::with_capacity(slices.len());
+        for batch in slices.chunks(16) {
+            let logits = self.network.forward(&self.stack(batch.iter())?);
+            let batch = self.strategy.probability(&logits).f_to_device(Device::Cpu).map_err(MapsError::from)?;
+            probabilities.extend(Vec::<f32>::try_from(&batch).map_err(MapsError::from)?);
+        }
+        Ok(probabilities)
+    }
+
+    fn stack<'s>(&self, slices: impl Iterator<Item = &'s ReadySlice>) -> Result<Tensor, EvaluateError> {
+        let values: Vec<f32> = slices.flat_map(|slice| &slice.input).copied().collect();
+        let size = self.network.plan().config.img_size;
+        let tensor = Tensor::f_from_slice(&values)
+            .and_then(|t| t.f_reshape([-1, 3, size, size]))
+            .and_then(|t| t.f_to_device(self.device));
+        Ok(tensor.map_err(MapsError::from)?)
+    }
+}
+
+fn stack_brains<'s>(
+    slices: impl Iterator<Item = &'s ReadySlice>,
+    subject: &Subject<'_>,
+) -> Result<Tensor, EvaluateError> {
+    let size = subject.network.plan().config.img_size;
+    let values: Vec<u8> = slices.flat_map(|slice| slice.grid.mask_to_input(&slice.brain)).collect();
+    let tensor = Tensor::f_from_slice(&values)
+        .and_then(|t| t.f_reshape([-1, size, size]))
+        .and_then(|t| t.f_ne(0)?.f_to_kind(Kind::Float))
+        .and_then(|t| t.f_to_device(subject.device));
+    Ok(tensor.map_err(MapsError::from)?)
+}

@@ -1,0 +1,164 @@
+//! Phantom studies as training and evaluation see them: which kinds are drawn, and slices prepared once and kept.
+
+use std::path::Path;
+
+use ichor_core::{HemorrhageSubtype, ImagePlane};
+use ichor_ct::input::{HuImage, InputPreset, PREPROCESSING_VERSION, model_input};
+use ichor_phantom::{BleedPlan, BleedRanges, Phantom, PhantomOptions};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::labels::SliceLabel;
+use crate::progress::Progress;
+use crate::seeds::{SeedRange, derive};
+use crate::slices::{SliceSet, SliceSetError};
+
+/// Phantoms cannot be made or cached.
+#[derive(Debug, Error)]
+pub enum PhantomError {
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] SliceSetError),
+    /// The generator refuses the options.
+    #[error("phantom {0}: {1}")]
+    Generate(u64, ichor_phantom::PhantomError),
+}
+
+/// Which phantoms are drawn. Sizes and contrasts of bleeds are the generator's options; this is how a curriculum goes
+/// from large to small bleeds without ever showing a mask to the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhantomMix {
+    /// Share of studies with a bleed.
+    pub positive_share: f64,
+    /// Sides of the matrix, one of which is drawn for each study; a side listed twice is drawn twice as often.
+    pub matrices: Vec<u32>,
+    /// Smallest slice spacing, mm: thinner scans are drawn at this spacing, so that no head floods the set.
+    pub min_spacing_mm: f64,
+    /// Bleeds of the positive studies; keys that are absent keep the generator's defaults.
+    #[serde(default)]
+    pub bleeds: BleedRanges,
+}
+
+/// One study with its truth.
+#[derive(Debug, Clone)]
+pub struct Study {
+    /// The phantom's seed.
+    pub seed: u64,
+    /// Its slices, foot to head.
+    pub slices: Vec<StudySlice>,
+    /// Volume of all bleeds, mL.
+    pub truth_ml: f64,
+}
+
+/// One slice with its truth.
+#[derive(Debug, Clone)]
+pub struct StudySlice {
+    /// Values in HU, row by row.
+    pub hu: Vec<i16>,
+    /// The plane.
+    pub plane: ImagePlane,
+    /// What it shows.
+    pub label: SliceLabel,
+    /// True mask, non-zero where it bleeds.
+    pub mask: Vec<u8>,
+    /// Volume that one pixel stands for, mL.
+    pub pixel_ml: f64,
+}
+
+impl PhantomMix {
+    /// Says what is wrong with the values, if anything is.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn check(&self) -> Result<(), String> {
+        if !(0.0..=1.0).contains(&self.positive_share) {
+            return Err(format!("positive_share {} is not between 0 and 1", self.positive_share));
+        }
+        if self.matrices.is_empty() {
+            return Err("matrices is empty".to_owned());
+        }
+        for seed in 0..4 {
+            self.options(seed).checked().map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The generator's options for a seed.
+    fn options(&self, seed: u64) -> PhantomOptions {
+        let mut rng = ChaCha8Rng::seed_from_u64(derive(seed, &[0x6d69_7865]));
+        let positive = rng.random_bool(self.positive_share);
+        let matrix = self.matrices[rng.random_range(0..self.matrices.len())];
+        let mut options = PhantomOptions::random(seed, Some(positive)).with_matrix(matrix);
+        if options.slice_spacing_mm < self.min_spacing_mm {
+            options = options.with_spacing(self.min_spacing_mm);
+        }
+        if positive { options.with_bleeds(BleedPlan::Random(self.bleeds.clone())) } else { options }
+    }
+}
+
+/// Generates the study of a seed.
+///
+/// # Errors
+/// [`PhantomError::Generate`].
+pub fn study(seed: u64, mix: &PhantomMix) -> Result<Study, PhantomError> {
+    let phantom = Phantom::generate(seed, &mix.options(seed)).map_err(|error| PhantomError::Generate(seed, error))?;
+    let slices: Vec<StudySlice> = phantom
+        .slices
+        .into_iter()
+        .map(|slice| {
+            let shows = HemorrhageSubtype::ALL.into_iter().zip(slice.labels()).filter(|(_, shows)| *shows);
+            let label = SliceLabel::of(shows.map(|(subtype, _)| subtype));
+            let pixel_ml = slice.voxel_ml();
+            StudySlice { hu: slice.hu, plane: slice.plane, label, mask: slice.bleed, pixel_ml }
+        })
+        .collect();
+    Ok(Study { seed, slices, truth_ml: phantom.truth_ml })
+}
+
+/// The slices of a seed range as labelled model inputs, from the cache or generated in parallel and cached.
+///
+/// # Errors
+/// [`PhantomError`].
+pub fn slice_set(
+    what: &str,
+    seeds: SeedRange,
+    mix: &PhantomMix,
+    preset: InputPreset,
+    size: usize,
+    cache: &Path,
+    progress: &mut dyn Progress,
+) -> Result<SliceSet, PhantomError> {
+    let key = serde_json::json!({
+        "seeds": seeds, "mix": mix, "preset": preset, "size": size, "preprocessing": PREPROCESSING_VERSION,
+    });
+    let digest = hex::encode(Sha256::digest(key.to_string()));
+    let path = cache.join(format!("{}.slices", &digest[..24]));
+    if let Some(set) = SliceSet::read(&path)? {
+        return Ok(set);
+    }
+    let mut set = SliceSet::new(size);
+    let all: Vec<u64> = seeds.seeds().collect();
+    for (done, group) in all.chunks(8).enumerate() {
+        let parts: Vec<SliceSet> =
+            group.par_iter().map(|&seed| study_slices(seed, mix, preset, size)).collect::<Result<_, _>>()?;
+        parts.into_iter().for_each(|part| set.append(part));
+        progress.prepared(what, (done * 8 + group.len()).min(all.len()), all.len());
+    }
+    set.write(&path)?;
+    Ok(set)
+}
+
+fn study_slices(seed: u64, mix: &PhantomMix, preset: InputPreset, size: usize) -> Result<SliceSet, PhantomError> {
+    let mut set = SliceSet::new(size);
+    for slice in study(seed, mix)?.slices {
+        let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
+        let image = HuImage { rows, columns, spacing: slice.plane.spacing, hu: &slice.hu, window: None };
+        set.push(&model_input(image, preset, size).channels, slice.label, seed);
+    }
+    Ok(set)
+}

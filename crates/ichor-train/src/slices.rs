@@ -1,0 +1,209 @@
+//! A set of labelled model inputs, in memory and on disk.
+//!
+//! An epoch must be pure computation: slices go through the preprocessing once, are quantised to 8 bits (the brain
+//! window spans 120 HU, so one level is under half a HU, far below the noise) and lie in one file that is read in bulk.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::labels::SliceLabel;
+
+const MAGIC: &[u8; 8] = b"ICHORSL1";
+
+/// A cache file cannot be written or read.
+#[derive(Debug, Error)]
+pub enum SliceSetError {
+    /// The file system refused.
+    #[error("slice cache {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The file is not a slice cache, or is cut short.
+    #[error("slice cache {0} is damaged: {1}")]
+    Damaged(PathBuf, &'static str),
+}
+
+/// Labelled model inputs, quantised to 8 bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceSet {
+    size: usize,
+    inputs: Vec<u8>,
+    labels: Vec<SliceLabel>,
+    studies: Vec<u64>,
+}
+
+impl SliceSet {
+    /// An empty set of inputs of `size` × `size`.
+    #[must_use]
+    pub fn new(size: usize) -> Self {
+        Self { size, inputs: Vec::new(), labels: Vec::new(), studies: Vec::new() }
+    }
+
+    /// Adds one input (3·S·S values 0..1, channel by channel) of the study with seed `study`.
+    pub fn push(&mut self, channels: &[f32], label: SliceLabel, study: u64) {
+        debug_assert_eq!(channels.len(), self.slice_len());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=255 first")]
+        let quantised = channels.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8);
+        self.inputs.extend(quantised);
+        self.labels.push(label);
+        self.studies.push(study);
+    }
+
+    /// Appends another set of the same size.
+    pub fn append(&mut self, mut other: Self) {
+        debug_assert_eq!(self.size, other.size);
+        self.inputs.append(&mut other.inputs);
+        self.labels.append(&mut other.labels);
+        self.studies.append(&mut other.studies);
+    }
+
+    /// Side of an input in pixels.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Number of slices.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The labels in order.
+    #[must_use]
+    pub fn labels(&self) -> &[SliceLabel] {
+        &self.labels
+    }
+
+    /// The seed of each slice's study.
+    #[must_use]
+    pub fn studies(&self) -> &[u64] {
+        &self.studies
+    }
+
+    /// The quantised input of slice `index`: 3·S·S bytes.
+    #[must_use]
+    pub fn input(&self, index: usize) -> &[u8] {
+        &self.inputs[index * self.slice_len()..][..self.slice_len()]
+    }
+
+    fn slice_len(&self) -> usize {
+        3 * self.size * self.size
+    }
+
+    /// Writes the set beside its final name and renames it into place, so that a killed run leaves no half file.
+    ///
+    /// # Errors
+    /// [`SliceSetError::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), SliceSetError> {
+        let io = |source| SliceSetError::Io { path: path.to_owned(), source };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(io)?;
+        }
+        let partial = path.with_extension(format!("partial-{}", std::process::id()));
+        let mut file = fs::File::create(&partial).map_err(io)?;
+        let mut header = MAGIC.to_vec();
+        header.extend((self.size as u64).to_le_bytes());
+        header.extend((self.len() as u64).to_le_bytes());
+        header.extend(self.labels.iter().map(|label| label.bits()));
+        header.extend(self.studies.iter().flat_map(|study| study.to_le_bytes()));
+        file.write_all(&header).and_then(|()| file.write_all(&self.inputs)).map_err(io)?;
+        file.sync_all().and_then(|()| fs::rename(&partial, path)).map_err(io)
+    }
+
+    /// Reads a set back; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// [`SliceSetError`] if the file cannot be read, is no slice cache, or is cut short.
+    pub fn read(path: &Path) -> Result<Option<Self>, SliceSetError> {
+        let io = |source| SliceSetError::Io { path: path.to_owned(), source };
+        let damaged = |why| SliceSetError::Damaged(path.to_owned(), why);
+        let mut file = match fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        let mut header = [0; 24];
+        file.read_exact(&mut header).map_err(|_| damaged("no header"))?;
+        if &header[..8] != MAGIC {
+            return Err(damaged("not a slice cache"));
+        }
+        let word = |at: usize| header[at..at + 8].iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+        let extent = |at| usize::try_from(word(at)).map_err(|_| damaged("sizes out of range"));
+        let (size, count) = (extent(8)?, extent(16)?);
+        let slice =
+            size.checked_mul(size).and_then(|n| n.checked_mul(3)).ok_or_else(|| damaged("sizes out of range"))?;
+        let body =
+            slice.checked_add(9).and_then(|n| n.checked_mul(count)).ok_or_else(|| damaged("sizes out of range"))?;
+        if file.metadata().map_err(io)?.len() != 24 + body as u64 {
+            return Err(damaged("cut short or too long"));
+        }
+        let mut bytes = |length: usize| {
+            let mut bytes = vec![0; length];
+            file.read_exact(&mut bytes).map_err(io).map(|()| bytes)
+        };
+        let labels = bytes(count)?.into_iter().map(SliceLabel::from_bits).collect::<Option<Vec<_>>>();
+        let studies = bytes(8 * count)?
+            .chunks_exact(8)
+            .map(|chunk| chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)))
+            .collect();
+        let inputs = bytes(slice * count)?;
+        Ok(Some(Self { size, inputs, labels: labels.ok_or_else(|| damaged("a label contradicts itself"))?, studies }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ichor_core::HemorrhageSubtype;
+
+    fn set() -> SliceSet {
+        let mut set = SliceSet::new(2);
+        set.push(&[0.0, 0.25, 0.5, 1.0, 2.0, -1.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6], SliceLabel::NONE, 70_000_000_007);
+        set.push(&[1.0; 12], SliceLabel::of([HemorrhageSubtype::Epidural]), 8);
+        set
+    }
+
+    #[test]
+    fn comes_back_as_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/cache.slices");
+        assert!(SliceSet::read(&path).unwrap().is_none());
+        set().write(&path).unwrap();
+        let back = SliceSet::read(&path).unwrap().unwrap();
+        assert_eq!(back, set());
+        assert_eq!(&back.input(0)[..6], [0, 64, 128, 255, 255, 0]);
+        assert_eq!(back.studies(), [70_000_000_007, 8]);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no partial file stays");
+    }
+
+    #[test]
+    fn damage_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.slices");
+        set().write(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let check = |bytes: &[u8], what: &str| {
+            fs::write(&path, bytes).unwrap();
+            let error = SliceSet::read(&path).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        };
+        check(&whole[..whole.len() - 1], "cut short");
+        check(&whole[..10], "no header");
+        check(&[b"NOTACACH", &whole[8..]].concat(), "not a slice cache");
+        check(&[&whole[..24], &[32], &whole[25..]].concat(), "contradicts itself");
+        check(&[&whole[..8], &[255; 16], &whole[24..]].concat(), "out of range");
+    }
+}
