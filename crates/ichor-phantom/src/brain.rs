@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::geometry::{V3, bell, dot, lerp, norm, smooth, sub};
+use crate::geometry::{V3, bell, dot, lerp, norm, off_whole, smooth, sub};
 use crate::head::{HeadForm, Place};
 use crate::noise::ValueNoise;
 
@@ -218,7 +218,7 @@ impl Brain {
         let radial = dot(gradient, place.direction);
         let steepness = (dot(gradient, gradient) - radial * radial).max(0.0012).sqrt();
         let shrink = (place.wall.inner - place.vault).max(20.0) / 72.0;
-        let across = (phase - phase.round()) / steepness * shrink;
+        let across = off_whole(phase) / steepness * shrink;
         let vary = self.noise.at(s.map(|x| x / 21.0 + 9.1));
         let half = form.sulcus * (0.55 + 0.75 * vary) * (1.0 - 0.85 * effaced) + 0.5 * form.sulcus * bell(brain / 3.0);
         let beyond = (brain - form.sulcus_depth * (1.0 + 0.35 * fine)).max(0.0);
@@ -231,7 +231,7 @@ impl Brain {
             return FAR;
         }
         let phase = (p[2] * 0.55 + p[1] * 0.35) / 5.0 + 1.1 * self.noise.at(p.map(|x| x / 17.0));
-        let across = (phase - phase.round()).abs() * 5.0;
+        let across = off_whole(phase).abs() * 5.0;
         0.1 + 0.35 * self.form.atrophy - across - (brain - 9.0).max(0.0)
     }
 
@@ -252,15 +252,26 @@ impl Brain {
         insula.max(operculum)
     }
 
+    /// The five-pointed star above the sella.
+    fn suprasellar(&self, p: V3) -> f32 {
+        let (x, y, within) = (p[0], p[1] + 9.0, 8.0 - (p[2] + 15.0).abs());
+        let r2 = x * x + y * y;
+        if within < -4.0 || r2 > 400.0 {
+            return FAR;
+        }
+        // Cosine of five times the angle from the y axis.
+        let c = y / r2.sqrt().max(1e-3);
+        let star = 1.0 + 0.28 * c * (16.0 * c * c * c * c - 20.0 * c * c + 5.0);
+        let r = ((x / 12.0).powi(2) + (y / 10.0).powi(2)).sqrt() / star;
+        ((1.0 - r) * 9.0 * self.form.cistern.min(1.2)).min(within)
+    }
+
     fn cisterns(&self, p: V3) -> f32 {
         if p[2] > 16.0 || p[0].abs() > 40.0 {
             return FAR;
         }
         let c = self.form.cistern;
-        let angle = p[0].atan2(p[1] + 9.0);
-        let star = 1.0 + 0.28 * (5.0 * angle).cos();
-        let r = ((p[0] / 12.0).powi(2) + ((p[1] + 9.0) / 10.0).powi(2)).sqrt() / star;
-        let suprasellar = ((1.0 - r) * 9.0 * c.min(1.2)).min(8.0 - (p[2] + 15.0).abs());
+        let suprasellar = self.suprasellar(p);
         let stem = smooth(-20.0, -30.0, p[2]);
         let medulla = smooth(-42.0, -54.0, p[2]);
         let (wide, long) = (lerp(lerp(17.0, 18.0, stem), 9.5, medulla), lerp(lerp(14.0, 14.5, stem), 8.5, medulla));

@@ -6,7 +6,7 @@ use crate::geometry::{V3, bell, lerp, norm, smooth, unit};
 use crate::noise::ValueNoise;
 
 /// Side of the octahedral map that holds what depends on the direction only.
-const MAP: usize = 96;
+const MAP: usize = 80;
 const BASE_STEP: f32 = 2.0;
 const BASE_X: usize = 87;
 const BASE_Y: usize = 111;
@@ -111,10 +111,13 @@ impl HeadForm {
 
 /// A head's outline, ready to be asked at points.
 pub(crate) struct Head {
-    walls: Vec<Wall>,
+    /// Inner, skull, scalp, rim: of [`Wall`], side by side so that they are mixed at once.
+    walls: Vec<[f32; 4]>,
     base: Vec<[f32; 2]>,
     /// Beyond this radius there is nothing but air, above the face.
     pub(crate) reach: f32,
+    /// Within this radius everything is inside the vault.
+    pub(crate) nearest: f32,
     /// Level of the petrous bones.
     pub(crate) petrous_z: f32,
 }
@@ -142,8 +145,12 @@ impl Place {
 
 impl Head {
     pub(crate) fn new(form: &HeadForm, noise: &ValueNoise) -> Self {
-        let walls: Vec<Wall> = (0..MAP * MAP).map(|i| form.wall(map_direction(i % MAP, i / MAP), noise)).collect();
-        let reach = walls.iter().map(|w| w.inner + w.skull + w.scalp).fold(0.0, f32::max);
+        let walls: Vec<[f32; 4]> = (0..MAP * MAP)
+            .map(|i| form.wall(map_direction(i % MAP, i / MAP), noise))
+            .map(|w| [w.inner, w.skull, w.scalp, w.rim])
+            .collect();
+        let reach = walls.iter().map(|w| w[0] + w[1] + w[2]).fold(0.0, f32::max);
+        let nearest = walls.iter().map(|w| w[0]).fold(f32::INFINITY, f32::min);
         let heights: Vec<f32> = (0..BASE_X * BASE_Y)
             .map(|i| {
                 let (x, y) = base_point(i % BASE_X, i / BASE_X);
@@ -151,7 +158,7 @@ impl Head {
             })
             .collect();
         let base = (0..BASE_X * BASE_Y).map(|i| [heights[i], steepness(&heights, i % BASE_X, i / BASE_X)]).collect();
-        Self { walls, base, reach, petrous_z: form.petrous_height + form.base_shift - 6.0 }
+        Self { walls, base, reach, nearest, petrous_z: form.petrous_height + form.base_shift - 6.0 }
     }
 
     /// The outline in a direction (a unit vector).
@@ -169,8 +176,8 @@ impl Head {
         let at = j * MAP + i;
         let (w00, w10, w01, w11) =
             (&self.walls[at], &self.walls[at + 1], &self.walls[at + MAP], &self.walls[at + MAP + 1]);
-        let mix = |f: fn(&Wall) -> f32| lerp(lerp(f(w00), f(w10), s), lerp(f(w01), f(w11), s), t);
-        Wall { inner: mix(|w| w.inner), skull: mix(|w| w.skull), scalp: mix(|w| w.scalp), rim: mix(|w| w.rim) }
+        let mixed: [f32; 4] = std::array::from_fn(|k| lerp(lerp(w00[k], w10[k], s), lerp(w01[k], w11[k], s), t));
+        Wall { inner: mixed[0], skull: mixed[1], scalp: mixed[2], rim: mixed[3] }
     }
 
     /// Where a point lies.

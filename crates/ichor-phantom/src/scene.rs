@@ -131,6 +131,9 @@ impl Scene {
     /// Whether a point is further than `clearance` mm outside the skin.
     #[inline]
     pub(crate) fn is_clear_of_skin(&self, p: V3, clearance: f32) -> bool {
+        if dot(p, p) < self.head.nearest * self.head.nearest {
+            return false;
+        }
         let place = self.head.place(p);
         place.vault < 0.0 && self.head.within_skin(p, &place) + self.outside.thickest_swelling() < -clearance
     }
