@@ -13,6 +13,7 @@
 //! Architecture Invariant: this crate knows neither SQL nor pixels, and never holds a whole instance in memory. What a
 //! peer claims (lengths, titles, identifiers) is bounded or parsed before anything is done with it.
 
+mod associate;
 pub mod command;
 mod exchange;
 mod negotiation;

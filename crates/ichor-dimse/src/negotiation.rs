@@ -9,6 +9,9 @@ use ichor_core::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Uid};
 use crate::scp::SopClassRule;
 use crate::uids;
 
+/// Most presentation contexts of an association: identifiers are the odd numbers of one byte.
+pub(crate) const MAX_CONTEXTS: usize = 128;
+
 /// An accepted presentation context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AcceptedContext {

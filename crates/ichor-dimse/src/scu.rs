@@ -22,13 +22,10 @@ pub use options::{ProposedContext, ScuOptions, StoreItem, StoreResponse};
 
 use crate::command::{CommandSet, field, tag};
 use crate::exchange::{Exchange, ExchangeError, Incoming};
-use crate::negotiation::{AcceptedContext, PeerInformation, user_information};
+use crate::negotiation::{AcceptedContext, MAX_CONTEXTS, PeerInformation, user_information};
 use crate::status::StoreStatus;
 use crate::uids;
 use crate::wire::{FragmentKind, MIN_PEER_PDU, PromptStream, Wire, WireError};
-
-/// Most presentation contexts that one association can propose: identifiers are the odd numbers of one byte.
-const MAX_CONTEXTS: usize = 128;
 
 /// An association that was accepted, with at least one presentation context.
 ///

@@ -1,20 +1,22 @@
-//! PDUs over a stream (PS3.8 chapter 9): bounded in length, bounded in time. dicom-ul encodes and decodes them.
+//! PDUs over a stream (PS3.8 chapter 9): bounded in length before a byte of them is waited for, bounded in time. dicom-ul
+//! encodes and decodes them.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use dicom_ul::Pdu;
-use dicom_ul::association::{Error as UlError, read_pdu_from_wire_async};
 use dicom_ul::pdu::{
-    AbortRQServiceProviderReason, AbortRQSource, PDU_HEADER_SIZE, PDV_HEADER_SIZE, ReadError, write_pdu,
+    AbortRQServiceProviderReason, AbortRQSource, PDU_HEADER_SIZE, PDV_HEADER_SIZE, read_pdu, write_pdu,
 };
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::associate::overlook;
 
 /// Bounds of the PDU length that is announced. The lower one holds any response in one PDU; the upper one bounds what
 /// an association may take of memory.
@@ -24,6 +26,8 @@ pub(crate) const PDU_LENGTHS: std::ops::RangeInclusive<u32> = 4_096..=131_072;
 const MAX_ASSOCIATE_PDU: u32 = 131_072;
 /// Shortest PDU length that a peer may ask for. With less, every PDU is mostly header; PS3.8 sets no bound.
 pub(crate) const MIN_PEER_PDU: u32 = 128;
+/// Least room for a read, in bytes.
+const READ_AHEAD: usize = 16 * 1024;
 /// How long to wait for a peer to take notice of our last PDU before the socket is closed.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -108,8 +112,13 @@ pub(crate) struct Wire<S> {
 impl<S: Stream> Wire<S> {
     /// Takes a stream on which no association stands yet.
     pub(crate) fn new(stream: S) -> Self {
-        let read = BytesMut::with_capacity(8 * 1024);
-        Self { stream, read, write: Vec::new(), max_receive: MAX_ASSOCIATE_PDU, max_send: MIN_PEER_PDU }
+        Self {
+            stream,
+            read: BytesMut::new(),
+            write: Vec::new(),
+            max_receive: MAX_ASSOCIATE_PDU,
+            max_send: MIN_PEER_PDU,
+        }
     }
 
     /// Sets the PDU lengths that were agreed on; a peer's 0 means no limit, which is ours then.
@@ -117,7 +126,6 @@ impl<S: Stream> Wire<S> {
         self.max_receive = own;
         let largest = *PDU_LENGTHS.end();
         self.max_send = if peer == 0 { largest } else { peer.min(largest) };
-        self.read.reserve((own + PDU_HEADER_SIZE) as usize);
     }
 
     /// Longest fragment that fits a PDU of the peer's length, even as PS3.8 9.3.5.1 wants it.
@@ -132,17 +140,37 @@ impl<S: Stream> Wire<S> {
 
     /// Receives the next PDU. Dropping the future loses nothing: what has come stays for the next call.
     pub(crate) async fn receive(&mut self, limit: Duration) -> Result<Pdu, WireError> {
-        let received = read_pdu_from_wire_async(&mut self.stream, &mut self.read, self.max_receive, true);
-        match timeout(limit, received).await {
-            Err(_) => Err(WireError::TimedOut(limit)),
-            Ok(Ok(pdu)) => Ok(pdu),
-            Ok(Err(UlError::ConnectionClosed { .. })) if self.read.is_empty() => Err(WireError::Closed),
-            Ok(Err(UlError::ConnectionClosed { .. })) => Err(WireError::Broken("closed inside a PDU".to_owned())),
-            Ok(Err(UlError::ReceivePdu { source: ReadError::ReadPdu { source, .. } })) => {
-                Err(WireError::Broken(source.to_string()))
+        let frame = timeout(limit, self.frame()).await.map_err(|_| WireError::TimedOut(limit))??;
+        match read_pdu(overlook(frame), self.max_receive, true) {
+            Ok(Some(pdu)) => Ok(pdu),
+            Ok(None) => Err(WireError::Malformed("PDU shorter than its own length".to_owned())),
+            Err(error) => Err(WireError::Malformed(error.to_string())),
+        }
+    }
+
+    /// Reads the bytes of one PDU, header included.
+    async fn frame(&mut self) -> Result<Bytes, WireError> {
+        loop {
+            let mut wanted = PDU_HEADER_SIZE as usize;
+            if let Some([_, _, length @ ..]) = self.read.first_chunk::<6>() {
+                let length = u32::from_be_bytes(*length);
+                if length > self.max_receive {
+                    let what = format!("PDU of {length} bytes, at most {} are accepted", self.max_receive);
+                    return Err(WireError::Malformed(what));
+                }
+                wanted += length as usize;
+                if self.read.len() >= wanted {
+                    return Ok(self.read.split_to(wanted).freeze());
+                }
             }
-            Ok(Err(UlError::ReceivePdu { source })) => Err(WireError::Malformed(source.to_string())),
-            Ok(Err(other)) => Err(WireError::Malformed(other.to_string())),
+            // Room for the rest of this PDU, or for the next one whole: few reads, and no more memory than two PDUs.
+            self.read.reserve((wanted - self.read.len()).max(READ_AHEAD));
+            match self.stream.read_buf(&mut self.read).await {
+                Ok(0) if self.read.is_empty() => return Err(WireError::Closed),
+                Ok(0) => return Err(WireError::Broken("closed inside a PDU".to_owned())),
+                Ok(_) => {}
+                Err(error) => return Err(WireError::Broken(error.to_string())),
+            }
         }
     }
 

@@ -1,4 +1,5 @@
 //! However a peer cuts a message into presentation data values and PDUs, the same bytes come out.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The provider against a peer that sends what it is told to, right or wrong.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -433,6 +434,31 @@ async fn garbage_on_the_port() {
     drop(Peer::connect(provider.address).await);
     Peer::associate(provider.address).await.release().await;
     assert_eq!(provider.stop().await.read(|log| log.refused.len()), count);
+}
+
+#[tokio::test]
+async fn requests_that_are_odd() {
+    let provider = Provider::start(options()).await;
+    // An item of a type that nobody knows, and a title that would paint a terminal red.
+    let mut bytes = encode(&request("CT\u{1b}[31m", &[(1, CT, &[EXPLICIT])]).into());
+    bytes.extend_from_slice(b"\x77\0\0\x03abc");
+    let length = u32::try_from(bytes.len() - 6).unwrap();
+    bytes[2..6].copy_from_slice(&length.to_be_bytes());
+    let mut peer = Peer::connect(provider.address).await;
+    peer.send_raw(&bytes).await;
+    assert!(matches!(peer.receive().await, Some(Pdu::AssociationAC(_))));
+    peer.release().await;
+    assert_eq!(provider.recorder.read(|log| log.opened[0].calling_ae.clone()), "CT?[31m");
+    // Without any context, and with more than there are identifiers.
+    let mut bare = Peer::connect(provider.address).await;
+    assert!(bare.ask(request("PEER", &[])).await.unwrap().presentation_contexts.is_empty());
+    bare.release().await;
+    let many = vec![(1, CT, &[EXPLICIT][..]); 129];
+    let mut peer = Peer::connect(provider.address).await;
+    peer.send(&request("PEER", &many).into()).await;
+    assert_eq!(aborted(peer.receive().await), Some(AbortReason::InvalidPduParameter));
+    assert!(matches!(provider.recorder.refused(1).await.1, Rejection::NotAnAssociation(_)));
+    provider.stop().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! The user against DCMTK's storescp, against our own provider, and against peers that misbehave.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -268,6 +269,25 @@ async fn associations_that_do_not_come_about() {
     let mut impatient = scu_options(address);
     impatient.response_timeout = Duration::from_millis(150);
     check(&StorageScu::connect(&impatient, &[ct(&[EXPLICIT])]).await.unwrap_err(), "TimedOut", false);
+}
+
+#[tokio::test]
+async fn a_rejected_context_without_transfer_syntax() {
+    let address = peer_that(|mut peer| async move {
+        assert!(matches!(peer.receive().await, Some(Pdu::AssociationRQ(_))));
+        let mut bytes = Vec::new();
+        dicom_ul::pdu::write_pdu(&mut bytes, &acceptance(EXPLICIT, 0)).unwrap();
+        bytes.extend_from_slice(b"\x21\0\0\x04\x03\0\x03\0");
+        let length = u32::try_from(bytes.len() - 6).unwrap();
+        bytes[2..6].copy_from_slice(&length.to_be_bytes());
+        peer.send_raw(&bytes).await;
+        assert_eq!(peer.receive().await, Some(Pdu::ReleaseRQ));
+        peer.send(&Pdu::ReleaseRP).await;
+    })
+    .await;
+    let scu = StorageScu::connect(&scu_options(address), &[ct(&[EXPLICIT, IMPLICIT])]).await.unwrap();
+    assert!(scu.accepts(&uid(CT), &uid(EXPLICIT)) && !scu.accepts(&uid(CT), &uid(IMPLICIT)));
+    scu.release().await.unwrap();
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handler::{PeerInfo, Rejection, StorageHandler};
 use super::options::ScpOptions;
-use crate::negotiation::{AcceptedContext, PeerInformation, negotiate, printable, user_information};
+use crate::negotiation::{AcceptedContext, MAX_CONTEXTS, PeerInformation, negotiate, printable, user_information};
 use crate::uids;
 use crate::wire::{MIN_PEER_PDU, Stream, Wire, WireError};
 
@@ -80,6 +80,10 @@ pub(super) fn check(
     }
     if (1..MIN_PEER_PDU).contains(max_pdu) {
         return Err(Rejection::NotAnAssociation(format!("the peer takes PDUs of {max_pdu} bytes only")));
+    }
+    if message.presentation_contexts.len() > MAX_CONTEXTS {
+        let count = message.presentation_contexts.len();
+        return Err(Rejection::NotAnAssociation(format!("{count} presentation contexts, of {MAX_CONTEXTS} possible")));
     }
     Arc::clone(associations).try_acquire_owned().map_err(|_| Rejection::LocalLimitExceeded)
 }
