@@ -10,5 +10,5 @@ pub use handler::{
     AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, Rejection, StorageHandler, StoreFailure, StoreOutcome,
     StoreRequest,
 };
-pub use listener::StorageScp;
+pub use listener::{StorageScp, serve_stream};
 pub use options::{PeerRule, ScpOptions, SopClassRule};

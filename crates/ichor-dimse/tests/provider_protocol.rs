@@ -237,21 +237,21 @@ async fn an_abort_by_the_peer_is_told_from_a_drop() {
 #[tokio::test]
 async fn peers_that_are_slow() {
     let mut options = options();
-    options.artim_timeout = Duration::from_millis(150);
-    options.idle_timeout = Duration::from_millis(300);
-    options.pdu_timeout = Duration::from_millis(200);
-    options.instance_timeout = Duration::from_millis(600);
+    options.artim_timeout = Duration::from_millis(800);
+    options.idle_timeout = Duration::from_millis(1000);
+    options.pdu_timeout = Duration::from_millis(700);
+    options.instance_timeout = Duration::from_millis(1500);
     let provider = Provider::start(options).await;
     let recorder = &provider.recorder;
 
     // Says nothing, or half a request.
     let mut mute = Peer::connect(provider.address).await;
-    assert_eq!(aborted(mute.receive().await), Some(AbortReason::ReasonNotSpecified));
     let mut half = Peer::connect(provider.address).await;
     half.send_raw(&[1, 0, 0, 0, 1, 0, 0, 1]).await;
+    assert_eq!(aborted(mute.receive().await), Some(AbortReason::ReasonNotSpecified));
     assert_eq!(aborted(half.receive().await), Some(AbortReason::ReasonNotSpecified));
     for count in 1..=2 {
-        let limit = Duration::from_millis(150);
+        let limit = Duration::from_millis(800);
         assert_eq!(recorder.refused(count).await.1, Rejection::TimedOut(limit));
     }
 
@@ -259,15 +259,15 @@ async fn peers_that_are_slow() {
     let mut idle = Peer::associate(provider.address).await;
     let start = Instant::now();
     aborted(idle.receive().await);
-    assert!(start.elapsed() >= Duration::from_millis(290));
-    assert_eq!(recorder.closed(1).await.outcome, AssociationOutcome::TimedOut("no message for 300ms".into()));
+    assert!(start.elapsed() >= Duration::from_millis(990));
+    assert_eq!(recorder.closed(1).await.outcome, AssociationOutcome::TimedOut("no message for 1s".into()));
 
     // Stops inside a data set.
     let mut stuck = Peer::associate(provider.address).await;
     stuck.send_command(1, &store_request(1, INSTANCE)).await;
     stuck.send_data(1, &[0; 100], false).await;
     aborted(stuck.receive().await);
-    assert_eq!(recorder.closed(2).await.outcome, AssociationOutcome::TimedOut("no whole PDU within 200ms".into()));
+    assert_eq!(recorder.closed(2).await.outcome, AssociationOutcome::TimedOut("no whole PDU within 700ms".into()));
 
     // Sends a byte now and then.
     let mut dripping = Peer::associate(provider.address).await;
@@ -555,7 +555,7 @@ async fn a_drain_ends_after_its_grace_period() {
     aborted(stuck.receive().await);
     drop((held, stuck));
     stopped.await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     recorder.read(|log| {
         assert_eq!((log.stored.len(), log.discarded, log.closed.len()), (0, 2, 2));
         assert!(log.closed.iter().all(|end| end.outcome == AssociationOutcome::ShutDown));

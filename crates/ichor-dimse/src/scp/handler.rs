@@ -30,6 +30,19 @@ pub struct PeerInfo {
     pub implementation_version: Option<String>,
 }
 
+impl PeerInfo {
+    /// A peer of which nothing but the address is known.
+    pub(super) fn stranger(address: SocketAddr) -> Self {
+        Self {
+            address,
+            calling_ae: String::new(),
+            called_ae: String::new(),
+            implementation_class: None,
+            implementation_version: None,
+        }
+    }
+}
+
 /// Why a peer got no association.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
@@ -128,9 +141,9 @@ impl fmt::Display for AssociationOutcome {
 pub struct AssociationEnd {
     /// How it ended.
     pub outcome: AssociationOutcome,
-    /// Instances answered with success or a warning.
+    /// Instances taken: the sink has committed them, whether or not the peer still heard the answer.
     pub instances: u64,
-    /// Instances answered with a failure.
+    /// Instances that were to be answered with a failure.
     pub failures: u64,
     /// Data set bytes received, of all instances.
     pub bytes: u64,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -17,7 +18,7 @@ use super::establish::{self, NoRequest, Request};
 use super::handler::{AssociationEnd, AssociationOutcome, PeerInfo, Rejection, StorageHandler};
 use super::options::ScpOptions;
 use crate::exchange::Exchange;
-use crate::wire::{PromptStream, Wire};
+use crate::wire::{PromptStream, Stream, Wire};
 
 /// Connections without an association, from addresses that a rule covers.
 const MAX_HANDSHAKES: usize = 64;
@@ -54,17 +55,7 @@ impl<H: StorageHandler> StorageScp<H> {
     /// If the address cannot be bound.
     pub async fn bind(address: impl ToSocketAddrs, options: ScpOptions, handler: H) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let associations = options.max_associations.min(Semaphore::MAX_PERMITS);
-        let shared = Shared {
-            options,
-            handler,
-            associations: Arc::new(Semaphore::new(associations)),
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
-            stopping: CancellationToken::new(),
-            aborting: CancellationToken::new(),
-        };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listener, shared: Arc::new(Shared::new(options, handler)) })
     }
 
     /// The address that it listens on.
@@ -99,6 +90,20 @@ impl<H: StorageHandler> StorageScp<H> {
     }
 }
 
+/// Serves a stream that somebody else has accepted, such as one behind TLS or one in memory, from its first byte to its
+/// last. The rules of the options hold as they do for a listener; there is nothing to drain.
+pub async fn serve_stream<H: StorageHandler>(
+    options: ScpOptions,
+    handler: H,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    address: SocketAddr,
+) {
+    let shared = Shared::new(options, handler);
+    if let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() {
+        shared.handle(Wire::new(stream), PeerInfo::stranger(address), permit).await;
+    }
+}
+
 fn check_task(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -108,19 +113,31 @@ fn check_task(ended: Result<(), JoinError>) {
 }
 
 impl<H: StorageHandler> Shared<H> {
+    fn new(options: ScpOptions, handler: H) -> Self {
+        let associations = options.max_associations.min(Semaphore::MAX_PERMITS);
+        Self {
+            options,
+            handler,
+            associations: Arc::new(Semaphore::new(associations)),
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            stopping: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+        }
+    }
+
     fn connected(self: &Arc<Self>, tasks: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr) {
         let shared = Arc::clone(self);
-        let peer = PeerInfo {
-            address,
-            calling_ae: String::new(),
-            called_ae: String::new(),
-            implementation_class: None,
-            implementation_version: None,
-        };
+        let peer = PeerInfo::stranger(address);
         let known = self.options.peers.iter().any(|rule| rule.covers(address.ip()));
         let handshakes = if known { &self.handshakes } else { &self.strangers };
         match Arc::clone(handshakes).try_acquire_owned() {
-            Ok(permit) => tasks.spawn(async move { shared.handle(stream, peer, permit).await }),
+            Ok(permit) => tasks.spawn(async move {
+                match PromptStream::new(stream) {
+                    Ok(stream) => shared.handle(Wire::new(stream), peer, permit).await,
+                    Err(error) => debug!(peer = %peer.address, %error, "connection lost at once"),
+                }
+            }),
             // No time for a proper answer; the peer sees the connection close.
             Err(_) => tasks.spawn(async move {
                 drop(stream);
@@ -129,11 +146,8 @@ impl<H: StorageHandler> Shared<H> {
         };
     }
 
-    async fn handle(&self, stream: TcpStream, peer: PeerInfo, handshake: OwnedSemaphorePermit) {
-        let mut wire = match PromptStream::new(stream) {
-            Ok(stream) => Wire::new(stream),
-            Err(error) => return debug!(peer = %peer.address, %error, "connection lost at once"),
-        };
+    /// Takes a connection from its first byte to its last. The handshake's permit goes back once an association stands.
+    async fn handle<S: Stream>(&self, mut wire: Wire<S>, peer: PeerInfo, handshake: OwnedSemaphorePermit) {
         let request = tokio::select! {
             biased;
             () = self.stopping.cancelled() => return wire.close().await,
@@ -169,7 +183,7 @@ impl<H: StorageHandler> Shared<H> {
     }
 
     /// Accepts and serves an association that the handler has opened; whatever happens, the handler hears of its end.
-    async fn serve(&self, mut wire: Wire<PromptStream>, request: &Request, association: H::Association) {
+    async fn serve<S: Stream>(&self, mut wire: Wire<S>, request: &Request, association: H::Association) {
         let mut tally = Tally::default();
         let (ending, wire) = match establish::accept(&mut wire, request, &self.options).await {
             Err(error) => (Ending::from(error), wire),
