@@ -37,7 +37,7 @@ fn slices(n: i64) -> (Tensor, Tensor) {
 
 const BATCHES: [i64; 4] = [1, 4, 8, 32];
 
-#[divan::bench(args = BATCHES, min_time = 2)]
+#[divan::bench(args = BATCHES, sample_count = 20, sample_size = 1, max_time = 5)]
 fn forward(bencher: Bencher<'_, '_>, batch: i64) {
     let (_store, swin) = demo();
     let (input, _) = slices(batch);
@@ -45,7 +45,7 @@ fn forward(bencher: Bencher<'_, '_>, batch: i64) {
     bencher.counter(ItemsCount::new(batch as usize)).bench_local(|| swin.forward(&input));
 }
 
-#[divan::bench(args = BATCHES, min_time = 2)]
+#[divan::bench(args = BATCHES, sample_count = 20, sample_size = 1, max_time = 5)]
 fn hgi_sam_maps(bencher: Bencher<'_, '_>, batch: i64) {
     let (_store, swin) = demo();
     let (input, brain) = slices(batch);
@@ -54,7 +54,7 @@ fn hgi_sam_maps(bencher: Bencher<'_, '_>, batch: i64) {
         .bench_local(|| hgi_sam(&swin, &input, &brain, 1, HgiOptions::default()).map(|maps| maps.map));
 }
 
-#[divan::bench(args = BATCHES, min_time = 2)]
+#[divan::bench(args = BATCHES, sample_count = 20, sample_size = 1, max_time = 5)]
 fn swin_sam_maps(bencher: Bencher<'_, '_>, batch: i64) {
     let (_store, swin) = demo();
     let (input, brain) = slices(batch);

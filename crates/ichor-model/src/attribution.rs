@@ -176,7 +176,6 @@ pub struct InfusedBlock {
 
 impl InfusedBlock {
     /// Weight of every head in every window: the Frobenius norm of its gradient, `[batch · windows, heads]`.
-    #[must_use]
     pub fn head_weight(&self) -> Tensor {
         self.gradient.square().sum_dim_intlist([-2i64, -1].as_slice(), false, None).sqrt()
     }
@@ -261,7 +260,7 @@ fn stage_maps(plan: &SwinPlan, keys: Vec<Vec<Tensor>>, roll_back: RollBack) -> V
 fn block_grid(stage: &StagePlan, index: usize, keys: &Tensor, roll_back: RollBack) -> Tensor {
     let grid = tokens_to_grid(keys, stage.window, stage.grid);
     let shift = match roll_back {
-        _ if index % 2 == 0 => 0,
+        _ if index.is_multiple_of(2) => 0,
         RollBack::AsShifted => stage.shift,
         RollBack::AsReference => stage.window / 2,
     };

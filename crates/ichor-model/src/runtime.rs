@@ -1,8 +1,9 @@
-//! The model on a thread of its own. Tensors never leave it: requests and answers are flat arrays.
+//! The model on threads of its own. Tensors never leave them: requests and answers are flat arrays.
 
 mod batches;
 mod worker;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,13 +11,20 @@ use std::thread::JoinHandle;
 use ichor_core::ModelId;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tracing::info;
 
 use crate::attribution::AttributionError;
 use crate::device::{DeviceChoice, DeviceError};
 use crate::manifest::{Expected, Manifest, ManifestError};
 use crate::self_test::{SelfTestFailed, SelfTestReport};
 use crate::weights::WeightsError;
-use worker::{Job, Worker};
+use worker::{Job, Jobs, Reply, Worker};
+
+/// Weight files up to this size are loaded once for each thread.
+const SMALL_MODEL_BYTES: u64 = 64 << 20;
+
+/// So many copies of a small model at most: each holds the activations of a batch.
+const MAX_COPIES: usize = 4;
 
 /// Settings of a [`ModelRuntime`].
 #[derive(Clone, Debug)]
@@ -27,7 +35,9 @@ pub struct RuntimeOptions {
     pub expected: Expected,
     /// Where to run.
     pub device: DeviceChoice,
-    /// Threads of libtorch on the CPU; 0: as many as there are cores.
+    /// Threads on the CPU; 0: as many as there are cores. A small model is loaded once for each (at most four times),
+    /// and each copy computes its own slices: libtorch's threads share every single operation, which gains little
+    /// there, and on a busy machine each operation waits for the slowest of them.
     pub threads: usize,
     /// Slices computed at once.
     pub batch: usize,
@@ -93,12 +103,13 @@ pub enum RuntimeError {
     /// The weights say something else than when they were saved.
     #[error(transparent)]
     SelfTest(#[from] SelfTestFailed),
-    /// The thread is gone.
-    #[error("the model thread has stopped")]
+    /// The threads are gone.
+    #[error("the model's threads have stopped")]
     Stopped,
 }
 
-/// A loaded model. Clones are handles to the same thread, which ends, after the batch in hand, with the last of them.
+/// A loaded model. Clones are handles to the same threads, which end, after the batches in hand, with the last of
+/// them.
 #[derive(Clone, Debug)]
 pub struct ModelRuntime {
     shared: Arc<Shared>,
@@ -111,14 +122,14 @@ struct Shared {
     batch: usize,
     device: Arc<Mutex<String>>,
     queue: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Closing the queue ends the thread; libtorch must not be computing while the process tears itself down.
+        // Closing the queue ends the threads; libtorch must not be computing while the process tears itself down.
         self.queue = None;
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
     }
@@ -139,19 +150,31 @@ impl ModelRuntime {
         let target = options.device.resolve()?;
         let device = Arc::new(Mutex::new(crate::device::device_name(target)));
         let (queue, jobs) = mpsc::channel(options.queue.max(1));
-        let (ready, loaded) = oneshot::channel();
+        let jobs: Jobs = Arc::new(Mutex::new(jobs));
         let batch = options.batch.max(1);
-        let (thread_manifest, thread_device) = (manifest.clone(), Arc::clone(&device));
-        let thread = std::thread::Builder::new()
-            .name("ichor-model".to_owned())
-            .spawn(move || match Worker::load(&options, thread_manifest, target, thread_device) {
-                // If nobody waits any more there is nobody to work for either.
-                Ok(worker) => drop(ready.send(Ok(())).map(|()| worker.run(jobs))),
-                Err(error) => drop(ready.send(Err(error))),
-            })
-            .map_err(RuntimeError::Thread)?;
-        let shared = Shared { manifest, id, batch, device, queue: Some(queue), thread: Some(thread) };
-        loaded.await.map_err(|_| RuntimeError::Stopped)??;
+        let layout = Layout::of(&options, target);
+        let mut shared = Shared { manifest, id, batch, device, queue: Some(queue), threads: Vec::new() };
+        let mut loading = Vec::with_capacity(layout.copies);
+        for copy in 0..layout.copies {
+            let (ready, loaded) = oneshot::channel();
+            let (options, manifest, jobs) = (options.clone(), shared.manifest.clone(), Arc::clone(&jobs));
+            let device = Arc::clone(&shared.device);
+            let thread = std::thread::Builder::new()
+                .name(format!("ichor-model-{copy}"))
+                .spawn(move || match Worker::load(&options, layout.threads_each, manifest, target, device) {
+                    // If nobody waits any more there is nobody to work for either.
+                    Ok(worker) => drop(ready.send(Ok(())).map(|()| worker.run(&jobs))),
+                    Err(error) => drop(ready.send(Err(error))),
+                })
+                .map_err(RuntimeError::Thread)?;
+            shared.threads.push(thread);
+            loading.push(loaded);
+        }
+        for loaded in loading {
+            loaded.await.map_err(|_| RuntimeError::Stopped)??;
+        }
+        let Layout { copies, threads_each } = layout;
+        info!(model = %shared.id, copies, threads_each, batch, "model loaded");
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -193,7 +216,8 @@ impl ModelRuntime {
     /// [`RuntimeError`]; never a value that is not finite.
     pub async fn classify(&self, inputs: Vec<f32>, slices: usize) -> Result<Vec<f32>, RuntimeError> {
         self.check_input(&inputs, slices)?;
-        self.ask(|reply| Job::Classify { inputs, slices, reply }).await
+        let inputs = Arc::new(inputs);
+        self.spread(slices, |range, reply| Job::Classify { inputs: Arc::clone(&inputs), range, reply }).await
     }
 
     /// The manifest's kind of map for each slice: S × S values, 0 outside the brain, 0 to 1 inside.
@@ -211,7 +235,12 @@ impl ModelRuntime {
         self.check_input(&inputs, slices)?;
         let plane = self.input_size().pow(2);
         check_size("brain mask", brain_masks.len(), slices, plane)?;
-        self.ask(|reply| Job::Maps { inputs, brain_masks, slices, reply }).await
+        let (inputs, brain_masks) = (Arc::new(inputs), Arc::new(brain_masks));
+        let job = |range, reply| {
+            let (inputs, brain_masks) = (Arc::clone(&inputs), Arc::clone(&brain_masks));
+            Job::Maps { inputs, brain_masks, range, reply }
+        };
+        self.spread(slices, job).await
     }
 
     /// [`ModelRuntime::maps`] cut at the manifest's threshold: S × S values, 0 or 1, for each slice.
@@ -234,22 +263,61 @@ impl ModelRuntime {
     /// # Errors
     /// [`RuntimeError::SelfTest`] with the differences if the weights now say something else.
     pub async fn verify(&self) -> Result<SelfTestReport, RuntimeError> {
-        self.ask(|reply| Job::Verify { reply }).await
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Verify { reply }).await?;
+        answer.await.map_err(|_| RuntimeError::Stopped)?
     }
 
-    async fn ask<T>(
+    /// Cuts a request into jobs and puts their answers together, in order.
+    async fn spread<T>(
         &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, RuntimeError>>) -> Job,
-    ) -> Result<T, RuntimeError> {
-        let (reply, answer) = oneshot::channel();
+        slices: usize,
+        job: impl Fn(Range<usize>, Reply<Vec<T>>) -> Job,
+    ) -> Result<Vec<T>, RuntimeError> {
+        let each = self.shared.batch.min(slices.div_ceil(self.shared.threads.len().max(1))).max(1);
+        let mut waiting = Vec::with_capacity(slices.div_ceil(each));
+        for start in (0..slices).step_by(each) {
+            let (reply, answer) = oneshot::channel();
+            self.send(job(start..slices.min(start + each), reply)).await?;
+            waiting.push(answer);
+        }
+        let mut answers = Vec::with_capacity(slices);
+        for answer in waiting {
+            answers.extend(answer.await.map_err(|_| RuntimeError::Stopped)??);
+        }
+        Ok(answers)
+    }
+
+    async fn send(&self, job: Job) -> Result<(), RuntimeError> {
         let queue = self.shared.queue.as_ref().ok_or(RuntimeError::Stopped)?;
-        queue.send(job(reply)).await.map_err(|_| RuntimeError::Stopped)?;
-        answer.await.map_err(|_| RuntimeError::Stopped)?
+        queue.send(job).await.map_err(|_| RuntimeError::Stopped)
     }
 
     fn check_input(&self, inputs: &[f32], slices: usize) -> Result<(), RuntimeError> {
         let channels = usize::try_from(self.manifest().model.sizes.in_chans).unwrap_or_default();
         check_size("input", inputs.len(), slices, channels * self.input_size().pow(2))
+    }
+}
+
+/// How the threads are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    copies: usize,
+    threads_each: usize,
+}
+
+impl Layout {
+    fn of(options: &RuntimeOptions, device: tch::Device) -> Self {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let small = std::fs::metadata(&options.weights).is_ok_and(|file| file.len() <= SMALL_MODEL_BYTES);
+        if small && !device.is_cuda() {
+            Self { copies: threads.min(MAX_COPIES), threads_each: 1 }
+        } else {
+            Self { copies: 1, threads_each: threads }
+        }
     }
 }
 

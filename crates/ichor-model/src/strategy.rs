@@ -40,7 +40,6 @@ impl Strategy {
     }
 
     /// Probability of hemorrhage: logits `[batch, classes]` → `[batch]`.
-    #[must_use]
     pub fn probability(self, logits: &Tensor) -> Tensor {
         match self {
             Self::Categorical => logits.softmax(-1, logits.kind()).select(1, self.positive_logit()),

@@ -214,7 +214,6 @@ impl Swin {
     ///
     /// # Panics
     /// As all of tch's plain methods: on a wrong shape, and when memory runs out.
-    #[must_use]
     pub fn forward(&self, input: &Tensor) -> Tensor {
         self.forward_with_attention(input, Keep::Nothing).logits
     }

@@ -1,5 +1,7 @@
 //! Parity with the reference computation, tensor by tensor.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::HashMap;
@@ -22,6 +24,7 @@ struct Golden {
 impl Golden {
     fn open() -> Option<Self> {
         let folder = data("golden")?;
+        tch::set_num_threads(1); // as in support: tests run side by side already
         let config: SwinConfig =
             serde_json::from_slice(&std::fs::read(folder.join("mini.config.json")).unwrap()).unwrap();
         let mut store = VarStore::new(Device::Cpu);

@@ -1,5 +1,7 @@
 //! Weights and manifests that must be refused, and what is saved can be read.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;

@@ -35,20 +35,21 @@ impl Batch {
         Self { configured, now: configured }
     }
 
-    /// Computes `slices` answers by `step`, a range at a time. Gives `None` once `abandoned` says that nobody waits.
+    /// Computes the answers of `slices` by `step`, some at a time. Gives `None` once `abandoned` says that nobody waits.
     pub(super) fn run<E: Engine, T>(
         &mut self,
         engine: &mut E,
-        slices: usize,
+        slices: Range<usize>,
         abandoned: impl Fn() -> bool,
         step: impl Fn(&E, Range<usize>) -> Result<Vec<T>, RuntimeError>,
     ) -> Option<Result<Vec<T>, RuntimeError>> {
-        let mut answers = Vec::with_capacity(slices);
-        while answers.len() < slices {
+        let mut answers = Vec::with_capacity(slices.len());
+        while answers.len() < slices.len() {
             if abandoned() {
                 return None;
             }
-            let range = answers.len()..slices.min(answers.len() + self.now);
+            let start = slices.start + answers.len();
+            let range = start..slices.end.min(start + self.now);
             match guarded(|| step(engine, range.clone())) {
                 Ok(part) => answers.extend(part),
                 Err(fault) => {
@@ -171,7 +172,7 @@ mod tests {
     }
 
     fn run(engine: &mut Fake, batch: &mut Batch, slices: usize) -> Result<Vec<usize>, RuntimeError> {
-        batch.run(engine, slices, || false, |engine, range| engine.step(range)).unwrap()
+        batch.run(engine, 0..slices, || false, |engine, range| engine.step(range)).unwrap()
     }
 
     #[test]
@@ -180,7 +181,8 @@ mod tests {
         assert_eq!(run(&mut engine, &mut batch, 5).unwrap(), [0, 1, 2, 3, 4]);
         assert_eq!(*engine.tried.borrow(), [(true, 5), (true, 2), (true, 2), (true, 1)]);
         engine.tried.borrow_mut().clear();
-        run(&mut engine, &mut batch, 4).unwrap();
+        let answers = batch.run(&mut engine, 6..10, || false, |engine, range| engine.step(range));
+        assert_eq!(answers.unwrap().unwrap(), [6, 7, 8, 9]);
         assert_eq!(*engine.tried.borrow(), [(true, 2), (true, 2)], "not tried again");
     }
 
@@ -204,16 +206,16 @@ mod tests {
             true => panic!("CUDA error: unspecified launch failure"),
             false => Ok(range.collect::<Vec<_>>()),
         };
-        assert_eq!(batch.run(&mut engine, 2, || false, lost).unwrap().unwrap(), [0, 1]);
+        assert_eq!(batch.run(&mut engine, 0..2, || false, lost).unwrap().unwrap(), [0, 1]);
         let panics = |_: &Fake, _: Range<usize>| -> Result<Vec<usize>, RuntimeError> { panic!("index out of range") };
-        let error = batch.run(&mut engine, 2, || false, panics).unwrap().unwrap_err();
+        let error = batch.run(&mut engine, 0..2, || false, panics).unwrap().unwrap_err();
         assert_eq!(error.to_string(), "the model panicked: index out of range");
     }
 
     #[test]
     fn work_that_nobody_waits_for_stops() {
         let mut engine = Fake::new(None, true);
-        assert!(Batch::new(1).run(&mut engine, 3, || true, |e, range| e.step(range)).is_none());
+        assert!(Batch::new(1).run(&mut engine, 0..3, || true, |e, range| e.step(range)).is_none());
         assert!(engine.tried.borrow().is_empty());
     }
 }

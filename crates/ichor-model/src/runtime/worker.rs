@@ -1,4 +1,4 @@
-//! What runs on the model's thread.
+//! What runs on a thread of the model.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use tokio::sync::{mpsc, oneshot};
-use tracing::info;
 
 use super::batches::{Batch, Engine, caught};
 use super::{RuntimeError, RuntimeOptions};
@@ -19,13 +18,16 @@ use crate::self_test::{SelfTest, SelfTestReport};
 use crate::swin::Swin;
 use crate::weights::Weights;
 
-type Reply<T> = oneshot::Sender<Result<T, RuntimeError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, RuntimeError>>;
 
-/// A request. Sizes were checked by the handle.
+/// The queue that all threads take from.
+pub(super) type Jobs = Arc<Mutex<mpsc::Receiver<Job>>>;
+
+/// A part of a request: some of its slices. Sizes were checked by the handle.
 #[derive(Debug)]
 pub(super) enum Job {
-    Classify { inputs: Vec<f32>, slices: usize, reply: Reply<Vec<f32>> },
-    Maps { inputs: Vec<f32>, brain_masks: Vec<u8>, slices: usize, reply: Reply<Vec<Vec<f32>>> },
+    Classify { inputs: Arc<Vec<f32>>, range: Range<usize>, reply: Reply<Vec<f32>> },
+    Maps { inputs: Arc<Vec<f32>>, brain_masks: Arc<Vec<u8>>, range: Range<usize>, reply: Reply<Vec<Vec<f32>>> },
     Verify { reply: Reply<SelfTestReport> },
 }
 
@@ -50,43 +52,37 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn load(
         options: &RuntimeOptions,
+        threads: usize,
         manifest: Manifest,
         device: Device,
         shown: Arc<Mutex<String>>,
     ) -> Result<Self, RuntimeError> {
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         caught(|| {
-            // Of this thread: OpenMP keeps the number for each thread that starts parallel work.
+            // On this thread: OpenMP keeps the number for each thread that starts parallel work.
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
             let plan = SwinPlan::check(&manifest.model.sizes).map_err(|error| ManifestError {
                 path: Manifest::path_for(&options.weights),
                 problem: ManifestProblem::Plan(error),
             })?;
             let (store, swin) = read(&options.weights, &manifest, &plan, device)?;
-            let (name, version) = (&manifest.model.name, &manifest.model.version);
-            info!(threads, "model {name} {version} loaded on {}", device_name(device));
             let model = Loaded { path: options.weights.clone(), manifest, plan, swin, store, shown };
             Ok(Self { model, classify: Batch::new(options.batch), maps: Batch::new(options.batch) })
         })
     }
 
     /// Works until the last handle is gone.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(job) = jobs.blocking_recv() {
+    pub(super) fn run(mut self, jobs: &Jobs) {
+        let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        while let Some(job) = next() {
             match job {
-                Job::Classify { inputs, slices, reply } => {
+                Job::Classify { inputs, range, reply } => {
                     let step = |model: &Loaded, range| model.classify(&inputs, range);
-                    let abandoned = || reply.is_closed();
-                    let answer = self.classify.run(&mut self.model, slices, abandoned, step);
+                    let answer = self.classify.run(&mut self.model, range, || reply.is_closed(), step);
                     send(reply, answer);
                 }
-                Job::Maps { inputs, brain_masks, slices, reply } => {
+                Job::Maps { inputs, brain_masks, range, reply } => {
                     let step = |model: &Loaded, range| model.maps(&inputs, &brain_masks, range);
-                    let abandoned = || reply.is_closed();
-                    let answer = self.maps.run(&mut self.model, slices, abandoned, step);
+                    let answer = self.maps.run(&mut self.model, range, || reply.is_closed(), step);
                     send(reply, answer);
                 }
                 Job::Verify { reply } => send(reply, Some(caught(|| self.model.verify()))),
