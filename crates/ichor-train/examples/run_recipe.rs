@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use ichor_ct::input::InputPreset;
 use ichor_ct::volume::read_slice;
 use ichor_model::Manifest;
-use ichor_train::evaluate::{Subject, ready};
+use ichor_train::evaluate::Subject;
+use ichor_train::prepared::ready;
 use ichor_train::progress::PrintProgress;
 use ichor_train::publish::{load, train_and_publish};
 use ichor_train::recipe::Recipe;
@@ -51,7 +52,7 @@ fn series(weights: &Path, files: &[String]) -> Result<(), Failure> {
         slices.push((slice.plane.position[2], ready(&slice.hu, &slice.plane, slice.window, preset, size)));
     }
     slices.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let slices: Vec<_> = slices.into_iter().map(|(_, slice)| slice).collect();
+    let slices: Vec<_> = slices.iter().map(|(_, slice)| slice).collect();
     let probabilities = subject.probabilities(&slices)?;
     let called = probabilities.iter().filter(|p| **p >= manifest.model.slice_threshold).count();
     let study = ichor_core::study_probability(&probabilities, manifest.model.min_positive_slices);

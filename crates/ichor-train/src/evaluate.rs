@@ -1,19 +1,19 @@
 //! Measures weights on held-out phantom studies, the way serving sees a study: brain masks computed
 //! from the pixels, one function for the model's input, maps brought back to the source grid.
 
-use ichor_core::ImagePlane;
-use ichor_ct::brain::brain_mask;
-use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
+use std::path::Path;
+
+use ichor_ct::input::InputPreset;
 use ichor_model::{Strategy, Swin};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
-use crate::brightness::{BrightInput, BrightnessRule};
 use crate::maps::{MapsError, all_maps};
 use crate::measure::{NEVER_POSITIVE, SliceMeasure, StudyMeasure};
 use crate::metrics::OverlapCurve;
-use crate::phantoms::{PhantomError, PhantomMix, Study, study};
+use crate::phantoms::{PhantomError, PhantomMix};
+use crate::prepared::{PreparedStudy, ReadySlice, prepare};
 use crate::progress::Progress;
 use crate::seeds::SeedRange;
 
@@ -41,40 +41,8 @@ pub struct Subject<'a> {
     pub device: Device,
 }
 
-/// A slice made ready for the model.
-#[derive(Debug)]
-pub struct ReadySlice {
-    /// Model input, 3·S·S values.
-    pub input: Vec<f32>,
-    /// Way back to the source grid.
-    pub grid: InputGrid,
-    /// Brain mask on the source grid.
-    pub brain: Vec<u8>,
-    /// What the brightness rule says.
-    pub brightness: f32,
-    /// The brightness rule's mask.
-    pub bright_mask: Vec<u8>,
-}
-
-/// Prepares a slice as serving does, and asks the brightness rule.
-#[must_use]
-pub fn ready(
-    hu: &[i16],
-    plane: &ImagePlane,
-    window: Option<(f32, f32)>,
-    preset: InputPreset,
-    size: usize,
-) -> ReadySlice {
-    let (rows, columns, spacing) = (plane.rows as usize, plane.columns as usize, plane.spacing);
-    let brain = brain_mask(hu, rows, columns, spacing);
-    let input = model_input(HuImage { rows, columns, spacing, hu, window }, preset, size);
-    let slice = BrightInput { rows, columns, hu, brain: &brain, spacing_mm: (spacing[0], spacing[1]) };
-    let bright = BrightnessRule::default().apply(&slice);
-    ReadySlice { input: input.channels, grid: input.grid, brain, brightness: bright.score, bright_mask: bright.mask }
-}
-
 /// Measures the studies of a seed range. A few phantoms are generated beside each other; the network works on one study
-/// after the other.
+/// after the other. `cache` keeps the studies for the next candidate.
 ///
 /// # Errors
 /// [`EvaluateError`].
@@ -82,36 +50,36 @@ pub fn measure(
     subject: &Subject<'_>,
     seeds: SeedRange,
     mix: &PhantomMix,
+    cache: Option<&Path>,
     progress: &mut dyn Progress,
 ) -> Result<Vec<StudyMeasure>, EvaluateError> {
     let (size, preset) = (subject.size(), subject.preset);
     let all: Vec<u64> = seeds.seeds().collect();
     let mut measured = Vec::with_capacity(all.len());
     for group in all.chunks(rayon::current_num_threads().max(1)) {
-        let prepare = |&seed: &u64| -> Result<(Study, Vec<ReadySlice>), PhantomError> {
-            let study = study(seed, mix)?;
-            let slices = study.slices.iter().map(|slice| ready(&slice.hu, &slice.plane, None, preset, size)).collect();
-            Ok((study, slices))
-        };
-        let prepared: Vec<_> = group.par_iter().map(prepare).collect::<Result<_, _>>()?;
-        for (study, slices) in prepared {
-            measured.push(measure_study(subject, &study, &slices)?);
+        let prepared: Vec<PreparedStudy> = group
+            .par_iter()
+            .map(|&seed| prepare(seed, mix, preset, size, cache))
+            .collect::<Result<_, PhantomError>>()?;
+        for study in prepared {
+            measured.push(measure_study(subject, &study)?);
             progress.evaluated(measured.len(), all.len());
         }
     }
     Ok(measured)
 }
 
-fn measure_study(subject: &Subject<'_>, study: &Study, slices: &[ReadySlice]) -> Result<StudyMeasure, EvaluateError> {
-    let probabilities = subject.probabilities(slices)?;
+fn measure_study(subject: &Subject<'_>, study: &PreparedStudy) -> Result<StudyMeasure, EvaluateError> {
+    let slices: Vec<&ReadySlice> = study.slices.iter().map(|slice| &slice.ready).collect();
+    let probabilities = subject.probabilities(&slices)?;
     let mapped: Vec<usize> =
         (0..slices.len()).filter(|&i| study.slices[i].label.any() || probabilities[i] >= NEVER_POSITIVE).collect();
     let mut curves: Vec<Vec<OverlapCurve>> = vec![Vec::new(); slices.len()];
     for batch in mapped.chunks(8) {
-        let inputs = subject.stack(batch.iter().map(|&i| &slices[i]))?;
-        let brains = stack_brains(batch.iter().map(|&i| &slices[i]), subject)?;
+        let inputs = subject.stack(batch.iter().map(|&i| slices[i]))?;
+        let brains = stack_brains(batch.iter().map(|&i| slices[i]), subject)?;
         for (&index, maps) in batch.iter().zip(all_maps(subject.network, subject.strategy, &inputs, &brains)?) {
-            let (slice, mask) = (&slices[index], &study.slices[index].mask);
+            let (slice, mask) = (slices[index], &study.slices[index].mask);
             curves[index] = maps.iter().map(|map| overlap_curve(map, slice, mask)).collect();
         }
     }
@@ -148,11 +116,11 @@ impl Subject<'_> {
     ///
     /// # Errors
     /// [`EvaluateError::Maps`] if libtorch refuses.
-    pub fn probabilities(&self, slices: &[ReadySlice]) -> Result<Vec<f32>, EvaluateError> {
+    pub fn probabilities(&self, slices: &[&ReadySlice]) -> Result<Vec<f32>, EvaluateError> {
         let _frozen = tch::no_grad_guard();
         let mut probabilities = Vec::with_capacity(slices.len());
         for batch in slices.chunks(16) {
-            let logits = self.network.forward(&self.stack(batch.iter())?);
+            let logits = self.network.forward(&self.stack(batch.iter().copied())?);
             let batch = self.strategy.probability(&logits).f_to_device(Device::Cpu).map_err(MapsError::from)?;
             probabilities.extend(Vec::<f32>::try_from(&batch).map_err(MapsError::from)?);
         }

@@ -16,6 +16,7 @@ pub mod maps;
 pub mod measure;
 pub mod metrics;
 pub mod phantoms;
+pub mod prepared;
 pub mod progress;
 pub mod publish;
 pub mod recipe;

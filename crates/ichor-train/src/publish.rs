@@ -84,6 +84,7 @@ pub fn train_and_publish(
     options: &TrainOptions,
     progress: &mut dyn Progress,
 ) -> Result<Published, PublishError> {
+    let cache = Some(options.cache.as_path());
     let trained = train(recipe, options, progress)?;
     let plan = SwinPlan::check(&recipe.model)?;
     let store = nn::VarStore::new(options.device);
@@ -91,12 +92,12 @@ pub fn train_and_publish(
     trained.fill(&store)?;
     let subject =
         Subject { network: &network, strategy: recipe.strategy, preset: recipe.input_preset, device: options.device };
-    let validation = measure(&subject, recipe.validation.seeds, &recipe.validation.phantoms, progress)?;
+    let validation = measure(&subject, recipe.validation.seeds, &recipe.validation.phantoms, cache, progress)?;
     let thresholds = calibrate(&validation)?;
     let weights = out.join(format!("{stem}.safetensors"));
     std::fs::create_dir_all(out).map_err(|source| PublishError::Write { path: out.to_owned(), source })?;
     let manifest = save_model(&weights, &store, card(recipe, &thresholds))?;
-    let report = test_report(recipe, &subject, &manifest, thresholds, progress)?;
+    let report = test_report(recipe, &subject, &manifest, thresholds, cache, progress)?;
     let path = out.join("evaluation.json");
     let text = serde_json::to_string_pretty(&report)? + "\n";
     std::fs::write(&path, text).map_err(|source| PublishError::Write { path, source })?;
@@ -111,13 +112,14 @@ pub fn evaluate(
     recipe: &Recipe,
     weights: &Path,
     device: Device,
+    cache: Option<&Path>,
     progress: &mut dyn Progress,
 ) -> Result<Report, PublishError> {
     let manifest = Manifest::read(weights)?;
     let (_store, network) = load(&manifest, weights, device)?;
     let subject = Subject { network: &network, strategy: manifest.model.strategy, preset: recipe.input_preset, device };
-    let validation = measure(&subject, recipe.validation.seeds, &recipe.validation.phantoms, progress)?;
-    test_report(recipe, &subject, &manifest, calibrate(&validation)?, progress)
+    let validation = measure(&subject, recipe.validation.seeds, &recipe.validation.phantoms, cache, progress)?;
+    test_report(recipe, &subject, &manifest, calibrate(&validation)?, cache, progress)
 }
 
 /// Loads the network that a manifest describes.
@@ -138,9 +140,10 @@ fn test_report(
     subject: &Subject<'_>,
     manifest: &Manifest,
     thresholds: Thresholds,
+    cache: Option<&Path>,
     progress: &mut dyn Progress,
 ) -> Result<Report, PublishError> {
-    let measures = measure(subject, recipe.test.seeds, &recipe.test.phantoms, progress)?;
+    let measures = measure(subject, recipe.test.seeds, &recipe.test.phantoms, cache, progress)?;
     let id = manifest.id().map_or_else(|_| manifest.model.name.clone(), |id| id.to_string());
     Ok(Report::new(id, NOTICE.to_owned(), recipe.test.seeds, &measures, thresholds))
 }

@@ -103,6 +103,9 @@ pub struct Phase {
     /// Most slices an epoch shows; absent = 2 × the minority class.
     #[serde(default)]
     pub slices_per_epoch: Option<usize>,
+    /// Share of the negatives that are drawn from the levels of the head where the positives lie.
+    #[serde(default)]
+    pub matched_share: f64,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Share of the highest rate that is left at the phase's end.
@@ -169,6 +172,12 @@ impl Recipe {
                 return fail(format!(
                     "phase {:?} needs an epoch, a positive rate and a final share of 0..1",
                     phase.name
+                ));
+            }
+            if !(0.0..=1.0).contains(&phase.matched_share) {
+                return fail(format!(
+                    "phase {:?}: matched_share {} is not within 0..1",
+                    phase.name, phase.matched_share
                 ));
             }
             phase.phantoms.check().map_err(|why| RecipeError::Value(format!("phase {:?}: {why}", phase.name)))?;

@@ -1,7 +1,9 @@
 //! Which slices an epoch shows, and in which order.
 
-use rand::SeedableRng;
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
@@ -35,6 +37,43 @@ pub fn balanced_epoch(positive: &[bool], most: Option<usize>, seed: u64) -> Resu
     Ok(order)
 }
 
+/// The same, with a `share` of the negatives drawn from the level of the head that their positives lie at (`level`: any
+/// number that says so), as far as there are any. Bleeds are rarer at the skull base than above it; without this, a
+/// network learns the level instead of the blood.
+///
+/// # Errors
+/// As [`balanced_epoch`].
+pub fn matched_epoch(
+    positive: &[bool],
+    level: &[usize],
+    share: f64,
+    most: Option<usize>,
+    seed: u64,
+) -> Result<Vec<usize>, SamplerError> {
+    let plain = balanced_epoch(positive, most, seed)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x6c65_7665_6c73);
+    let (with, without): (Vec<usize>, Vec<usize>) = plain.iter().partition(|&&i| positive[i]);
+    let matched: Vec<usize> = with.iter().copied().filter(|_| rng.random_bool(share)).collect();
+    let free: BTreeSet<usize> = without[matched.len()..].iter().copied().collect();
+    let mut by_level: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for index in (0..positive.len()).filter(|index| !positive[*index] && !free.contains(index)) {
+        by_level.entry(level[index]).or_default().push(index);
+    }
+    by_level.values_mut().for_each(|slices| slices.shuffle(&mut rng));
+    let mut order = with;
+    order.extend(free);
+    let mut unmatched = 0;
+    for index in matched {
+        match by_level.get_mut(&level[index]).and_then(Vec::pop) {
+            Some(negative) => order.push(negative),
+            None => unmatched += 1,
+        }
+    }
+    order.extend(by_level.into_values().flatten().take(unmatched));
+    order.shuffle(&mut rng);
+    Ok(order)
+}
+
 /// Interleaves an epoch so that every batch of an even size holds as many positives as negatives.
 #[must_use]
 pub fn balance_batches(order: &[usize], positive: &[bool]) -> Vec<usize> {
@@ -46,7 +85,6 @@ pub fn balance_batches(order: &[usize], positive: &[bool]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn every_epoch_is_balanced_and_without_replacement() {
@@ -68,6 +106,23 @@ mod tests {
         assert_eq!(balanced_epoch(&positive, None, 3), balanced_epoch(&positive, None, 3));
         assert_ne!(balanced_epoch(&positive, None, 3), balanced_epoch(&positive, None, 4));
         assert_eq!(balanced_epoch(&positive, Some(10), 3).unwrap().len(), 10);
+    }
+
+    #[test]
+    fn matched_negatives_lie_where_the_positives_lie() {
+        // Positives at levels 0 and 1, negatives at all ten.
+        let positive: Vec<bool> = (0..400).map(|i| i % 10 < 2 && i % 4 == 0).collect();
+        let level: Vec<usize> = (0..400).map(|i| i % 10).collect();
+        let at = |order: &[usize]| order.iter().filter(|&&i| !positive[i] && level[i] < 2).count();
+        let matched = matched_epoch(&positive, &level, 1.0, None, 5).unwrap();
+        let half = matched.len() / 2;
+        assert_eq!(matched.iter().filter(|&&i| positive[i]).count(), half);
+        assert_eq!(matched.iter().collect::<BTreeSet<_>>().len(), 2 * half, "a slice was drawn twice");
+        assert!(at(&matched) > 9 * half / 10, "{} of {half}", at(&matched));
+        assert!(at(&matched_epoch(&positive, &level, 0.0, None, 5).unwrap()) < half / 2);
+        // More positives than negatives at their level: the rest comes from elsewhere.
+        let scarce: Vec<usize> = (0..400).map(|i| if positive[i] { 0 } else { 1 }).collect();
+        assert_eq!(matched_epoch(&positive, &scarce, 1.0, None, 5).unwrap().len(), 2 * half);
     }
 
     #[test]

@@ -93,6 +93,13 @@ impl SliceSet {
         &self.studies
     }
 
+    /// Tenth of its study, counted from the foot, that each slice lies in: 0 to 9.
+    #[must_use]
+    pub fn levels(&self) -> Vec<usize> {
+        let runs = self.studies.chunk_by(|a, b| a == b);
+        runs.flat_map(|run| (0..run.len()).map(move |at| at * 10 / run.len())).collect()
+    }
+
     /// The quantised input of slice `index`: 3·S·S bytes.
     #[must_use]
     pub fn input(&self, index: usize) -> &[u8] {

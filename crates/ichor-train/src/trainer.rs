@@ -17,7 +17,7 @@ use crate::metrics::auc;
 use crate::phantoms::{PhantomError, PhantomMix, slice_set};
 use crate::progress::Progress;
 use crate::recipe::{Phase, Recipe};
-use crate::sampler::{SamplerError, balance_batches, balanced_epoch};
+use crate::sampler::{SamplerError, balance_batches, balanced_epoch, matched_epoch};
 use crate::schedule::learning_rate;
 use crate::seeds::{SeedRange, derive};
 use crate::slices::SliceSet;
@@ -182,8 +182,11 @@ impl<'a> Run<'a> {
         let positive: Vec<bool> = slices.labels().iter().map(|label| label.any()).collect();
         let epoch = self.position.epoch;
         let seed = derive(self.recipe.seed, &[index as u64, epoch as u64]);
-        let order = balanced_epoch(&positive, phase.slices_per_epoch, seed)
-            .map_err(|error| TrainError::Sampler(phase.name.clone(), error))?;
+        let draw = match phase.matched_share {
+            share if share > 0.0 => matched_epoch(&positive, &slices.levels(), share, phase.slices_per_epoch, seed),
+            _ => balanced_epoch(&positive, phase.slices_per_epoch, seed),
+        };
+        let order = draw.map_err(|error| TrainError::Sampler(phase.name.clone(), error))?;
         let order = balance_batches(&order, &positive);
         let batches: Vec<&[usize]> = order.chunks(self.recipe.optimizer.batch).collect();
         let (steps, total) = (batches.len() as u64, (batches.len() * phase.epochs) as u64);
@@ -457,7 +460,7 @@ mod tests {
         let input = stack(&squares(4, 5), &[0, 1, 2, 3]).unwrap();
         // The head starts at zero, so a feature of it is compared.
         let head = run.average_store.variables()["head.weight"].shallow_clone();
-        tch::no_grad(|| head.shallow_clone().normal_(0.0, 1.0));
+        let _ = tch::no_grad(|| head.shallow_clone().normal_(0.0, 1.0));
         let centred = run.average.forward(&centre(&input).unwrap());
         let store = nn::VarStore::new(Device::Cpu);
         let shipped = Swin::new(&store.root(), run.average.plan());

@@ -1,0 +1,208 @@
+//! Held-out studies made ready for measuring, kept on disk: phantoms at full size take longer to make than the model
+//! takes to read them, and every candidate is measured on the same ones.
+
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use ichor_core::ImagePlane;
+use ichor_ct::brain::brain_mask;
+use ichor_ct::input::{HuImage, InputGrid, InputPreset, PREPROCESSING_VERSION, model_input};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::brightness::{BrightInput, BrightnessRule};
+use crate::labels::SliceLabel;
+use crate::phantoms::{PhantomError, PhantomMix, study};
+use crate::slices::SliceSetError;
+
+/// A slice made ready for the model, as serving does it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadySlice {
+    /// Model input, 3·S·S values.
+    pub input: Vec<f32>,
+    /// Way back to the source grid.
+    pub grid: InputGrid,
+    /// Computed brain mask on the source grid.
+    pub brain: Vec<u8>,
+    /// What the brightness rule says: the largest component's area in mm².
+    pub brightness: f32,
+    /// The brightness rule's mask.
+    pub bright_mask: Vec<u8>,
+}
+
+/// A ready slice with its truth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreparedSlice {
+    /// What the model and serving see.
+    pub ready: ReadySlice,
+    /// What the slice shows.
+    pub label: SliceLabel,
+    /// True mask on the source grid, 0 or 1.
+    pub mask: Vec<u8>,
+    /// Volume that one pixel stands for, mL.
+    pub pixel_ml: f64,
+}
+
+/// A held-out study.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreparedStudy {
+    /// The phantom's seed.
+    pub seed: u64,
+    /// Volume of all bleeds, mL.
+    pub truth_ml: f64,
+    /// Its slices, foot to head.
+    pub slices: Vec<PreparedSlice>,
+}
+
+/// Prepares a slice as serving does, and asks the brightness rule.
+#[must_use]
+pub fn ready(
+    hu: &[i16],
+    plane: &ImagePlane,
+    window: Option<(f32, f32)>,
+    preset: InputPreset,
+    size: usize,
+) -> ReadySlice {
+    let (rows, columns, spacing) = (plane.rows as usize, plane.columns as usize, plane.spacing);
+    let brain = brain_mask(hu, rows, columns, spacing);
+    let input = model_input(HuImage { rows, columns, spacing, hu, window }, preset, size);
+    let slice = BrightInput { rows, columns, hu, brain: &brain, spacing_mm: (spacing[0], spacing[1]) };
+    let bright = BrightnessRule::default().apply(&slice);
+    ReadySlice { input: input.channels, grid: input.grid, brain, brightness: bright.score, bright_mask: bright.mask }
+}
+
+/// The study of a seed, from the cache (if there is one) or made and kept there.
+///
+/// # Errors
+/// [`PhantomError`].
+pub fn prepare(
+    seed: u64,
+    mix: &PhantomMix,
+    preset: InputPreset,
+    size: usize,
+    cache: Option<&Path>,
+) -> Result<PreparedStudy, PhantomError> {
+    let Some(cache) = cache else { return make(seed, mix, preset, size) };
+    let key = serde_json::json!({
+        "seed": seed, "mix": mix, "preset": preset, "size": size, "preprocessing": PREPROCESSING_VERSION,
+    });
+    let digest = hex::encode(Sha256::digest(key.to_string()));
+    let path = cache.join(format!("{}.study", &digest[..24]));
+    let io = |source| SliceSetError::Io { path: path.clone(), source };
+    match fs::read(&path) {
+        Ok(bytes) => Ok(decode(&bytes).ok_or_else(|| SliceSetError::Damaged(path.clone(), "not a prepared study"))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let study = make(seed, mix, preset, size)?;
+            let partial = path.with_extension(format!("partial-{}", std::process::id()));
+            let write = || {
+                fs::create_dir_all(cache)?;
+                fs::write(&partial, encode(&study)?)?;
+                fs::rename(&partial, &path)
+            };
+            write().map_err(io)?;
+            Ok(study)
+        }
+        Err(error) => Err(io(error).into()),
+    }
+}
+
+fn make(seed: u64, mix: &PhantomMix, preset: InputPreset, size: usize) -> Result<PreparedStudy, PhantomError> {
+    let study = study(seed, mix)?;
+    let slices = study.slices.into_iter().map(|slice| PreparedSlice {
+        ready: ready(&slice.hu, &slice.plane, None, preset, size),
+        label: slice.label,
+        mask: slice.mask.iter().map(|m| u8::from(*m != 0)).collect(),
+        pixel_ml: slice.pixel_ml,
+    });
+    Ok(PreparedStudy { seed, truth_ml: study.truth_ml, slices: slices.collect() })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    seed: u64,
+    truth_ml: f64,
+    slices: Vec<SliceHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SliceHeader {
+    grid: InputGrid,
+    label: SliceLabel,
+    brightness: f32,
+    pixel_ml: f64,
+}
+
+/// Length of the header, header (JSON), then for each slice its input (float32, little-endian) and three masks, a bit a
+/// pixel.
+fn encode(study: &PreparedStudy) -> std::io::Result<Vec<u8>> {
+    let header = |slice: &PreparedSlice| SliceHeader {
+        grid: slice.ready.grid,
+        label: slice.label,
+        brightness: slice.ready.brightness,
+        pixel_ml: slice.pixel_ml,
+    };
+    let slices = study.slices.iter().map(header).collect();
+    let text = serde_json::to_vec(&Header { seed: study.seed, truth_ml: study.truth_ml, slices })?;
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text);
+    for slice in &study.slices {
+        bytes.extend(slice.ready.input.iter().flat_map(|value| value.to_le_bytes()));
+        for mask in [&slice.ready.brain, &slice.ready.bright_mask, &slice.mask] {
+            bytes.extend(
+                mask.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit != 0))),
+            );
+        }
+    }
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Option<PreparedStudy> {
+    let mut cursor = Cursor::new(bytes);
+    let mut take = |length: usize| {
+        let mut part = vec![0; length];
+        cursor.read_exact(&mut part).ok().map(|()| part)
+    };
+    let length = usize::try_from(u64::from_le_bytes(take(8)?.try_into().ok()?)).ok()?;
+    let header: Header = serde_json::from_slice(&take(length.min(bytes.len()))?).ok()?;
+    let mut slices = Vec::with_capacity(header.slices.len());
+    for slice in header.slices {
+        let input = take(12 * slice.grid.size * slice.grid.size)?;
+        let input =
+            input.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
+        let pixels = slice.grid.rows * slice.grid.columns;
+        let mut mask = || -> Option<Vec<u8>> {
+            let packed = take(pixels.div_ceil(8))?;
+            Some((0..pixels).map(|at| packed[at / 8] >> (at % 8) & 1).collect())
+        };
+        let (brain, bright_mask, truth) = (mask()?, mask()?, mask()?);
+        let ready = ReadySlice { input, grid: slice.grid, brain, brightness: slice.brightness, bright_mask };
+        slices.push(PreparedSlice { ready, label: slice.label, mask: truth, pixel_ml: slice.pixel_ml });
+    }
+    Some(PreparedStudy { seed: header.seed, truth_ml: header.truth_ml, slices })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_back_from_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let mix = PhantomMix {
+            positive_share: 1.0,
+            matrices: vec![60],
+            min_spacing_mm: 15.0,
+            bleeds: ichor_phantom::BleedRanges::easy(),
+        };
+        let made = prepare(4, &mix, InputPreset::PhysioNet, 32, Some(folder.path())).unwrap();
+        assert!(made.slices.iter().any(|slice| slice.label.any() && slice.mask.contains(&1)), "an easy bleed shows");
+        assert!(made.slices.iter().all(|slice| slice.label.any() == slice.mask.contains(&1)));
+        assert_eq!(prepare(4, &mix, InputPreset::PhysioNet, 32, Some(folder.path())).unwrap(), made);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(prepare(4, &mix, InputPreset::PhysioNet, 32, Some(folder.path())).is_err());
+    }
+}
