@@ -10,7 +10,7 @@ use ichor_dimse::command::CommandSet;
 use ichor_dimse::scp::serve_stream;
 use ichor_dimse::status::StoreStatus;
 use proptest::prelude::*;
-use support::peer::{Peer, pdv, request, store_request};
+use support::peer::{Peer, encode, pdv, request, store_request};
 use support::{CT, EXPLICIT, Provider, Recorder, options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -95,12 +95,6 @@ fn any_pdu() -> impl Strategy<Value = Vec<u8>> {
         },
     );
     prop_oneof![12 => data, 1 => noise, 1 => Just(encode(&Pdu::ReleaseRQ))]
-}
-
-fn encode(pdu: &Pdu) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    dicom_ul::pdu::write_pdu(&mut bytes, pdu).unwrap();
-    bytes
 }
 
 proptest! {

@@ -121,8 +121,8 @@ pub(super) async fn reject<S: Stream>(mut wire: Wire<S>, rejection: &Rejection, 
     }
 }
 
-/// Hands a refusal to the handler, and to the log.
+/// Hands a refusal to the handler.
 pub(super) async fn report<H: StorageHandler>(handler: &H, peer: &PeerInfo, rejection: &Rejection) {
-    tracing::info!(peer = %peer.address, calling_ae = %peer.calling_ae, reason = %rejection, "association refused");
+    tracing::debug!(peer = %peer.address, calling_ae = %peer.calling_ae, reason = %rejection, "association refused");
     handler.association_refused(peer, rejection).await;
 }

@@ -60,6 +60,7 @@ pub struct Log {
 pub struct Recorder {
     pub log: Arc<Mutex<Log>>,
     plans: Arc<Mutex<std::collections::VecDeque<Plan>>>,
+    rejection: Arc<Mutex<Option<Rejection>>>,
 }
 
 impl Recorder {
@@ -70,6 +71,11 @@ impl Recorder {
     /// Plans for the next instances, in order; afterwards everything is taken.
     pub fn plan(&self, plans: impl IntoIterator<Item = Plan>) {
         self.plans.lock().unwrap().extend(plans);
+    }
+
+    /// Turns the next association down.
+    pub fn reject_next(&self, rejection: Rejection) {
+        *self.rejection.lock().unwrap() = Some(rejection);
     }
 
     /// Waits until the log is as it should be.
@@ -103,6 +109,9 @@ impl StorageHandler for Recorder {
     type Sink = Sink;
 
     async fn association_opened(&self, peer: &PeerInfo) -> Result<(), Rejection> {
+        if let Some(rejection) = self.rejection.lock().unwrap().take() {
+            return Err(rejection);
+        }
         self.log.lock().unwrap().opened.push(peer.clone());
         Ok(())
     }

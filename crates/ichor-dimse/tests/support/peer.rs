@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use dicom_ul::Pdu;
 use dicom_ul::association::read_pdu_from_wire_async;
 use dicom_ul::pdu::{
-    AssociationAC, AssociationRJ, AssociationRQ, PDataValue, PDataValueType, PresentationContextProposed,
-    UserVariableItem, write_pdu,
+    AbortRQServiceProviderReason, AbortRQSource, AssociationAC, AssociationRJ, AssociationRQ, PDataValue,
+    PDataValueType, PresentationContextProposed, UserVariableItem, write_pdu,
 };
 use ichor_dimse::command::{CommandSet, tag};
 use ichor_dimse::status::StoreStatus;
@@ -147,4 +147,19 @@ pub fn store_request(message_id: u16, instance: &str) -> CommandSet {
 
 pub fn pdv(context: u8, value_type: PDataValueType, data: &[u8], is_last: bool) -> PDataValue {
     PDataValue { presentation_context_id: context, value_type, is_last, data: data.to_vec() }
+}
+
+/// The reason of an A-ABORT by the service provider, which must be what came.
+#[track_caller]
+pub fn aborted(pdu: Option<Pdu>) -> Option<AbortRQServiceProviderReason> {
+    match pdu {
+        Some(Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) }) => Some(reason),
+        other => panic!("not aborted: {other:?}"),
+    }
+}
+
+pub fn encode(pdu: &Pdu) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_pdu(&mut bytes, pdu).unwrap();
+    bytes
 }
