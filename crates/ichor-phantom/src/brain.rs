@@ -271,6 +271,9 @@ impl Brain {
             return FAR;
         }
         let c = self.form.cistern;
+        // No fluid space is a drawn line: the stem's outline is warped before it is measured.
+        let q = p.map(|x| x / 10.0);
+        let p = [p[0] + 2.6 * self.noise.at(q), p[1] + 2.6 * self.noise.at(q.map(|x| x + 5.5)), p[2]];
         let suprasellar = self.suprasellar(p);
         let stem = smooth(-20.0, -30.0, p[2]);
         let medulla = smooth(-42.0, -54.0, p[2]);
@@ -281,7 +284,8 @@ impl Brain {
         let shell = 1.3 * c * uneven - (k - 1.0 - 0.07 * c - 0.06 * uneven).abs() * long;
         let before = smooth(4.0, -6.0, p[1] - centre);
         let around = smooth(-22.0, -14.0, p[2]).max(before).max(medulla);
-        let shell = shell.min((around - 0.4) * 12.0).min(10.0 - p[2]);
+        let behind = smooth(2.0, 12.0, p[1] - centre);
+        let shell = shell.min((around - 0.4) * 12.0).min(-7.0 + 11.0 * behind - p[2]);
         let quadrigeminal =
             (2.6 * c - ((p[1] - 27.0).abs() + 0.12 * p[0].abs())).min(11.0 - p[0].abs()).min(9.0 - (p[2] + 2.0).abs());
         let magna = 7.0 * c - norm(sub(p, [0.0, 66.0, -50.0])) * 0.7;
@@ -301,7 +305,7 @@ impl Brain {
             }
         }
         if p[0].abs() < 14.0 {
-            let third = 1.0 - ((p[1] - 3.0) / 14.0).powi(2) - ((p[2] + 3.0) / 11.0).powi(2);
+            let third = 1.0 - ((p[1] - 2.0) / 14.0).powi(2) - ((p[2] - 0.5) / 9.5).powi(2);
             inside = inside.max((self.form.third * third.max(-4.0) - p[0].abs()).min(third * 12.0));
             let s = self.form.fourth;
             let roof = (p[1] - 36.0) / (5.5 * s);

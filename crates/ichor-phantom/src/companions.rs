@@ -181,7 +181,7 @@ fn dose_page(identity: &DicomIdentity, dir: &Path) -> Result<PathBuf, PhantomErr
     let page: Vec<u8> = (0..SIDE * SIDE)
         .map(|at| {
             let (row, column) = (at / SIDE, at % SIDE);
-            let ruled = row >= 40 && row < 216 && (row % 22 == 18 || column % 62 == 4);
+            let ruled = (40..216).contains(&row) && (row % 22 == 18 || column % 62 == 4);
             if ruled { 255 } else { 0 }
         })
         .collect();

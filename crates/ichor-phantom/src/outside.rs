@@ -42,6 +42,11 @@ impl Outside {
             add([side * 42.0, -54.0, -26.0 + lift], [2.5, 18.0, 5.0], 45.0);
             add([side * 30.0, -50.0, -26.0 + lift], [2.0, 16.0, 2.0], 35.0);
             add([side * 27.0, -58.0, -58.0], [15.0, 17.0, 16.0], AIR);
+            add([side * 47.0, -10.0, -62.0], [4.0, 13.0, 24.0], 1150.0);
+            add([side * 59.0, -36.0, -42.0], [3.5, 22.0, 4.0], 1000.0);
+            add([side * 15.0, -28.0, -56.0], [2.2, 9.0, 13.0], 800.0);
+            add([side * 54.0, 12.0, -38.0], [11.0, 3.0, 3.0], AIR);
+            add([side * 18.0, 26.0, -74.0], [9.0, 10.0, 9.0], 900.0);
         }
         add([0.0, -56.0, -28.0 + lift], [11.0, 22.0, 14.0], AIR);
         add([0.0, -14.0, -34.0 + lift], [12.0, 10.0, 9.0], if rng.random_bool(0.85) { AIR } else { 30.0 });
@@ -144,15 +149,14 @@ impl Outside {
         let soft = noise.at(p.map(|x| x / 15.0 + 4.0));
         let mut beneath = lerp(self.fat, self.muscle, smooth(-0.35, -0.05, soft)) + 6.0 * grain;
         let strut = noise.at([p[0] / 11.0, p[1] / 11.0, p[2] / 26.0 + 8.0]);
-        if p[1] < 30.0 && strut.abs() < 0.03 && skin > 12.0 {
+        if p[1] < -20.0 && p[0].abs() < 34.0 && strut.abs() < 0.02 && skin > 14.0 {
             beneath = 700.0;
         }
         for pocket in &self.pockets {
             let k: f32 = (0..3).map(|i| ((p[i] - pocket.centre[i]) * pocket.inverse[i]).powi(2)).sum();
             if k < 1.25 {
-                let shell = ramp((1.12 - k) * 5.0, half + 0.2);
                 if pocket.hu == AIR {
-                    beneath = lerp(beneath, 600.0, shell);
+                    beneath = lerp(beneath, 600.0, ramp((1.12 - k) * 5.0, half + 0.2));
                     hu = lerp(hu, AIR, ramp((1.0 - k) * 5.0, half));
                 }
                 beneath = lerp(beneath, pocket.hu, ramp((1.0 - k) * 5.0, half));

@@ -81,7 +81,7 @@ impl Planner<'_> {
             _ => [side, rng.random_range(-0.7..0.6), rng.random_range(-0.1..0.8)],
         };
         let (middle, along) = self.on_vault(direction);
-        let ratio = rng.random_range(0.25..0.6f32);
+        let ratio = rng.random_range(0.34..0.72f32);
         // A lens of radius R and thickness ratio·R holds about π/2·ratio·R³.
         let radius = (volume_ml * 1000.0 / (1.57 * ratio)).cbrt();
         let oval = rng.random_range(0.8..1.25f32);

@@ -122,8 +122,12 @@ impl<'a> Renderer<'a> {
             t if t <= 3.5 => 2,
             _ => 3,
         };
-        let parts =
+        let mut parts: Vec<V3> =
             (0..count).map(|i| scale(grid.normal, thickness * ((i as f32 + 0.5) / count as f32 - 0.5))).collect();
+        // The outermost two first.
+        if count > 2 {
+            parts.swap(1, count - 1);
+        }
         // Everything a slice shows is near the plane through its middle, however the head is turned.
         let middle = grid.point(plane.rows as usize / 2, plane.columns as usize / 2);
         let mimics = scene.mimics.near_plane(middle, grid.normal, thickness / 2.0);

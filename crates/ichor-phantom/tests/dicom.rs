@@ -1,4 +1,5 @@
 //! Phantoms on disk: readable, consistent with what was generated, and valid by dciodvfy.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
 //! What a phantom promises: the same bytes for the same seed, masks and labels that agree, geometry that holds.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use ichor_core::HemorrhageSubtype;
 use ichor_phantom::{BleedPlan, BleedRanges, BleedSpec, Difficulty, Phantom, PhantomOptions, Scene};
@@ -214,6 +215,41 @@ fn a_tilted_scan_shows_the_same_head() {
         }
     }
     assert!(asked > 5000 && f64::from(same) > 0.985 * f64::from(asked), "{same} of {asked}");
+}
+
+/// A thick slice is the mean of thin ones, blood and bone included.
+#[test]
+fn thick_slices_average_what_lies_within_them() {
+    let spec = BleedSpec { subtype: HemorrhageSubtype::Subdural, volume_ml: 40.0, hu: 75.0 };
+    let thin = PhantomOptions {
+        rows: 128,
+        columns: 128,
+        slices: 58,
+        slice_spacing_mm: 2.0,
+        slice_thickness_mm: 1.0,
+        noise_hu: 0.0,
+        blur_mm: 0.0,
+        artefacts: 0.0,
+        bleeds: BleedPlan::Listed(vec![spec]),
+        ..PhantomOptions::default()
+    };
+    let thick = PhantomOptions { slices: 20, slice_spacing_mm: 6.0, slice_thickness_mm: 6.0, ..thin.clone() };
+    let (thin, thick) = (generate(14, &thin), generate(14, &thick));
+    let (mut differing, mut voxels) = (0, 0);
+    for (index, slice) in thick.slices.iter().enumerate().skip(1).take(18) {
+        let parts = &thin.slices[3 * index - 1..=3 * index + 1];
+        assert!((parts[1].plane.position[2] - slice.plane.position[2]).abs() < 1e-9);
+        for at in 0..slice.hu.len() {
+            let mean = parts.iter().map(|p| f32::from(p.hu[at])).sum::<f32>() / 3.0;
+            let all = parts.iter().all(|p| p.bleed[at] != 0);
+            let none = parts.iter().all(|p| p.bleed[at] == 0);
+            assert!(!all || slice.bleed[at] != 0, "blood in all parts and not in the whole");
+            assert!(!none || slice.bleed[at] == 0, "blood in no part and in the whole");
+            voxels += 1;
+            differing += u32::from((mean - f32::from(slice.hu[at])).abs() > 6.0);
+        }
+    }
+    assert!(differing * 200 < voxels, "{differing} of {voxels} voxels differ");
 }
 
 #[test]
