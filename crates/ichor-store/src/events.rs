@@ -8,6 +8,9 @@ use crate::{Store, StoreError, Timestamp};
 /// Longest text of a peer that is kept in an event, in characters.
 const LONGEST_PEER_TEXT: usize = 200;
 
+/// Most events of one answer.
+const MOST_EVENTS: u32 = 10_000;
+
 /// One thing that happened. Holds no patient data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
@@ -29,6 +32,14 @@ impl Store {
     /// [`StoreError::NotFound`], [`StoreError::Busy`], [`StoreError::Database`].
     pub async fn timeline(&self, study: &Uid) -> Result<Vec<Event>, StoreError> {
         self.index().timeline(study).await
+    }
+
+    /// What happened last, newest first, refused associations included; at most 10,000 events.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn recent_events(&self, limit: u32) -> Result<Vec<Event>, StoreError> {
+        self.index().recent_events(limit.min(MOST_EVENTS)).await
     }
 }
 

@@ -9,7 +9,7 @@
 //! data. File names are made here, never from a peer's string.
 //!
 //! What is common to all backends (types, blobs, wake-ups, group commit) lies in this folder; `sqlite` holds the
-//! statements. `tests/conformance.rs` runs one suite over each backend.
+//! statements. `tests/store/conformance.rs` runs one suite over each backend.
 
 mod analyse;
 mod assemble;
@@ -25,6 +25,13 @@ mod recovery;
 mod sqlite;
 mod store;
 mod timestamp;
+
+/// A temporary folder, in memory where there is one: what is tested there does not depend on the medium.
+#[cfg(test)]
+fn folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::TempDir::new_in(memory) } else { tempfile::TempDir::new() }.unwrap()
+}
 
 pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 pub use assemble::StudyRef;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite as Dialect, Transaction};
+use sqlx::{Connection as _, Sqlite as Dialect, Transaction};
 use tokio::task::spawn_blocking;
 
 use crate::store::{beside, open_lock};
@@ -113,6 +113,14 @@ fn pool_options(connections: u32, busy_timeout: Duration) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        // On a full disk SQLite rolls a transaction back by itself; sqlx then still believes to be in it, and no
+        // other can be begun on that connection. The ping waits until a rollback on drop is through.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
 }
 
 /// The rows changed by a statement that must change exactly one, else the claim it is made for is stale.

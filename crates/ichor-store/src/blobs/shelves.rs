@@ -60,18 +60,18 @@ impl Shelves {
     /// Renames each blob onto a shelf, then fsyncs each shelf once.
     pub(super) fn publish(&self, staged: Vec<StagedBlob>) -> Vec<Result<BlobRef, StoreError>> {
         let placed: Vec<_> = staged.into_iter().map(|blob| self.place(blob)).collect();
-        let mut synced: Vec<(Shelf, Result<(), io::ErrorKind>)> = Vec::with_capacity(1);
+        let mut synced: Vec<(Shelf, Option<io::ErrorKind>)> = Vec::with_capacity(1);
         let mut results = Vec::with_capacity(placed.len());
         for placed in placed {
             let synced_blob = placed.and_then(|(shelf, blob)| {
-                let known = synced.iter().find(|(other, _)| *other == shelf).map(|(_, outcome)| *outcome);
+                let known = synced.iter().find(|(other, _)| *other == shelf).map(|(_, failure)| *failure);
                 // The system tells of a failed fsync once; without it nothing that was just put there is safe.
                 let outcome = known.map_or_else(
                     || self.disk.sync_folder(&self.root.join(shelf.prefix())),
-                    |outcome| outcome.map_err(io::Error::from),
+                    |failure| failure.map_or(Ok(()), |kind| Err(kind.into())),
                 );
                 if known.is_none() {
-                    synced.push((shelf, outcome.as_ref().map(|()| ()).map_err(io::Error::kind)));
+                    synced.push((shelf, outcome.as_ref().err().map(io::Error::kind)));
                 }
                 outcome.map_err(|source| self.take_back(&blob, source)).map(|()| blob)
             });

@@ -48,6 +48,16 @@ impl Sqlite {
         ranked.sort_by_key(|(at, rank, _)| (*at, *rank));
         Ok(ranked.into_iter().map(|(_, _, event)| event).collect())
     }
+
+    pub(crate) async fn recent_events(&self, limit: u32) -> Result<Vec<Event>, StoreError> {
+        let rows: Vec<EventRow> =
+            sqlx::query_as("SELECT at, kind, text, detail, association_id FROM event ORDER BY id DESC LIMIT ?")
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await
+                .during("reading the last events")?;
+        rows.into_iter().map(event).collect()
+    }
 }
 
 /// Within one moment: the association opens, instances arrive, the study's own events, the association closes.

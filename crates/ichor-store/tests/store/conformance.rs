@@ -1,0 +1,87 @@
+//! What every backend must do. Another backend is one more `conformance!` line.
+
+use crate::suite;
+use crate::support::{Backend, SqliteFolder};
+
+macro_rules! conformance {
+    ($name:ident, $backend:ty) => {
+        mod $name {
+            use super::*;
+
+            conformance! { @cases $backend:
+                receive {
+                    new_instance_is_there_when_answered,
+                    duplicate_is_dropped_and_refreshes_nothing,
+                    duplicates_at_once_are_stored_once,
+                    header_is_not_content,
+                    other_content_is_kept_apart,
+                    own_result_is_kept_and_never_analysed,
+                    own_result_does_not_open_its_study_again,
+                    end_of_association_restarts_the_quiet_period,
+                    association_ends_once,
+                    attributes_fill_gaps_and_never_change,
+                    many_associations_at_once,
+                    lost_file_is_restored_by_a_duplicate,
+                    refused_association_is_no_secret,
+                }
+                assemble {
+                    study_closes_when_quiet,
+                    study_closes_once_for_many_callers,
+                    late_slices_open_one_new_version,
+                    late_slice_before_the_claim_supersedes,
+                    late_slice_during_the_analysis_keeps_the_outcome,
+                    late_slice_during_a_failing_analysis,
+                }
+                analyse {
+                    claim_is_exclusive,
+                    oldest_is_claimed_first,
+                    outcome_is_recorded_whole,
+                    not_analysed_is_a_result,
+                    failed_attempt_waits_for_its_time,
+                    failed_for_good_and_retried,
+                    stale_claim_leaves_nothing,
+                    retry_keeps_the_object_and_sends_it_once,
+                    object_made_again_with_other_content_is_not_replaced,
+                    study_of_two_thousand_slices,
+                }
+                deliver {
+                    positives_first_then_the_oldest,
+                    claim_is_exclusive,
+                    dead_destination_delays_no_other,
+                    failed_delivery_is_due_later,
+                    dead_delivery_is_revived_by_retry,
+                    stale_claim_is_told,
+                }
+                query {
+                    each_filter_filters,
+                    pages_hold_every_study_once,
+                    keys_find_studies,
+                    timeline_tells_the_story_without_the_patient,
+                    two_retries_at_once,
+                    retry_answers_for_every_state,
+                    changes_wake_pollers,
+                }
+                recovery {
+                    interrupted_work_is_queued_again,
+                    files_without_rows_go,
+                    rows_without_files_are_reported,
+                    store_has_one_owner,
+                    closed_store_says_so,
+                    recovery_of_a_healthy_store_changes_nothing,
+                }
+            }
+        }
+    };
+    (@cases $backend:ty: $($module:ident { $($case:ident),* $(,)? })*) => {
+        $(mod $module {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                suite::$module::$case(<$backend>::new()).await;
+            })*
+        })*
+    };
+}
+
+conformance!(sqlite, SqliteFolder);

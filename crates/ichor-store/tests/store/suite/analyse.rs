@@ -1,0 +1,214 @@
+use std::collections::HashSet;
+
+use ichor_core::{DeliveryStatus, Reason, StudyStatus, Uid};
+use ichor_store::{RetryOutcome, SeriesOutcomeRow, SliceScore, StoreError, Timestamp};
+
+use crate::support::*;
+
+pub(crate) async fn claim_is_exclusive(backend: impl Backend) {
+    const STUDIES: usize = 20;
+    let store = backend.open().await;
+    for study in 0..STUDIES {
+        Slice::of(&study.to_string(), 1).record(&store, at(0)).await;
+    }
+    store.close_quiet_studies(quiet_after(0)).await.unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|worker| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut claimed = Vec::new();
+                while let Some(claim) = store.claim_analysis(&worker.to_string(), at(20)).await.unwrap() {
+                    claimed.push(claim.study.study_instance);
+                }
+                claimed
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(task.await.unwrap());
+    }
+    assert_eq!(all.len(), STUDIES);
+    assert_eq!(all.into_iter().collect::<HashSet<Uid>>().len(), STUDIES);
+}
+
+pub(crate) async fn oldest_is_claimed_first(backend: impl Backend) {
+    let store = backend.open().await;
+    for (study, seconds) in [("late", 5), ("early", 0), ("middle", 2)] {
+        Slice::of(study, 1).record(&store, at(seconds)).await;
+        store.close_quiet_studies(quiet_after(0)).await.unwrap();
+    }
+    store.close_quiet_studies(quiet_after(2)).await.unwrap();
+    store.close_quiet_studies(quiet_after(5)).await.unwrap();
+    for study in ["early", "middle", "late"] {
+        let claim = store.claim_analysis("w", at(60)).await.unwrap().unwrap();
+        assert_eq!(claim.study.study_instance, study_uid(study));
+    }
+}
+
+pub(crate) async fn outcome_is_recorded_whole(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 3, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    assert_eq!((claim.version, claim.attempts, claim.accepted_at), (1, 1, at(0)));
+    assert_eq!(claim.study.patient_id.as_deref(), Some("PATIENT-7"));
+    assert_eq!(claim.source_ae.as_ref().map(|title| title.as_str()), Some("SCANNER"));
+    assert_eq!(claim.instances[1].modality.as_deref(), Some("CT"));
+    assert_eq!(detail(&store, "a").await.summary.status, StudyStatus::Analysing);
+
+    let mut outcome = outcome(&store, &claim, true, &["pacs", "archive"]).await;
+    let aside = Reason::new("localizer", "it is a localizer");
+    outcome.series.push(SeriesOutcomeRow {
+        series_instance: uid(&["another series"]),
+        chosen: false,
+        reasons: vec![aside.clone()],
+    });
+    let object = object_uid(&claim);
+    store.complete_analysis(claim, outcome, at(25)).await.unwrap();
+
+    let detail = detail(&backend.open().await, "a").await;
+    let summary = &detail.summary;
+    assert_eq!((summary.status, summary.positive), (StudyStatus::Analysed, Some(true)));
+    assert_eq!((summary.probability, summary.volume_ml), (Some(0.97), Some(23.5)));
+    assert_eq!(summary.model.as_ref().unwrap().name(), "ichor-demo");
+    assert_eq!(summary.analysed_at, Some(at(25)));
+    assert_eq!(detail.finding, Some(finding(true)));
+    assert_eq!(detail.series[0].chosen, Some(true));
+    let slices: Vec<_> = detail.slices.iter().map(|slice| slice.sop_instance.clone()).collect();
+    assert_eq!(slices, [slice_uid("a", 0), slice_uid("a", 1), slice_uid("a", 2)]);
+    assert_eq!(detail.slices[2].masked_pixels, 2);
+    assert_eq!(detail.timings, [("classify".to_owned(), 1_200), ("mask".to_owned(), 800)]);
+    assert_eq!(std::fs::read(&detail.objects[0].path).unwrap(), b"headersegmentation");
+    let destinations: Vec<_> = detail.deliveries.iter().map(|d| (d.destination.as_str(), d.status)).collect();
+    assert_eq!(destinations, [("pacs", DeliveryStatus::Queued), ("archive", DeliveryStatus::Queued)]);
+    assert!(detail.deliveries.iter().all(|delivery| delivery.sop_instance == object));
+    let timeline = store.timeline(&study_uid("a")).await.unwrap();
+    let set_aside = timeline.iter().find(|event| event.kind == "series-set-aside").unwrap();
+    assert!(set_aside.text.contains(&aside.to_string()), "{}", set_aside.text);
+}
+
+pub(crate) async fn not_analysed_is_a_result(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 1, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    let mut outcome = not_analysed();
+    outcome.series.push(SeriesOutcomeRow {
+        series_instance: claim.instances[0].series_instance.clone(),
+        chosen: false,
+        reasons: vec![Reason::new("single-slice", "it has one slice")],
+    });
+    store.complete_analysis(claim, outcome, at(21)).await.unwrap();
+    let detail = detail(&store, "a").await;
+    assert_eq!((detail.summary.status, detail.summary.positive), (StudyStatus::NotAnalysed, None));
+    assert_eq!(detail.summary.reason.unwrap().code.as_str(), "single-slice");
+    assert_eq!(detail.series[0].reasons[0].code.as_str(), "single-slice");
+    assert_eq!((detail.series[0].chosen, detail.finding), (Some(false), None));
+    assert!(kinds(&store, "a").await.contains(&"not-analysed".to_owned()));
+}
+
+pub(crate) async fn failed_attempt_waits_for_its_time(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 1, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    store.fail_analysis(claim, Reason::new("out-of-memory", "no memory"), Some(at(40)), at(21)).await.unwrap();
+    let summary = detail(&store, "a").await.summary;
+    assert_eq!(summary.status, StudyStatus::Queued);
+    assert_eq!(summary.reason.unwrap().code.as_str(), "out-of-memory");
+    assert_eq!(store.next_analysis_deadline().await.unwrap(), Some(at(40)));
+    assert!(store.claim_analysis("w", Timestamp::from_millis(at(40).as_millis() - 1)).await.unwrap().is_none());
+    let claim = store.claim_analysis("w", at(40)).await.unwrap().unwrap();
+    assert_eq!((claim.attempts, claim.version), (2, 1));
+}
+
+pub(crate) async fn failed_for_good_and_retried(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 1, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    store.fail_analysis(claim, Reason::new("model-failed", "no model"), None, at(21)).await.unwrap();
+    let summary = detail(&store, "a").await.summary;
+    assert_eq!((summary.status, summary.reason.unwrap().code.as_str()), (StudyStatus::Failed, "model-failed"));
+    assert!(store.claim_analysis("w", at(1_000)).await.unwrap().is_none());
+
+    let retried = store.retry(&study_uid("a"), at(30)).await.unwrap();
+    assert_eq!(retried, RetryOutcome::Queued { version: 1, deliveries: 0 });
+    assert_eq!(detail(&store, "a").await.summary.reason, None);
+    let claim = store.claim_analysis("w", at(30)).await.unwrap().unwrap();
+    assert_eq!((claim.attempts, claim.version), (1, 1), "attempts are counted anew");
+}
+
+pub(crate) async fn stale_claim_leaves_nothing(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 1, 0).await;
+    let stale = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    store.fail_analysis(copy(&stale), Reason::new("x", "y"), Some(at(21)), at(21)).await.unwrap();
+    let held = store.claim_analysis("w", at(22)).await.unwrap().unwrap();
+
+    let late = outcome(&store, &stale, true, &["pacs"]).await;
+    let error = store.complete_analysis(copy(&stale), late, at(23)).await.unwrap_err();
+    assert!(matches!(error, StoreError::StaleClaim { .. }), "{error}");
+    let error = store.fail_analysis(stale, Reason::new("x", "y"), None, at(23)).await.unwrap_err();
+    assert!(matches!(error, StoreError::StaleClaim { .. }), "{error}");
+    assert_eq!(files(&backend.blobs()).len(), 1, "the late object is gone");
+    assert_eq!(detail(&store, "a").await.objects, []);
+
+    let good = outcome(&store, &held, true, &["pacs"]).await;
+    store.complete_analysis(held, good, at(24)).await.unwrap();
+    assert_eq!(detail(&store, "a").await.deliveries.len(), 1);
+}
+
+pub(crate) async fn retry_keeps_the_object_and_sends_it_once(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 2, 0).await;
+    analyse(&store, true, &["pacs"], at(20)).await;
+    let delivery = store.claim_delivery("pacs", at(21)).await.unwrap().unwrap();
+    store.delivery_accepted(delivery, "Success", at(22)).await.unwrap();
+    let before = detail(&store, "a").await;
+
+    store.retry(&study_uid("a"), at(30)).await.unwrap();
+    analyse(&store, true, &["pacs", "archive"], at(31)).await;
+    let after = detail(&store, "a").await;
+    assert_eq!(after.objects, before.objects);
+    assert_eq!(after.slices.len(), 2, "the slices of the first run are replaced");
+    assert_eq!(files(&backend.blobs()).len(), 3);
+    let states: Vec<_> = after.deliveries.iter().map(|d| (d.destination.as_str(), d.status)).collect();
+    assert_eq!(states, [("pacs", DeliveryStatus::Accepted), ("archive", DeliveryStatus::Queued)]);
+    assert!(store.claim_delivery("pacs", at(1_000)).await.unwrap().is_none());
+
+    std::fs::remove_file(&after.objects[0].path).unwrap();
+    store.retry(&study_uid("a"), at(40)).await.unwrap();
+    analyse(&store, true, &["pacs"], at(41)).await;
+    let restored = &detail(&store, "a").await.objects[0];
+    assert_eq!(std::fs::read(&restored.path).unwrap(), b"headersegmentation", "a lost file comes back");
+}
+
+pub(crate) async fn object_made_again_with_other_content_is_not_replaced(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 2, 0).await;
+    analyse(&store, true, &["pacs"], at(20)).await;
+    store.retry(&study_uid("a"), at(30)).await.unwrap();
+    let claim = store.claim_analysis("w", at(31)).await.unwrap().unwrap();
+    let mut other = outcome(&store, &claim, true, &["pacs"]).await;
+    other.objects[0].staged = stage(&store, b"something else").await;
+    store.complete_analysis(claim, other, at(32)).await.unwrap();
+    let detail = detail(&store, "a").await;
+    assert_eq!(detail.objects.len(), 1);
+    assert_eq!(std::fs::read(&detail.objects[0].path).unwrap(), b"headersegmentation");
+    assert!(kinds(&store, "a").await.contains(&"object-differs".to_owned()));
+}
+
+pub(crate) async fn study_of_two_thousand_slices(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 1, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    let mut large = outcome(&store, &claim, true, &["pacs"]).await;
+    large.slices = (0..2_000u16)
+        .map(|number| SliceScore {
+            sop_instance: slice_uid("a", number.into()),
+            probability: 1.0 / f32::from(number + 1),
+            masked_pixels: number.into(),
+        })
+        .collect();
+    let expected = large.slices.clone();
+    store.complete_analysis(claim, large, at(21)).await.unwrap();
+    assert_eq!(detail(&store, "a").await.slices, expected, "values and order survive exactly");
+}

@@ -1,0 +1,8 @@
+//! The cases, one file a stage.
+
+pub(crate) mod analyse;
+pub(crate) mod assemble;
+pub(crate) mod deliver;
+pub(crate) mod query;
+pub(crate) mod receive;
+pub(crate) mod recovery;
