@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
+use crate::support::chosen::called_positive;
 use crate::support::daemon::{Daemon, Destination, Settings};
 use crate::support::dcmtk::StoreScu;
 use crate::support::orthanc::Orthanc;
 use crate::support::proxy::{Proxy, Toxic};
-use crate::support::study::Phantom;
 use crate::support::tools::requires;
 use crate::support::{eventually, free_port, seconds};
 
@@ -16,7 +16,7 @@ fn destination_absent_at_start_gets_the_result_when_it_is_back() {
     let (http_port, dicom_port) = (free_port(), free_port());
     let late = Destination::CStore { name: "pacs", port: dicom_port, timeout_s: 5.0 };
     let daemon = Daemon::start(&Settings::to([late]));
-    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    let study = called_positive()[0].write(&daemon.folder("study"));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     daemon.wait_for_status(&study.study_uid, "analysed", seconds(30));
     eventually(seconds(10), "a second attempt", || {
@@ -41,9 +41,8 @@ fn dead_destinations_delay_no_other() {
         Destination::CStore { name: "silent", port: silent.port, timeout_s: 60.0 },
         Destination::c_store(&pacs),
     ]));
-    for seed in [0, 1] {
-        let phantom = Phantom::BLEEDING.seed(Phantom::BLEEDING.seed + seed);
-        let study = phantom.write(&daemon.folder(&format!("study-{seed}")));
+    for phantom in called_positive() {
+        let study = phantom.write(&daemon.folder(&format!("study-{}", phantom.seed)));
         StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
         let sent = Instant::now();
         pacs.wait_for_segmentation(&study.study_uid, seconds(15));
@@ -61,7 +60,7 @@ fn lost_answer_leads_to_the_same_object_again() {
     let pacs = Orthanc::start();
     let proxy = Proxy::before(pacs.dicom_port, Toxic::LoseAnswerAfter(4_000));
     let daemon = Daemon::start(&Settings::to([Destination::CStore { name: "pacs", port: proxy.port, timeout_s: 5.0 }]));
-    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    let study = called_positive()[0].write(&daemon.folder("study"));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     eventually(seconds(30), "a lost answer", || match proxy.lost_answers() {
         0 => Err("none".to_owned()),

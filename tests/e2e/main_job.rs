@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::support::chosen::{called_negative, called_positive};
 use crate::support::daemon::{Daemon, Destination, Settings};
 use crate::support::dcmtk::{StoreScu, dciodvfy_errors};
 use crate::support::judge::{Judgement, read_segmentation, unpacked_bits};
 use crate::support::orthanc::Orthanc;
-use crate::support::study::{Phantom, Study};
+use crate::support::study::Study;
 use crate::support::tools::requires;
 use crate::support::{part10, seconds, stays};
 
@@ -76,7 +77,7 @@ fn segmentation_of_a_bleeding_study_reaches_both_destinations() {
     requires!(Dcmtk, Orthanc, Dciodvfy, Highdicom);
     let (pacs, web) = (Orthanc::start(), Orthanc::start());
     let daemon = Daemon::start(&Settings::to([Destination::c_store(&pacs), Destination::stow_rs(&web)]));
-    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    let study = called_positive()[0].write(&daemon.folder("study"));
 
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     let sent = Instant::now();
@@ -116,7 +117,7 @@ fn why_tells_the_whole_story_in_order() {
     requires!(Dcmtk, Orthanc);
     let pacs = Orthanc::start();
     let daemon = Daemon::start(&Settings::to([Destination::c_store(&pacs)]));
-    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    let study = called_positive()[0].write(&daemon.folder("study"));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     let segmentation = pacs.wait_for_segmentation(&study.study_uid, seconds(30));
 
@@ -136,7 +137,7 @@ fn study_without_bleed_is_a_recorded_negative() {
     requires!(Dcmtk, Orthanc);
     let pacs = Orthanc::start();
     let daemon = Daemon::start(&Settings::to([Destination::c_store(&pacs)]));
-    let study = Phantom { positive: false, ..Phantom::BLEEDING }.write(&daemon.folder("study"));
+    let study = called_negative().write(&daemon.folder("study"));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     let entry = daemon.wait_for_status(&study.study_uid, "analysed", seconds(30));
     assert_eq!(entry["positive"], false, "{entry}");
@@ -148,7 +149,7 @@ fn late_slices_make_one_new_version() {
     requires!(Dcmtk, Orthanc, Highdicom);
     let pacs = Orthanc::start();
     let daemon = Daemon::start(&Settings::to([Destination::c_store(&pacs)]));
-    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    let study = called_positive()[0].write(&daemon.folder("study"));
     let folders = [daemon.folder("early"), daemon.folder("late")];
     for (index, instance) in study.instances.iter().enumerate() {
         // Every eighth slice is late, so that both parts cover the head.
@@ -174,7 +175,7 @@ fn same_study_again_makes_no_new_result() {
     requires!(Dcmtk, Orthanc);
     let pacs = Orthanc::start();
     let daemon = Daemon::start(&Settings::to([Destination::c_store(&pacs)]));
-    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    let study = called_positive()[0].write(&daemon.folder("study"));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     let first = pacs.wait_for_segmentation(&study.study_uid, seconds(30));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
@@ -188,7 +189,7 @@ fn own_result_coming_back_is_never_analysed() {
     requires!(Dcmtk, Orthanc);
     let pacs = Orthanc::start();
     let daemon = Daemon::start(&Settings::to([Destination::c_store(&pacs)]));
-    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    let study = called_positive()[0].write(&daemon.folder("study"));
     StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
     let segmentation = pacs.wait_for_segmentation(&study.study_uid, seconds(30));
 

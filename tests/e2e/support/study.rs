@@ -36,7 +36,8 @@ pub(crate) struct Phantom {
 }
 
 impl Phantom {
-    /// A phantom that the demonstration weights call positive, small enough to be quick.
+    /// A phantom with a bleed, small enough to be quick. Whether the weights see it is another matter:
+    /// [`super::chosen`].
     pub(crate) const BLEEDING: Self = Self { seed: 9_001, positive: true, slices: 24, matrix: 256 };
 
     /// The same with another seed.
