@@ -45,20 +45,28 @@ impl Default for AugmentOptions {
     }
 }
 
-/// Changes a batch (B×3×S×S, 0..1) at random; the same seed makes the same changes.
+/// Changes a batch (B×3×S×S, 0..1) at random; the same seed makes the same changes. `pairs_alike` changes a slice at an
+/// odd place in the same way as the one before it (but for the noise itself), so that what is left between twins is the
+/// bleed.
 ///
 /// # Errors
 /// The libtorch error if the batch has another shape.
-pub fn augment(batch: &Tensor, options: &AugmentOptions, seed: u64) -> Result<Tensor, TchError> {
+pub fn augment(batch: &Tensor, options: &AugmentOptions, pairs_alike: bool, seed: u64) -> Result<Tensor, TchError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let count = batch.size4()?.0;
     let (mut theta, mut sigma, mut gain) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
-        theta.extend(affine(options, &mut rng));
+        theta.push(affine(options, &mut rng));
         sigma.push(amount(options.noise, 0.0..options.noise_sigma, &mut rng).unwrap_or(0.0));
         let change = amount(options.gain, -options.gain_change..options.gain_change, &mut rng);
         gain.push(1.0 + change.unwrap_or(0.0));
     }
+    if pairs_alike {
+        for at in (1..theta.len()).step_by(2) {
+            (theta[at], sigma[at], gain[at]) = (theta[at - 1], sigma[at - 1], gain[at - 1]);
+        }
+    }
+    let theta = theta.concat();
     let per_slice = |values: &[f32]| Tensor::f_from_slice(values)?.f_reshape([count, 1, 1, 1]);
     let theta = Tensor::f_from_slice(&theta)?.f_reshape([count, 2, 3])?;
     let grid = Tensor::f_affine_grid_generator(&theta, batch.size(), false)?;
@@ -124,13 +132,13 @@ mod tests {
     #[test]
     fn without_changes_the_batch_stays() {
         let batch = batch();
-        assert!(distance(&augment(&batch, &NOTHING, 1).unwrap(), &batch) < 1e-5);
+        assert!(distance(&augment(&batch, &NOTHING, false, 1).unwrap(), &batch) < 1e-5);
     }
 
     #[test]
     fn a_flip_is_a_mirror() {
         let batch = batch();
-        let flipped = augment(&batch, &AugmentOptions { flip: 1.0, ..NOTHING }, 1).unwrap();
+        let flipped = augment(&batch, &AugmentOptions { flip: 1.0, ..NOTHING }, false, 1).unwrap();
         assert!(distance(&flipped, &batch.flip([3])) < 1e-5);
     }
 
@@ -140,18 +148,29 @@ mod tests {
         let options = AugmentOptions { affine: 1.0, rotation_degrees: 30.0, ..NOTHING };
         let square = Tensor::zeros([1, 3, 33, 33], (Kind::Float, Device::Cpu));
         let _ = square.narrow(2, 12, 9).narrow(3, 12, 9).fill_(1.0);
-        let turned = augment(&square, &options, 4).unwrap();
+        let turned = augment(&square, &options, false, 4).unwrap();
         assert!(distance(&turned, &square) > 0.1);
         let (before, after) = (square.sum(Kind::Float).double_value(&[]), turned.sum(Kind::Float).double_value(&[]));
         assert!((before - after).abs() < 0.05 * before, "{before} {after}");
     }
 
     #[test]
+    fn pairs_move_together() {
+        let one = batch().narrow(0, 0, 1);
+        let options = AugmentOptions { noise: 0.0, affine: 1.0, gain: 1.0, ..AugmentOptions::default() };
+        let pair = Tensor::cat(&[&one, &one], 0);
+        let alike = augment(&pair, &options, true, 3).unwrap();
+        assert_eq!(distance(&alike.get(0), &alike.get(1)), 0.0);
+        let apart = augment(&pair, &options, false, 3).unwrap();
+        assert!(distance(&apart.get(0), &apart.get(1)) > 0.01);
+    }
+
+    #[test]
     fn the_seed_alone_decides() {
         let (batch, options) = (batch(), AugmentOptions { noise: 1.0, ..AugmentOptions::default() });
-        let first = augment(&batch, &options, 9).unwrap();
-        assert_eq!(distance(&first, &augment(&batch, &options, 9).unwrap()), 0.0);
-        assert!(distance(&first, &augment(&batch, &options, 10).unwrap()) > 0.0);
+        let first = augment(&batch, &options, false, 9).unwrap();
+        assert_eq!(distance(&first, &augment(&batch, &options, false, 9).unwrap()), 0.0);
+        assert!(distance(&first, &augment(&batch, &options, false, 10).unwrap()) > 0.0);
         assert!(first.min().double_value(&[]) >= 0.0 && first.max().double_value(&[]) <= 1.0);
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ichor_core::{HemorrhageSubtype, ImagePlane};
 use ichor_ct::input::{HuImage, InputPreset, PREPROCESSING_VERSION, model_input};
-use ichor_phantom::{BleedPlan, BleedRanges, Phantom, PhantomOptions};
+use ichor_phantom::{BleedPlan, BleedRanges, Phantom, PhantomOptions, Scene};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -153,12 +153,62 @@ pub fn slice_set(
     Ok(set)
 }
 
+/// The twins of a set's positive slices, in their order: the same slices of the same heads without the bleed. `base` must
+/// be what [`slice_set`] gave for the same arguments.
+///
+/// # Errors
+/// [`PhantomError`].
+pub fn twin_set(
+    base: &SliceSet,
+    mix: &PhantomMix,
+    preset: InputPreset,
+    cache: &Path,
+    progress: &mut dyn Progress,
+) -> Result<SliceSet, PhantomError> {
+    let positions: Vec<(u64, Vec<usize>)> = base
+        .runs()
+        .map(|(study, run)| {
+            let start = run.start;
+            (study, run.filter(|&i| base.labels()[i].any()).map(|i| i - start).collect())
+        })
+        .collect();
+    let key = serde_json::json!({
+        "twins": positions, "mix": mix, "preset": preset, "size": base.size(), "preprocessing": PREPROCESSING_VERSION,
+    });
+    let digest = hex::encode(Sha256::digest(key.to_string()));
+    let path = cache.join(format!("{}.slices", &digest[..24]));
+    if let Some(set) = SliceSet::read(&path)? {
+        return Ok(set);
+    }
+    let mut set = SliceSet::new(base.size());
+    for (done, group) in positions.chunks(8).enumerate() {
+        let twins = |(seed, indices): &(u64, Vec<usize>)| -> Result<SliceSet, PhantomError> {
+            let refused = |error| PhantomError::Generate(*seed, error);
+            let scene = Scene::new(*seed, &mix.options(*seed).with_bleeds(BleedPlan::None)).map_err(refused)?;
+            let mut set = SliceSet::new(base.size());
+            for &index in indices {
+                let slice = scene.slice(index).map_err(refused)?;
+                set.push(&input(&slice.hu, &slice.plane, preset, base.size()), SliceLabel::NONE, *seed);
+            }
+            Ok(set)
+        };
+        let parts: Vec<SliceSet> = group.par_iter().map(twins).collect::<Result<_, _>>()?;
+        parts.into_iter().for_each(|part| set.append(part));
+        progress.prepared("twins", (done * 8 + group.len()).min(positions.len()), positions.len());
+    }
+    set.write(&path)?;
+    Ok(set)
+}
+
+fn input(hu: &[i16], plane: &ImagePlane, preset: InputPreset, size: usize) -> Vec<f32> {
+    let (rows, columns) = (plane.rows as usize, plane.columns as usize);
+    model_input(HuImage { rows, columns, spacing: plane.spacing, hu, window: None }, preset, size).channels
+}
+
 fn study_slices(seed: u64, mix: &PhantomMix, preset: InputPreset, size: usize) -> Result<SliceSet, PhantomError> {
     let mut set = SliceSet::new(size);
     for slice in study(seed, mix)?.slices {
-        let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
-        let image = HuImage { rows, columns, spacing: slice.plane.spacing, hu: &slice.hu, window: None };
-        set.push(&model_input(image, preset, size).channels, slice.label, seed);
+        set.push(&input(&slice.hu, &slice.plane, preset, size), slice.label, seed);
     }
     Ok(set)
 }

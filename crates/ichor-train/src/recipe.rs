@@ -106,6 +106,9 @@ pub struct Phase {
     /// Share of the negatives that are drawn from the levels of the head where the positives lie.
     #[serde(default)]
     pub matched_share: f64,
+    /// Share of the pairs whose negative is the positive's twin, the same slice of the same head without the bleed.
+    #[serde(default)]
+    pub twin_share: f64,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Share of the highest rate that is left at the phase's end.
@@ -173,6 +176,9 @@ impl Recipe {
                     "phase {:?} needs an epoch, a positive rate and a final share of 0..1",
                     phase.name
                 ));
+            }
+            if !(0.0..=1.0).contains(&phase.twin_share) {
+                return fail(format!("phase {:?}: twin_share {} is not within 0..1", phase.name, phase.twin_share));
             }
             if !(0.0..=1.0).contains(&phase.matched_share) {
                 return fail(format!(

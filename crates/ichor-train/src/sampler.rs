@@ -82,6 +82,27 @@ pub fn balance_batches(order: &[usize], positive: &[bool]) -> Vec<usize> {
     with.zip(without).flat_map(|(a, b)| [a, b]).collect()
 }
 
+/// Replaces the negatives of some pairs by the positive's twin: the same slice of the same head without the bleed. `order`
+/// comes from [`balance_batches`]; twins lie behind the `positive.len()` slices, in the order of their positives. What
+/// differs between twins is the blood alone, so that neither head, level nor scanner can stand in for it.
+#[must_use]
+pub fn with_twins(order: &[usize], positive: &[bool], share: f64, seed: u64) -> Vec<usize> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x7477_696e_7300);
+    let rank: Vec<usize> = positive
+        .iter()
+        .scan(0, |before, &bleeds| {
+            let rank = *before;
+            *before += usize::from(bleeds);
+            Some(rank)
+        })
+        .collect();
+    let pair = |pair: &[usize]| match *pair {
+        [with, without] => [with, if rng.random_bool(share) { positive.len() + rank[with] } else { without }].to_vec(),
+        _ => pair.to_vec(),
+    };
+    order.chunks(2).flat_map(pair).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +144,14 @@ mod tests {
         // More positives than negatives at their level: the rest comes from elsewhere.
         let scarce: Vec<usize> = (0..400).map(|i| if positive[i] { 0 } else { 1 }).collect();
         assert_eq!(matched_epoch(&positive, &scarce, 1.0, None, 5).unwrap().len(), 2 * half);
+    }
+
+    #[test]
+    fn twins_stand_beside_their_positives() {
+        let positive = [false, true, false, true, true, false];
+        let order = [4, 0, 1, 2, 3, 5];
+        assert_eq!(with_twins(&order, &positive, 0.0, 1), order);
+        assert_eq!(with_twins(&order, &positive, 1.0, 1), [4, 6 + 2, 1, 6, 3, 6 + 1]);
     }
 
     #[test]

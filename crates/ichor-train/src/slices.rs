@@ -93,6 +93,15 @@ impl SliceSet {
         &self.studies
     }
 
+    /// The seed of each study and the range of its slices.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+        self.studies.chunk_by(|a, b| a == b).scan(0, |start, run| {
+            let range = *start..*start + run.len();
+            *start = range.end;
+            Some((run[0], range))
+        })
+    }
+
     /// Tenth of its study, counted from the foot, that each slice lies in: 0 to 9.
     #[must_use]
     pub fn levels(&self) -> Vec<usize> {

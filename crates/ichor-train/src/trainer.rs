@@ -14,10 +14,10 @@ use crate::checkpoint::{self, CheckpointError, EpochRecord, Position};
 use crate::init::initialise;
 use crate::loss::loss;
 use crate::metrics::auc;
-use crate::phantoms::{PhantomError, PhantomMix, slice_set};
+use crate::phantoms::{PhantomError, PhantomMix, slice_set, twin_set};
 use crate::progress::Progress;
 use crate::recipe::{Phase, Recipe};
-use crate::sampler::{SamplerError, balance_batches, balanced_epoch, matched_epoch};
+use crate::sampler::{SamplerError, balance_batches, balanced_epoch, matched_epoch, with_twins};
 use crate::schedule::learning_rate;
 use crate::seeds::{SeedRange, derive};
 use crate::slices::SliceSet;
@@ -91,27 +91,34 @@ pub fn train(recipe: &Recipe, options: &TrainOptions, progress: &mut dyn Progres
         slice_set(what, seeds, mix, recipe.input_preset, size, &options.cache, progress)
     };
     let validation = prepare("validation", recipe.validation.seeds, &recipe.validation.phantoms, progress)?;
-    let source =
-        |phase: &Phase, progress: &mut dyn Progress| prepare(&phase.name, phase.seeds, &phase.phantoms, progress);
+    let source = |phase: &Phase, progress: &mut dyn Progress| {
+        let slices = prepare(&phase.name, phase.seeds, &phase.phantoms, progress)?;
+        let twins = (phase.twin_share > 0.0)
+            .then(|| twin_set(&slices, &phase.phantoms, recipe.input_preset, &options.cache, progress))
+            .transpose()?;
+        Ok((slices, twins))
+    };
     train_on(recipe, options, &validation, source, progress)
 }
 
-/// Trains on slices from `source`, which is asked once for each phase that still has epochs to go.
+/// Trains on slices (and their twins) from `source`, which is asked once for each phase that still has epochs to go.
 fn train_on(
     recipe: &Recipe,
     options: &TrainOptions,
     validation: &SliceSet,
-    source: impl Fn(&Phase, &mut dyn Progress) -> Result<SliceSet, PhantomError>,
+    source: impl Fn(&Phase, &mut dyn Progress) -> Result<(SliceSet, Option<SliceSet>), PhantomError>,
     progress: &mut dyn Progress,
 ) -> Result<Trained, TrainError> {
     let mut run = Run::start(recipe, options)?;
     for (index, phase) in recipe.phases.iter().enumerate().skip(run.position.phase) {
-        let slices = source(phase, progress)?;
+        let (slices, twins) = source(phase, progress)?;
+        let mut shown = slices.clone();
+        twins.into_iter().for_each(|twins| shown.append(twins));
         while run.position.epoch < phase.epochs {
             if options.stop_after.is_some_and(|epochs| run.position.history.len() >= epochs) {
                 return run.finish();
             }
-            run.epoch(index, phase, &slices, validation, progress)?;
+            run.epoch(index, phase, (&slices, &shown), validation, progress)?;
             checkpoint::write(&options.checkpoint, &run.tensors()?, &run.position)?;
         }
         run.position.phase = index + 1;
@@ -174,7 +181,7 @@ impl<'a> Run<'a> {
         &mut self,
         index: usize,
         phase: &Phase,
-        slices: &SliceSet,
+        (slices, shown): (&SliceSet, &SliceSet),
         validation: &SliceSet,
         progress: &mut dyn Progress,
     ) -> Result<(), TrainError> {
@@ -187,14 +194,14 @@ impl<'a> Run<'a> {
             _ => balanced_epoch(&positive, phase.slices_per_epoch, seed),
         };
         let order = draw.map_err(|error| TrainError::Sampler(phase.name.clone(), error))?;
-        let order = balance_batches(&order, &positive);
+        let order = with_twins(&balance_batches(&order, &positive), &positive, phase.twin_share, seed);
         let batches: Vec<&[usize]> = order.chunks(self.recipe.optimizer.batch).collect();
         let (steps, total) = (batches.len() as u64, (batches.len() * phase.epochs) as u64);
         let mut sum = 0.0;
         for (step, batch) in batches.iter().enumerate() {
             let at = steps * epoch as u64 + step as u64;
             let rate = learning_rate(phase.learning_rate, phase.final_rate, phase.warm_up_steps, at, total);
-            let batch_loss = self.step(slices, batch, rate, derive(seed, &[step as u64]))?;
+            let batch_loss = self.step(shown, batch, phase.twin_share > 0.0, rate, derive(seed, &[step as u64]))?;
             if !batch_loss.is_finite() {
                 return Err(TrainError::Diverged {
                     phase: phase.name.clone(),
@@ -223,9 +230,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn step(&mut self, slices: &SliceSet, batch: &[usize], rate: f64, seed: u64) -> Result<f64, TrainError> {
+    fn step(
+        &mut self,
+        slices: &SliceSet,
+        batch: &[usize],
+        pairs_alike: bool,
+        rate: f64,
+        seed: u64,
+    ) -> Result<f64, TrainError> {
         let labels: Vec<_> = batch.iter().map(|&i| slices.labels()[i]).collect();
-        let input = augment(&stack(slices, batch)?, &self.recipe.augment, seed)?;
+        let input = augment(&stack(slices, batch)?, &self.recipe.augment, pairs_alike, seed)?;
         let logits = self.network.forward(&centre(&input.f_to_device(self.device)?)?);
         let batch_loss = loss(self.recipe.strategy, &logits, &labels, &self.recipe.loss)?;
         self.optimizer.zero_grad();
@@ -414,7 +428,7 @@ mod tests {
             device: Device::Cpu,
             stop_after,
         };
-        let source = |phase: &Phase, _: &mut dyn Progress| Ok(squares(160, phase.seeds.first));
+        let source = |phase: &Phase, _: &mut dyn Progress| Ok((squares(160, phase.seeds.first), None));
         train_on(recipe, &options, &squares(40, 99), source, &mut ()).unwrap()
     }
 
