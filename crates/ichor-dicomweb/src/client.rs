@@ -101,7 +101,9 @@ impl StowClient {
     /// [`StowError`] when there is no answer that speaks of instances. Refusals of single instances are no error but
     /// an outcome.
     pub async fn store(&self, study: Option<&Uid>, instances: &[StowInstance]) -> Result<StowOutcome, StowError> {
-        let multipart = Multipart::measure(instances.iter().map(|i| i.path.as_path())).await?;
+        // A vector: a closure that borrows would keep the future from being `Send` for every caller.
+        let paths: Vec<&Path> = instances.iter().map(|instance| instance.path.as_path()).collect();
+        let multipart = Multipart::measure(paths).await?;
         let url = self.studies_url(study);
         debug!(%url, instances = instances.len(), bytes = multipart.content_length(), "STOW-RS request");
         let mut request = self

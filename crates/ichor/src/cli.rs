@@ -267,6 +267,9 @@ pub(crate) struct TrainArgs {
     /// Folder for cached slices; absent: inside the output folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
+    /// Device: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
 }
 
 #[derive(Debug, Args)]
@@ -277,6 +280,9 @@ pub(crate) struct EvaluateArgs {
     /// Weights to evaluate.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
+    /// Device: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,167 +12,168 @@ use thiserror::Error;
 /// The whole configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where studies and the job log are kept.
-    pub store: StoreConfig,
+    pub(crate) store: StoreConfig,
     /// Where instances arrive.
-    pub listen: ListenConfig,
+    pub(crate) listen: ListenConfig,
     /// Who may send.
     #[serde(default, rename = "source")]
-    pub sources: Vec<SourceConfig>,
+    pub(crate) sources: Vec<SourceConfig>,
     /// Which series are analysed.
     #[serde(default)]
-    pub gate: GateConfig,
+    pub(crate) gate: GateConfig,
     /// The analysis.
     #[serde(default)]
-    pub analysis: AnalysisConfig,
+    pub(crate) analysis: AnalysisConfig,
     /// The model.
-    pub model: ModelConfig,
+    pub(crate) model: ModelConfig,
     /// Where results go.
     #[serde(default, rename = "destination")]
-    pub destinations: Vec<DestinationConfig>,
+    pub(crate) destinations: Vec<DestinationConfig>,
     /// Logging.
     #[serde(default)]
-    pub log: LogConfig,
+    pub(crate) log: LogConfig,
 }
 
 /// `[store]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StoreConfig {
+pub(crate) struct StoreConfig {
     /// SQLite database file.
-    pub database: PathBuf,
+    pub(crate) database: PathBuf,
     /// Folder of received instances and result objects.
-    pub blobs: PathBuf,
+    pub(crate) blobs: PathBuf,
     /// Below this much free space instances are refused with 0xA700, in MiB.
     #[serde(default = "default::min_free_mib")]
-    pub min_free_mib: u64,
+    pub(crate) min_free_mib: u64,
 }
 
 /// `[listen]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ListenConfig {
+pub(crate) struct ListenConfig {
     /// Address and port of the Storage SCP.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Own AE title.
-    pub ae_title: AeTitle,
+    pub(crate) ae_title: AeTitle,
     /// Whether peers that call another title are rejected.
     #[serde(default)]
-    pub check_called_ae: bool,
+    pub(crate) check_called_ae: bool,
     /// Associations at once.
     #[serde(default = "default::max_associations")]
-    pub max_associations: usize,
+    pub(crate) max_associations: usize,
     /// Largest PDU accepted and announced, in bytes.
     #[serde(default = "default::max_pdu")]
-    pub max_pdu: u32,
+    pub(crate) max_pdu: u32,
     /// Largest instance, in MiB.
     #[serde(default = "default::max_instance_mib")]
-    pub max_instance_mib: u64,
+    pub(crate) max_instance_mib: u64,
     /// Time for the association request to arrive, in seconds.
     #[serde(default = "default::artim_timeout_s")]
-    pub artim_timeout_s: f64,
+    pub(crate) artim_timeout_s: f64,
     /// Time without any PDU before an association is aborted, in seconds.
     #[serde(default = "default::idle_timeout_s")]
-    pub idle_timeout_s: f64,
+    pub(crate) idle_timeout_s: f64,
     /// Time that open associations have to finish when the daemon stops, in seconds.
     #[serde(default = "default::drain_timeout_s")]
-    pub drain_timeout_s: f64,
+    pub(crate) drain_timeout_s: f64,
 }
 
 /// `[[source]]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SourceConfig {
+pub(crate) struct SourceConfig {
     /// Calling AE title; absent: any.
-    pub ae_title: Option<AeTitle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ae_title: Option<AeTitle>,
     /// Networks in CIDR notation; empty: any address.
     #[serde(default)]
-    pub networks: Vec<String>,
+    pub(crate) networks: Vec<String>,
     /// Quiet period after which a study of this source closes, in seconds.
     #[serde(default = "default::quiet_period_s")]
-    pub quiet_period_s: f64,
+    pub(crate) quiet_period_s: f64,
 }
 
 /// `[gate]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct GateConfig {
+pub(crate) struct GateConfig {
     /// Fewest slices of an eligible series.
-    pub min_slices: usize,
+    pub(crate) min_slices: usize,
     /// Largest angle between the slices' normal and the patient's axis, in degrees (gantry tilt).
-    pub max_tilt_degrees: f64,
+    pub(crate) max_tilt_degrees: f64,
 }
 
 /// `[analysis]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AnalysisConfig {
+pub(crate) struct AnalysisConfig {
     /// Attempts before a study is marked failed.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// Wait before the second attempt, in seconds; doubles after each.
-    pub first_backoff_s: f64,
+    pub(crate) first_backoff_s: f64,
     /// Lesions below this volume are dropped from the mask, in millilitres.
-    pub min_lesion_ml: f64,
+    pub(crate) min_lesion_ml: f64,
 }
 
 /// `[model]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ModelConfig {
+pub(crate) struct ModelConfig {
     /// The `.safetensors` file; its manifest lies beside it.
-    pub weights: PathBuf,
+    pub(crate) weights: PathBuf,
     /// `auto`, `cpu` or `cuda:N`.
     #[serde(default = "default::device")]
-    pub device: String,
+    pub(crate) device: String,
     /// Threads of libtorch on the CPU; 0: as many as there are cores.
     #[serde(default)]
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// Slices classified at once.
     #[serde(default = "default::batch")]
-    pub batch: usize,
+    pub(crate) batch: usize,
 }
 
 /// `[[destination]]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DestinationConfig {
+pub(crate) struct DestinationConfig {
     /// Name, unique; stands in the job log.
-    pub name: String,
+    pub(crate) name: String,
     /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
     #[serde(default = "default::first_backoff_s")]
-    pub first_backoff_s: f64,
+    pub(crate) first_backoff_s: f64,
     /// Longest wait, in seconds.
     #[serde(default = "default::max_backoff_s")]
-    pub max_backoff_s: f64,
+    pub(crate) max_backoff_s: f64,
     /// Attempts before a delivery is given up as dead; 0: never.
     #[serde(default)]
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// Time for connecting, and for each answer, in seconds.
     #[serde(default = "default::delivery_timeout_s")]
-    pub timeout_s: f64,
+    pub(crate) timeout_s: f64,
     /// `c-store` or `stow-rs`.
-    pub kind: DestinationKind,
+    pub(crate) kind: DestinationKind,
     /// C-STORE: `host:port`.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// C-STORE: called AE title.
-    pub ae_title: Option<AeTitle>,
+    pub(crate) ae_title: Option<AeTitle>,
     /// C-STORE: calling AE title; absent: the listener's own.
-    pub calling_ae_title: Option<AeTitle>,
+    pub(crate) calling_ae_title: Option<AeTitle>,
     /// STOW-RS: base URL of the DICOMweb service, without `/studies`.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// STOW-RS: file that holds a bearer token.
-    pub bearer_token_file: Option<PathBuf>,
+    pub(crate) bearer_token_file: Option<PathBuf>,
     /// STOW-RS: user of HTTP basic authentication.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// STOW-RS: file that holds the user's password.
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// The two ways to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum DestinationKind {
+pub(crate) enum DestinationKind {
     /// DIMSE C-STORE.
     CStore,
     /// DICOMweb STOW-RS.
@@ -181,7 +182,7 @@ pub enum DestinationKind {
 
 /// A destination's kind together with the keys that belong to it.
 #[derive(Clone, Debug)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// DIMSE C-STORE.
     CStore {
         /// `host:port`.
@@ -202,7 +203,7 @@ pub enum Endpoint {
 
 /// Where a STOW-RS destination's secrets lie.
 #[derive(Clone, Debug)]
-pub enum CredentialFiles {
+pub(crate) enum CredentialFiles {
     /// A bearer token.
     Bearer(PathBuf),
     /// User, and the file of the password.
@@ -212,21 +213,39 @@ pub enum CredentialFiles {
 /// `[log]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LogConfig {
+pub(crate) struct LogConfig {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `ichor_dimse=debug,info`.
-    pub level: String,
+    pub(crate) level: String,
     /// `text` or `json`.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
 /// Form of the log lines on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl ListenConfig {
+    /// Defaults on an address.
+    #[must_use]
+    pub(crate) fn on(address: SocketAddr, ae_title: AeTitle) -> Self {
+        Self {
+            address,
+            ae_title,
+            check_called_ae: false,
+            max_associations: default::max_associations(),
+            max_pdu: default::max_pdu(),
+            max_instance_mib: default::max_instance_mib(),
+            artim_timeout_s: default::artim_timeout_s(),
+            idle_timeout_s: default::idle_timeout_s(),
+            drain_timeout_s: default::drain_timeout_s(),
+        }
+    }
 }
 
 impl Default for GateConfig {
@@ -292,7 +311,7 @@ mod default {
 
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
@@ -326,7 +345,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] with the line or the key.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config: Self = toml::from_str(&text).map_err(|error: toml::de::Error| ConfigError::Parse {
@@ -408,11 +427,31 @@ impl Config {
 }
 
 impl DestinationConfig {
+    /// A C-STORE destination with defaults.
+    #[must_use]
+    pub(crate) fn c_store(name: &str, address: SocketAddr, ae_title: AeTitle) -> Self {
+        Self {
+            name: name.to_owned(),
+            first_backoff_s: default::first_backoff_s(),
+            max_backoff_s: default::max_backoff_s(),
+            attempts: 0,
+            timeout_s: default::delivery_timeout_s(),
+            kind: DestinationKind::CStore,
+            address: Some(address.to_string()),
+            ae_title: Some(ae_title),
+            calling_ae_title: None,
+            url: None,
+            bearer_token_file: None,
+            user: None,
+            password_file: None,
+        }
+    }
+
     /// The kind together with its keys.
     ///
     /// # Errors
     /// A sentence about the key that is missing, belongs to the other kind, or cannot be right.
-    pub fn endpoint(&self) -> Result<Endpoint, String> {
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
         if self.name.is_empty() || self.name.len() > 64 {
             return Err("the name must have 1 to 64 characters".to_owned());
         }
@@ -435,12 +474,12 @@ impl DestinationConfig {
             return Err(format!("the key {key} does not belong to kind {kind}"));
         }
         match self.kind {
-            DestinationKind::CStore => self.c_store(),
-            DestinationKind::StowRs => self.stow_rs(),
+            DestinationKind::CStore => self.c_store_endpoint(),
+            DestinationKind::StowRs => self.stow_rs_endpoint(),
         }
     }
 
-    fn c_store(&self) -> Result<Endpoint, String> {
+    fn c_store_endpoint(&self) -> Result<Endpoint, String> {
         let address = self.address.clone().ok_or("kind c-store needs the key address")?;
         let ae_title = self.ae_title.clone().ok_or("kind c-store needs the key ae_title")?;
         match address.rsplit_once(':') {
@@ -451,7 +490,7 @@ impl DestinationConfig {
         }
     }
 
-    fn stow_rs(&self) -> Result<Endpoint, String> {
+    fn stow_rs_endpoint(&self) -> Result<Endpoint, String> {
         let url = self.url.clone().ok_or("kind stow-rs needs the key url")?;
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(format!("url {url:?} does not start with http:// or https://"));
@@ -468,6 +507,6 @@ impl DestinationConfig {
 
 /// Seconds of a configuration value that [`Config::load`] has checked.
 #[must_use]
-pub fn seconds(value: f64) -> Duration {
+pub(crate) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
 }

@@ -43,7 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Retry(args)) => in_runtime(commands::studies::retry(args, json)),
         Command::Phantom(args) => commands::phantom::run(&args, json),
         Command::Model(ModelCommand::Info(args)) => commands::model::info(&args, json),
-        Command::Model(ModelCommand::Verify(args)) => commands::model::verify(&args, json),
+        Command::Model(ModelCommand::Verify(args)) => in_runtime(commands::model::verify(args, json)),
         Command::Model(ModelCommand::Maps(args)) => commands::model::maps(&args),
         Command::Train(args) => commands::train::train(&args, json),
         Command::Evaluate(args) => commands::train::evaluate(&args, json),

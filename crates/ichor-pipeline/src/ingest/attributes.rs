@@ -48,7 +48,7 @@ pub enum AttributeError {
 ///
 /// # Errors
 /// [`AttributeError`] names the attribute.
-pub fn read(path: &Path) -> Result<InstanceAttributes, AttributeError> {
+pub(super) fn read(path: &Path) -> Result<InstanceAttributes, AttributeError> {
     let object = OpenFileOptions::new()
         .read_until(tags::PIXEL_DATA)
         .open_file(path)

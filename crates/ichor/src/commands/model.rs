@@ -1,0 +1,74 @@
+//! `ichor model`.
+
+use std::path::PathBuf;
+
+use ichor_model::{DeviceChoice, Manifest, ModelRuntime, RuntimeOptions, maps_from_files};
+use serde_json::json;
+
+use crate::cli::{MapsArgs, WeightsArg};
+use crate::model::{expected, weights_or_demo};
+
+fn weights(args: &WeightsArg) -> anyhow::Result<PathBuf> {
+    weights_or_demo(args.weights.as_deref())
+}
+
+/// `ichor model info`
+pub(crate) fn info(args: &WeightsArg, json: bool) -> anyhow::Result<()> {
+    let weights = weights(args)?;
+    let manifest = Manifest::load(&weights, &expected())?;
+    let id = manifest.id()?;
+    if json {
+        println!("{}", json!({ "id": id, "weights": weights, "manifest": manifest }));
+        return Ok(());
+    }
+    let card = &manifest.model;
+    let sizes = &card.sizes;
+    println!("model        {id}");
+    println!("weights      {}", weights.display());
+    println!("sha256       {}", manifest.sha256);
+    println!(
+        "network      Swin, input {}x{}, patch {}, window {}, width {}, depths {:?}, heads {:?}",
+        sizes.img_size, sizes.img_size, sizes.patch_size, sizes.window_size, sizes.embed_dim, sizes.depths, sizes.num_heads
+    );
+    println!("input        preset {}, preprocessing version {}", card.input.preset, card.input.preprocessing_version);
+    println!("strategy     {:?}", card.strategy);
+    println!("verdict      slice from {}, study from {} neighbouring slices", card.slice_threshold, card.min_positive_slices);
+    println!("mask         {:?}, gradient at {:?}, threshold {}", card.map.kind, card.map.gradient_site, card.map.threshold);
+    println!("trained on   {}", card.training_data);
+    if card.demonstration {
+        println!("             demonstration only");
+    }
+    if let Some(notice) = &card.notice {
+        println!("notice       {notice}");
+    }
+    Ok(())
+}
+
+/// `ichor model verify`
+pub(crate) async fn verify(args: WeightsArg, json: bool) -> anyhow::Result<()> {
+    let mut options = RuntimeOptions::new(weights(&args)?, expected());
+    options.device = args.device.parse::<DeviceChoice>()?;
+    let runtime = ModelRuntime::start(options).await?;
+    let report = runtime.verify().await?;
+    if json {
+        println!(
+            "{}",
+            json!({ "id": runtime.model_id(), "device": report.device, "verified": true,
+                    "logit_difference": report.logit_difference,
+                    "probability_difference": report.probability_difference })
+        );
+    } else {
+        println!("{} is what its manifest says", runtime.model_id());
+        println!(
+            "self-test on {}: logits within {:.1e}, probabilities within {:.1e}",
+            report.device, report.logit_difference, report.probability_difference
+        );
+    }
+    Ok(())
+}
+
+/// `ichor model maps`
+pub(crate) fn maps(args: &MapsArgs) -> anyhow::Result<()> {
+    maps_from_files(&args.config, &args.weights, &args.input, &args.output)?;
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! `ichor studies`: the admin queries over the job log.
+
+use anyhow::Context;
+use ichor_store::{RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudySummary, Timestamp};
+use serde_json::json;
+
+use crate::cli::{ListArgs, StoreArg, StudyArgs};
+use crate::config::Config;
+use crate::daemon::open_store;
+
+async fn open(args: &StoreArg) -> anyhow::Result<Store> {
+    let config = Config::load(&args.config)?;
+    // A query must not leave an empty database where a mistyped path points to.
+    anyhow::ensure!(config.store.database.is_file(), "no database at {}", config.store.database.display());
+    open_store(&config).await
+}
+
+/// One study by its UID, the UID's beginning, or its accession number.
+async fn find(store: &Store, text: &str) -> anyhow::Result<StudyDetail> {
+    store.study(&StudyKey::parse(text)).await.with_context(|| format!("study {text:?}"))
+}
+
+/// `ichor studies list`
+pub(crate) async fn list(args: ListArgs, json: bool) -> anyhow::Result<()> {
+    let filter = StudyFilter {
+        date_from: args.from.as_deref().map(date).transpose().context("--from")?,
+        date_to: args.to.as_deref().map(date).transpose().context("--to")?,
+        patient_id: args.patient.clone(),
+        accession_number: args.accession.clone(),
+        status: args.status,
+        positive: args.positive,
+        source_ae: args.source.clone(),
+        limit: args.limit,
+        ..StudyFilter::default()
+    };
+    let page = open(&args.store).await?.studies(&filter).await?;
+    if json {
+        println!("{}", serde_json::to_string(&page.items)?);
+        return Ok(());
+    }
+    println!("{}", row(["last instance", "status", "verdict", "prob", "mL", "source", "accession", "study"]));
+    for study in &page.items {
+        println!("{}", line(study));
+    }
+    if page.items.is_empty() {
+        println!("no study matches");
+    } else if page.next.is_some() {
+        println!("… more; narrow the filter or raise --limit");
+    }
+    Ok(())
+}
+
+/// A date of the command line as the store keeps it, YYYYMMDD.
+fn date(text: &str) -> anyhow::Result<String> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    anyhow::ensure!(
+        digits.len() == 8 && digits.chars().all(|c| c.is_ascii_digit()),
+        "{text:?} is not a date of the form YYYYMMDD or YYYY-MM-DD"
+    );
+    Ok(digits)
+}
+
+fn row(cells: [&str; 8]) -> String {
+    let [at, status, verdict, probability, volume, source, accession, study] = cells;
+    format!(
+        "{at:<19}  {status:<12}  {verdict:<8}  {probability:>5}  {volume:>6}  {source:<16}  {accession:<16}  {study}"
+    )
+}
+
+fn line(study: &StudySummary) -> String {
+    let verdict = match study.positive {
+        Some(true) => "POSITIVE",
+        Some(false) => "negative",
+        None => "",
+    };
+    let number = |value: Option<f64>, digits: usize| value.map_or(String::new(), |v| format!("{v:.digits$}"));
+    row([
+        &clock(study.last_instance_at),
+        study.status.as_str(),
+        verdict,
+        &number(study.probability, 2),
+        &number(study.volume_ml, 1),
+        study.source_ae.as_deref().unwrap_or(""),
+        study.accession_number.as_deref().unwrap_or(""),
+        study.study_instance.as_str(),
+    ])
+}
+
+/// A moment as people read it, in UTC.
+fn clock(at: Timestamp) -> String {
+    let seconds = at.as_millis().div_euclid(1000);
+    time::OffsetDateTime::from_unix_timestamp(seconds).map_or_else(
+        |_| seconds.to_string(),
+        |t| {
+            let (date, hour, minute, second) = (t.date(), t.hour(), t.minute(), t.second());
+            format!("{date} {hour:02}:{minute:02}:{second:02}")
+        },
+    )
+}
+
+/// `ichor studies show`
+pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
+    let study = find(&open(&args.store).await?, &args.study).await?;
+    if json {
+        println!("{}", serde_json::to_string(&study)?);
+        return Ok(());
+    }
+    let summary = &study.summary;
+    println!("study      {}", summary.study_instance);
+    let field = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            println!("{name:<10} {value}");
+        }
+    };
+    field("patient", summary.patient_id.as_deref());
+    field("accession", summary.accession_number.as_deref());
+    field("date", summary.study_date.as_deref());
+    field("source", summary.source_ae.as_deref());
+    println!("status     {} (version {})", summary.status, summary.version);
+    if let Some(reason) = &summary.reason {
+        println!("because    {reason}");
+    }
+    if let Some(model) = &summary.model {
+        println!("model      {model}");
+    }
+    if let (Some(positive), Some(probability)) = (summary.positive, summary.probability) {
+        let verdict = if positive { "POSITIVE" } else { "negative" };
+        println!("verdict    {verdict}, probability {probability:.3}, {:.1} mL", summary.volume_ml.unwrap_or(0.0));
+    }
+    println!("\nseries");
+    for series in &study.series {
+        let outcome = match series.chosen {
+            Some(true) => "analysed",
+            Some(false) => "set aside",
+            None => "-",
+        };
+        let modality = series.modality.as_deref().unwrap_or("?");
+        println!("  {outcome:<9}  {modality:<4} {:>5} instances  {}", series.instances, series.series_instance);
+        for reason in &series.reasons {
+            println!("             {reason}");
+        }
+    }
+    println!("\nslices by probability");
+    let mut slices: Vec<_> = study.slices.iter().collect();
+    slices.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    for slice in slices.iter().take(10) {
+        println!("  {:.3}  {:>7} pixels  {}", slice.probability, slice.masked_pixels, slice.sop_instance);
+    }
+    println!("\nobjects and deliveries");
+    for object in &study.objects {
+        println!("  {} {} ({} bytes)", object.kind, object.sop_instance, object.size);
+        for delivery in study.deliveries.iter().filter(|d| d.sop_instance == object.sop_instance) {
+            let last = delivery.last_words.as_deref().unwrap_or("");
+            println!("    {:<12} {:<9} {} attempts  {last}", delivery.destination, delivery.status, delivery.attempts);
+        }
+    }
+    Ok(())
+}
+
+/// `ichor studies why`
+pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
+    let store = open(&args.store).await?;
+    let study = find(&store, &args.study).await?;
+    let events = store.timeline(&study.summary.study_instance).await?;
+    if json {
+        println!("{}", json!({ "study": study.summary, "timeline": events }));
+        return Ok(());
+    }
+    println!("study {} is {}", study.summary.study_instance, study.summary.status);
+    if let Some(reason) = &study.summary.reason {
+        println!("because {reason}");
+    }
+    println!();
+    let first = events.first().map(|event| event.at);
+    for event in &events {
+        let offset = first.map_or(0, |first| event.at.as_millis() - first.as_millis());
+        println!("{}  {:>+9.3} s  {:<20}  {}", clock(event.at), offset as f64 / 1000.0, event.kind, event.text);
+    }
+    Ok(())
+}
+
+/// `ichor studies retry`
+pub(crate) async fn retry(args: StudyArgs, json: bool) -> anyhow::Result<()> {
+    let store = open(&args.store).await?;
+    let study = find(&store, &args.study).await?.summary.study_instance;
+    let outcome: RetryOutcome = store.retry(&study, ichor_pipeline::now()).await?;
+    if json {
+        println!("{}", json!({ "study": study, "outcome": outcome }));
+    } else {
+        println!("{outcome}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(date("2026-03-01").unwrap(), "20260301");
+        assert_eq!(date("20260301").unwrap(), "20260301");
+        assert!(date("March").is_err() && date("2026031").is_err());
+    }
+}
