@@ -8,6 +8,7 @@ mod assemble;
 mod deliver;
 mod events;
 mod failure;
+mod objects;
 mod query;
 mod receive;
 mod recovery;

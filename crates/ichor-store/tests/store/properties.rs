@@ -175,6 +175,46 @@ impl World {
         assert_eq!(recovery.removed_orphans, 0, "nothing was cut off in the middle of an intent");
     }
 
+    /// Does all the work that is left, as workers without faults would.
+    async fn drain(&mut self) {
+        self.now = self.now.after(std::time::Duration::from_secs(3_600));
+        self.take(Step::Close).await;
+        loop {
+            self.take(Step::Claim).await;
+            if self.analysis.is_none() {
+                break;
+            }
+            self.take(Step::Complete { positive: true }).await;
+        }
+        for destination in 0..DESTINATIONS.len() {
+            loop {
+                self.take(Step::ClaimDelivery { destination }).await;
+                if self.delivery.is_none() {
+                    break;
+                }
+                self.take(Step::Accept).await;
+            }
+        }
+    }
+
+    /// After the work is done and what failed was retried, nothing is stuck: every study has its last version's
+    /// outcome, and every object is where it belongs.
+    async fn check_that_nothing_is_stuck(&mut self) {
+        self.drain().await;
+        for study in 0..STUDIES.len() {
+            self.take(Step::Retry { study }).await;
+        }
+        self.drain().await;
+        for study in self.acknowledged.keys() {
+            let detail = detail(&self.store, study).await;
+            assert_eq!(detail.summary.status, StudyStatus::Analysed);
+            assert_eq!(detail.summary.result_version, Some(detail.summary.version));
+            assert!(detail.objects.iter().any(|object| object.version == detail.summary.version));
+            let undelivered = detail.deliveries.iter().find(|d| d.status != DeliveryStatus::Accepted);
+            assert_eq!(undelivered, None);
+        }
+    }
+
     async fn check(&self) {
         let mut objects = 0;
         let mut files_expected = 0;
@@ -222,6 +262,8 @@ proptest! {
                 world.check().await;
             }
             world.crash().await;
+            world.check().await;
+            world.check_that_nothing_is_stuck().await;
             world.check().await;
         });
     }
