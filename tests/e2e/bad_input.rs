@@ -219,9 +219,10 @@ fn slices_closer_together_than_rounding() {
 }
 
 #[test]
-fn not_a_ct() {
-    let outcome = outcome_of(|_, object| put_text(object, tags::MODALITY, VR::CS, "MR"));
-    not_analysed_because(&outcome, &["mr", "modality", "not-ct"]);
+fn nothing_but_localizers() {
+    let kind = "ORIGINAL\\PRIMARY\\LOCALIZER";
+    let outcome = outcome_of(|_, object| put_text(object, tags::IMAGE_TYPE, VR::CS, kind));
+    not_analysed_because(&outcome, &["localizer"]);
 }
 
 #[test]

@@ -175,8 +175,7 @@ fn send_fails_when_one_instance_is_refused() {
     let study = Phantom::BLEEDING.slices(5).matrix(128).write(&daemon.folder("study"));
     let broken = study.edited(&daemon.folder("broken"), |index, object| {
         if index == 2 {
-            object.remove_element(dicom_dictionary_std::tags::STUDY_INSTANCE_UID);
-            object.put_str(dicom_dictionary_std::tags::STUDY_INSTANCE_UID, dicom_core::VR::UI, "not a uid");
+            object.remove_element(dicom_dictionary_std::tags::SERIES_INSTANCE_UID);
         }
     });
     let sent = ichor(&["send", "--to", &peer, "--from", "STORESCU", broken.folder.to_str().unwrap()]);
