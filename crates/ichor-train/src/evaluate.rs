@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::maps::{MapsError, all_maps};
 use crate::measure::{NEVER_POSITIVE, SliceMeasure, StudyMeasure};
 use crate::metrics::OverlapCurve;
-use crate::phantoms::{PhantomError, PhantomMix};
+use crate::phantoms::{PhantomError, PhantomMix, generator_fingerprint};
 use crate::prepared::{PreparedStudy, ReadySlice, prepare};
 use crate::progress::Progress;
 use crate::seeds::SeedRange;
@@ -54,6 +54,8 @@ pub fn measure(
     progress: &mut dyn Progress,
 ) -> Result<Vec<StudyMeasure>, EvaluateError> {
     let (size, preset) = (subject.size(), subject.preset);
+    let fingerprint = generator_fingerprint();
+    let cache = cache.map(|folder| (folder, fingerprint.as_str()));
     let all: Vec<u64> = seeds.seeds().collect();
     let mut measured = Vec::with_capacity(all.len());
     for group in all.chunks(rayon::current_num_threads().max(1)) {

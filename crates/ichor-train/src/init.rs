@@ -10,7 +10,7 @@ use tch::{Device, Kind, TchError, Tensor};
 ///
 /// # Errors
 /// The libtorch error.
-pub fn initialise(variables: &HashMap<String, Tensor>, blocks: i64, seed: u64) -> Result<(), TchError> {
+pub(crate) fn initialise(variables: &HashMap<String, Tensor>, blocks: i64, seed: u64) -> Result<(), TchError> {
     let _frozen = tch::no_grad_guard();
     tch::manual_seed(seed.cast_signed());
     let mut names: Vec<&String> = variables.keys().collect();

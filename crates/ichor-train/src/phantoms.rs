@@ -101,6 +101,22 @@ impl PhantomMix {
     }
 }
 
+/// Fingerprint of the generator: what it makes of a small fixed request. Caches carry it, so that a generator that draws
+/// otherwise is never mixed with slices of the one before.
+#[must_use]
+pub fn generator_fingerprint() -> String {
+    let bleeds = BleedPlan::Random(BleedRanges::easy());
+    let options = PhantomOptions::default().with_matrix(48).with_slices(6).with_bleeds(bleeds);
+    let mut digest = Sha256::new();
+    if let Ok(phantom) = Phantom::generate(1, &options) {
+        for slice in &phantom.slices {
+            digest.update(slice.hu.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+            digest.update(&slice.bleed);
+        }
+    }
+    hex::encode(digest.finalize())[..16].to_owned()
+}
+
 /// Generates the study of a seed.
 ///
 /// # Errors
@@ -135,6 +151,7 @@ pub fn slice_set(
 ) -> Result<SliceSet, PhantomError> {
     let key = serde_json::json!({
         "seeds": seeds, "mix": mix, "preset": preset, "size": size, "preprocessing": PREPROCESSING_VERSION,
+        "generator": generator_fingerprint(),
     });
     let digest = hex::encode(Sha256::digest(key.to_string()));
     let path = cache.join(format!("{}.slices", &digest[..24]));
@@ -174,6 +191,7 @@ pub fn twin_set(
         .collect();
     let key = serde_json::json!({
         "twins": positions, "mix": mix, "preset": preset, "size": base.size(), "preprocessing": PREPROCESSING_VERSION,
+        "generator": generator_fingerprint(),
     });
     let digest = hex::encode(Sha256::digest(key.to_string()));
     let path = cache.join(format!("{}.slices", &digest[..24]));

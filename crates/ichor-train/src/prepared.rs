@@ -72,7 +72,8 @@ pub fn ready(
     ReadySlice { input: input.channels, grid: input.grid, brain, brightness: bright.score, bright_mask: bright.mask }
 }
 
-/// The study of a seed, from the cache (if there is one) or made and kept there.
+/// The study of a seed, from the cache (if there is one) or made and kept there. With the folder goes the generator's
+/// fingerprint.
 ///
 /// # Errors
 /// [`PhantomError`].
@@ -81,11 +82,12 @@ pub fn prepare(
     mix: &PhantomMix,
     preset: InputPreset,
     size: usize,
-    cache: Option<&Path>,
+    cache: Option<(&Path, &str)>,
 ) -> Result<PreparedStudy, PhantomError> {
-    let Some(cache) = cache else { return make(seed, mix, preset, size) };
+    let Some((cache, generator)) = cache else { return make(seed, mix, preset, size) };
     let key = serde_json::json!({
         "seed": seed, "mix": mix, "preset": preset, "size": size, "preprocessing": PREPROCESSING_VERSION,
+        "generator": generator,
     });
     let digest = hex::encode(Sha256::digest(key.to_string()));
     let path = cache.join(format!("{}.study", &digest[..24]));
@@ -195,14 +197,15 @@ mod tests {
             min_spacing_mm: 15.0,
             bleeds: ichor_phantom::BleedRanges::easy(),
         };
-        let made = prepare(4, &mix, InputPreset::PhysioNet, 32, Some(folder.path())).unwrap();
+        let cache = Some((folder.path(), "0123"));
+        let made = prepare(4, &mix, InputPreset::PhysioNet, 32, cache).unwrap();
         assert!(made.slices.iter().any(|slice| slice.label.any() && slice.mask.contains(&1)), "an easy bleed shows");
         assert!(made.slices.iter().all(|slice| slice.label.any() == slice.mask.contains(&1)));
-        assert_eq!(prepare(4, &mix, InputPreset::PhysioNet, 32, Some(folder.path())).unwrap(), made);
+        assert_eq!(prepare(4, &mix, InputPreset::PhysioNet, 32, cache).unwrap(), made);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert!(prepare(4, &mix, InputPreset::PhysioNet, 32, Some(folder.path())).is_err());
+        assert!(prepare(4, &mix, InputPreset::PhysioNet, 32, cache).is_err());
     }
 }
