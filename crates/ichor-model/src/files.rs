@@ -14,7 +14,7 @@ use crate::attribution::{
 use crate::config::{PlanError, SwinConfig, SwinPlan};
 use crate::strategy::Strategy;
 use crate::swin::Swin;
-use crate::weights::{SaveError, Weights, WeightsError, float_bytes, write_whole};
+use crate::weights::{SaveError, Weights, WeightsError, float_bytes, is_small_model, write_whole};
 
 /// Why there are no maps.
 #[derive(Debug, Error)]
@@ -80,6 +80,9 @@ pub fn maps_from_files(config: &Path, weights: &Path, input: &Path, output: &Pat
     let sizes: SwinConfig = serde_json::from_slice(&text).map_err(|e| unreadable(config, e.to_string()))?;
     let plan = SwinPlan::check(&sizes).map_err(|error| FilesError::Plan { path: config.to_owned(), error })?;
     let strategy = Strategy::of_classes(sizes.num_classes).ok_or(FilesError::Classes(sizes.num_classes))?;
+    if is_small_model(weights) {
+        tch::set_num_threads(1);
+    }
     let (_store, swin) = Weights::read(weights)?.build(&plan, Device::Cpu)?;
     let tensors = Tensor::read_safetensors(input).map_err(|e| unreadable(input, e.to_string()))?;
     let tensors: HashMap<String, Tensor> = tensors.into_iter().collect();

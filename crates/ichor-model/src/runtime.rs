@@ -17,11 +17,8 @@ use crate::attribution::AttributionError;
 use crate::device::{DeviceChoice, DeviceError};
 use crate::manifest::{Expected, Manifest, ManifestError};
 use crate::self_test::{SelfTestFailed, SelfTestReport};
-use crate::weights::WeightsError;
+use crate::weights::{WeightsError, is_small_model};
 use worker::{Job, Jobs, Reply, Worker};
-
-/// Weight files up to this size are loaded once for each thread.
-const SMALL_MODEL_BYTES: u64 = 64 << 20;
 
 /// So many copies of a small model at most: each holds the activations of a batch.
 const MAX_COPIES: usize = 4;
@@ -35,9 +32,9 @@ pub struct RuntimeOptions {
     pub expected: Expected,
     /// Where to run.
     pub device: DeviceChoice,
-    /// Threads on the CPU; 0: as many as there are cores. A small model is loaded once for each (at most four times),
-    /// and each copy computes its own slices: libtorch's threads share every single operation, which gains little
-    /// there, and on a busy machine each operation waits for the slowest of them.
+    /// Threads on the CPU; 0: as many as there are cores. A model of up to 64 MiB is loaded
+    /// once for each (at most four times), and each copy computes its own slices; a larger one is loaded once, and
+    /// libtorch's threads share its operations.
     pub threads: usize,
     /// Slices computed at once.
     pub batch: usize,
@@ -312,8 +309,7 @@ impl Layout {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let small = std::fs::metadata(&options.weights).is_ok_and(|file| file.len() <= SMALL_MODEL_BYTES);
-        if small && !device.is_cuda() {
+        if is_small_model(&options.weights) && !device.is_cuda() {
             Self { copies: threads.min(MAX_COPIES), threads_each: 1 }
         } else {
             Self { copies: 1, threads_each: threads }

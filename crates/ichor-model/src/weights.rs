@@ -107,6 +107,15 @@ pub enum SaveError {
     },
 }
 
+/// Weight files up to this size belong to models so small that libtorch's threads are a loss: they share every single
+/// operation, and on a busy machine each operation waits for the slowest of them.
+const SMALL_MODEL_BYTES: u64 = 64 << 20;
+
+/// Whether the model computes best on one thread.
+pub(crate) fn is_small_model(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() <= SMALL_MODEL_BYTES)
+}
+
 /// A weight file in memory.
 pub(crate) struct Weights {
     path: PathBuf,

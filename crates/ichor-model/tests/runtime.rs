@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ichor_model::attribution::{CamTarget, GradientSite, HgiOptions, RollBack, grad_cam, hgi_sam, swin_sam};
 use ichor_model::{
-    DeviceChoice, Manifest, MapCard, MapKind, ModelCard, ModelRuntime, RuntimeError, RuntimeOptions, Strategy, Swin,
-    SwinConfig, maps_from_files, save_model,
+    DeviceChoice, Expected, Manifest, MapCard, MapKind, ModelCard, ModelRuntime, RuntimeError, RuntimeOptions,
+    Strategy, Swin, SwinConfig, maps_from_files, save_model,
 };
 use support::{card, data, difference, expected, random_input, random_swin, small};
 use tch::nn::VarStore;
@@ -185,4 +185,17 @@ fn files_that_do_not_fit_are_named() {
     let bad = SwinConfig { num_classes: 3, ..small() };
     fs::write(at("config.json"), serde_json::to_vec(&bad).unwrap()).unwrap();
     assert!(run().unwrap_err().to_string().starts_with("no learning strategy has 3 logits"));
+}
+
+#[tokio::test]
+async fn the_shipped_weights_pass_their_self_test() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo/demo.safetensors");
+    let manifest = Manifest::read(&path).unwrap();
+    assert!(manifest.model.demonstration && manifest.model.notice.is_some());
+    let presets = vec![manifest.model.input.preset.clone()];
+    let of_the_weights = Expected { presets, preprocessing_version: manifest.model.input.preprocessing_version };
+    let options = RuntimeOptions { expected: of_the_weights, ..options(&path) };
+    let report = ModelRuntime::start(options).await.unwrap().verify().await.unwrap();
+    println!("{report:?}");
+    assert!(path.metadata().unwrap().len() < 30 << 20, "small enough to ship");
 }
