@@ -74,8 +74,11 @@ pub struct EpochRecord {
 
 const STATE: &str = "state.json";
 
+/// The named tensors of a checkpoint and its position.
+pub type Saved = (HashMap<String, Tensor>, Position);
+
 #[derive(Serialize, Deserialize)]
-struct Saved {
+struct State {
     tensors: String,
     position: Position,
 }
@@ -93,7 +96,7 @@ pub fn write(folder: &Path, tensors: &[(String, Tensor)], position: &Position) -
     fs::create_dir_all(folder).map_err(io(folder))?;
     let name = format!("state-{:08}.safetensors", position.steps);
     Tensor::write_safetensors(tensors, folder.join(&name))?;
-    let state = Saved { tensors: name.clone(), position: position.clone() };
+    let state = State { tensors: name.clone(), position: position.clone() };
     let path = folder.join(STATE);
     let partial = folder.join("state.json.partial");
     let text =
@@ -113,14 +116,14 @@ pub fn write(folder: &Path, tensors: &[(String, Tensor)], position: &Position) -
 ///
 /// # Errors
 /// [`CheckpointError`], [`CheckpointError::OtherRecipe`] if it was not made by the recipe with this digest.
-pub fn read(folder: &Path, recipe: &str) -> Result<Option<(HashMap<String, Tensor>, Position)>, CheckpointError> {
+pub fn read(folder: &Path, recipe: &str) -> Result<Option<Saved>, CheckpointError> {
     let path = folder.join(STATE);
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(CheckpointError::Io { path, source }),
     };
-    let saved: Saved =
+    let saved: State =
         serde_json::from_slice(&text).map_err(|source| CheckpointError::State { path: path.clone(), source })?;
     if saved.position.recipe != recipe {
         return Err(CheckpointError::OtherRecipe(folder.to_owned()));

@@ -34,13 +34,13 @@ pub struct PrintProgress;
 
 impl Progress for PrintProgress {
     fn prepared(&mut self, what: &str, done: usize, total: usize) {
-        if done == total || done % 20 == 0 {
+        if done == total || done.is_multiple_of(20) {
             eprintln!("{what}: {done} of {total} studies prepared");
         }
     }
 
     fn step(&mut self, step: usize, steps: usize, loss: f64) {
-        if step % 100 == 0 {
+        if step.is_multiple_of(100) {
             eprintln!("  step {step} of {steps}, loss {loss:.4}");
         }
     }
@@ -59,7 +59,7 @@ impl Progress for PrintProgress {
     }
 
     fn evaluated(&mut self, done: usize, total: usize) {
-        if done == total || done % 10 == 0 {
+        if done == total || done.is_multiple_of(10) {
             eprintln!("{done} of {total} studies evaluated");
         }
     }

@@ -163,7 +163,7 @@ impl Recipe {
         if self.phases.is_empty() {
             return fail("at least one phase is needed".to_owned());
         }
-        if self.optimizer.batch < 2 || self.optimizer.batch % 2 != 0 {
+        if self.optimizer.batch < 2 || !self.optimizer.batch.is_multiple_of(2) {
             return fail(format!("batch {} is not an even number of at least 2", self.optimizer.batch));
         }
         if self.model.num_classes != self.strategy.classes() {
@@ -171,7 +171,8 @@ impl Recipe {
             return fail(format!("{:?} needs {wanted} classes, the model has {found}", self.strategy));
         }
         for phase in &self.phases {
-            if phase.epochs == 0 || !(phase.learning_rate > 0.0) || !(0.0..=1.0).contains(&phase.final_rate) {
+            let learns = phase.learning_rate.is_finite() && phase.learning_rate > 0.0;
+            if phase.epochs == 0 || !learns || !(0.0..=1.0).contains(&phase.final_rate) {
                 return fail(format!(
                     "phase {:?} needs an epoch, a positive rate and a final share of 0..1",
                     phase.name
