@@ -304,7 +304,7 @@ fn study_of_2000_slices() {
     let study = Study::load(&folder);
     assert_eq!(study.instances.len(), 2000);
     send(&daemon, &study);
-    daemon.wait_for_status(&study.study_uid, "analysed", seconds(150));
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(400));
     let memory = daemon.memory();
     assert!(memory.peak < 1024, "{memory:?} MiB resident");
 }

@@ -81,10 +81,10 @@ impl InstanceHeader {
         })
     }
 
-    /// Whether the instance is a single-frame CT image.
+    /// Whether the instance is a single-frame CT image. A Modality that is absent excludes nothing; another one does.
     #[must_use]
     pub fn is_ct_image(&self) -> bool {
-        self.sop_class.as_str() == CT_IMAGE_STORAGE
+        self.sop_class.as_str() == CT_IMAGE_STORAGE && ["", "CT"].contains(&self.modality.as_str())
     }
 
     /// Whether the instance is a multi-frame CT image.

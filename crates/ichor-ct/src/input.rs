@@ -116,19 +116,19 @@ impl InputGrid {
     }
 
     /// Source coordinate of an input coordinate.
-    fn to_source(&self, axis: usize, at: usize) -> f64 {
+    fn source_of(self, axis: usize, at: usize) -> f64 {
         self.origin[axis] + at as f64 * self.step[axis]
     }
 
     /// Input coordinate of a source coordinate.
-    fn to_input(&self, axis: usize, at: usize) -> f64 {
+    fn input_of(self, axis: usize, at: usize) -> f64 {
         (at as f64 - self.origin[axis]) / self.step[axis]
     }
 
     /// Whether a source pixel's centre lies in the crop.
     #[must_use]
     pub fn covers(&self, row: usize, column: usize) -> bool {
-        let inside = |axis, at| (-0.5..self.size as f64 - 0.5).contains(&self.to_input(axis, at));
+        let inside = |axis, at| (-0.5..self.size as f64 - 0.5).contains(&self.input_of(axis, at));
         inside(0, row) && inside(1, column)
     }
 
@@ -137,7 +137,7 @@ impl InputGrid {
     pub fn mask_to_input(&self, mask: &[u8]) -> Vec<u8> {
         let nearest = |axis: usize, at: usize, side: usize| {
             // `interpolate(mode = nearest)` takes the pixel under the left edge.
-            let edge = self.to_source(axis, at) + 0.5 - 0.5 * self.step[axis];
+            let edge = self.source_of(axis, at) + 0.5 - 0.5 * self.step[axis];
             ((edge + 1e-9).floor().max(0.0) as usize).min(side - 1)
         };
         let columns: Vec<usize> = (0..self.size).map(|at| nearest(1, at, self.columns)).collect();
@@ -152,8 +152,8 @@ impl InputGrid {
     /// A map of the input (`S × S`) on the source grid (`rows × columns`), bilinear; 0 outside the crop.
     #[must_use]
     pub fn map_to_source(&self, map: &[f32]) -> Vec<f32> {
-        let rows = taps(self.rows, self.size, |at| self.to_input(0, at));
-        let columns = taps(self.columns, self.size, |at| self.to_input(1, at));
+        let rows = taps(self.rows, self.size, |at| self.input_of(0, at));
+        let columns = taps(self.columns, self.size, |at| self.input_of(1, at));
         let inside = |tap: &Tap| (-0.5..self.size as f64 - 0.5).contains(&tap.at);
         let mut out = vec![0.0; self.rows * self.columns];
         for (row, line) in rows.iter().zip(out.chunks_exact_mut(self.columns)).filter(|(row, _)| inside(row)) {
@@ -201,8 +201,8 @@ fn taps(count: usize, side: usize, coordinate: impl Fn(usize) -> f64) -> Vec<Tap
 #[must_use]
 pub fn model_input(image: HuImage<'_>, preset: InputPreset, size: usize) -> ModelInput {
     let grid = InputGrid::new(image.rows, image.columns, image.spacing, size);
-    let rows = taps(size, image.rows, |at| grid.to_source(0, at));
-    let columns = taps(size, image.columns, |at| grid.to_source(1, at));
+    let rows = taps(size, image.rows, |at| grid.source_of(0, at));
+    let columns = taps(size, image.columns, |at| grid.source_of(1, at));
     let (low, high) = image.hu.iter().fold((i16::MAX, i16::MIN), |(low, high), hu| (low.min(*hu), high.max(*hu)));
     let (low, high) = (f32::from(low), f32::from(high));
     let mut channels = Vec::with_capacity(3 * size * size);

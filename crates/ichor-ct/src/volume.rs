@@ -69,23 +69,33 @@ impl Stack {
             }
         }
         let Some((_, reference)) = planes.first().cloned() else { return stack };
-        let number = |header: &InstanceHeader| header.instance_number.unwrap_or(f64::INFINITY);
         let along = |plane: &ImagePlane| reference.normal().iter().zip(plane.position).map(|(n, p)| n * p).sum::<f64>();
-        planes.sort_by(|(a, p), (b, q)| {
-            let same = (along(p) - along(q)).abs() < SAME_POSITION_MM;
-            let by_position = if same { std::cmp::Ordering::Equal } else { along(p).total_cmp(&along(q)) };
-            by_position.then(number(a).total_cmp(&number(b))).then_with(|| a.sop_instance.cmp(&b.sop_instance))
-        });
-        let start = planes.first().map_or(0.0, |(_, plane)| along(plane));
-        for (header, plane) in planes {
-            let offset_mm = along(&plane) - start;
-            match stack.slices.last() {
-                Some(last) if offset_mm - last.offset_mm < SAME_POSITION_MM => {
-                    let text = format!("lies at the position of {}", last.header.sop_instance);
-                    stack.left_out.push((header.sop_instance, Reason::new("duplicate-position", text)));
-                }
-                _ => stack.slices.push(PlacedSlice { header, plane, offset_mm, slab_mm: 0.0 }),
+        let mut placed: Vec<PlacedSlice> = planes
+            .into_iter()
+            .map(|(header, plane)| PlacedSlice { header, plane, offset_mm: along(&plane), slab_mm: 0.0 })
+            .collect();
+        // By position alone: "the same position" is not transitive, so it has no place in an order.
+        placed.sort_by(|a, b| a.offset_mm.total_cmp(&b.offset_mm));
+        let start = placed.first().map_or(0.0, |slice| slice.offset_mm);
+        let number = |slice: &PlacedSlice| slice.header.instance_number.unwrap_or(f64::INFINITY);
+        let mut pending = placed.into_iter().peekable();
+        while let Some(first) = pending.next() {
+            let end = first.offset_mm + SAME_POSITION_MM;
+            let mut here = vec![first];
+            while let Some(other) = pending.next_if(|slice| slice.offset_mm < end) {
+                here.push(other);
             }
+            here.sort_by(|a, b| {
+                number(a).total_cmp(&number(b)).then_with(|| a.header.sop_instance.cmp(&b.header.sop_instance))
+            });
+            let mut here = here.into_iter();
+            let Some(mut kept) = here.next() else { break };
+            kept.offset_mm -= start;
+            for other in here {
+                let text = format!("lies at the position of {}", kept.header.sop_instance);
+                stack.left_out.push((other.header.sop_instance, Reason::new("duplicate-position", text)));
+            }
+            stack.slices.push(kept);
         }
         stack.fill_slabs();
         stack

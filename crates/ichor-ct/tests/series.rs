@@ -33,7 +33,8 @@ fn codes<'a>(choice: &'a SeriesChoice, uid: &str) -> Vec<&'a str> {
 
 #[test]
 fn one_reason_to_set_a_series_aside_each() {
-    let cases: [(&str, &str, fn(CtFile, usize) -> CtFile); 12] = [
+    let cases: [(&str, &str, fn(CtFile, usize) -> CtFile); 13] = [
+        ("1.13", "not-ct", |f, _| f.with(tags::MODALITY, VR::CS, "MR")),
         ("1.1", "localizer", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER")),
         ("1.2", "reformatted", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\REFORMATTED")),
         ("1.3", "bone-kernel", |f, _| f.with(tags::CONVOLUTION_KERNEL, VR::SH, "BONEPLUS")),
@@ -120,4 +121,22 @@ fn of_two_series_the_one_that_covers_more_is_taken_and_the_other_is_told_why() {
     assert_eq!(choice.chosen.as_ref().unwrap().0.as_str(), "1.2");
     assert_eq!(codes(&choice, "1.1"), ["other-series-preferred"]);
     assert_eq!(choice.outcomes.len(), 2);
+}
+
+#[test]
+fn positions_closer_than_rounding_upset_no_order() {
+    let folder = TempDir::new().unwrap();
+    let header = series(folder.path(), "1.1", |f, _| f).remove(0);
+    // 2,000 positions within a few thousandths of a millimetre, in an order without any pattern.
+    let headers = (0..2000u64).map(|n| {
+        let mut header = header.clone();
+        let scattered = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        header.sop_instance = format!("1.1.{n}").parse().unwrap();
+        header.instance_number = Some(n as f64);
+        header.plane.as_mut().unwrap().position[2] = scattered as f64 * 6e-10;
+        header
+    });
+    let stack = ichor_ct::volume::Stack::new(headers.collect());
+    assert_eq!(stack.slices.len() + stack.left_out.len(), 2000);
+    assert!(stack.slices.windows(2).all(|pair| pair[1].offset_mm > pair[0].offset_mm));
 }

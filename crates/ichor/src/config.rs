@@ -403,7 +403,10 @@ impl Config {
         for destination in &self.destinations {
             destination.endpoint().map_err(|message| (format!("destination {:?}", destination.name), message))?;
         }
-        self.model.device.parse::<ichor_model::DeviceChoice>().map_err(|e| ("model.device".to_owned(), e.to_string()))?;
+        self.model
+            .device
+            .parse::<ichor_model::DeviceChoice>()
+            .map_err(|e| ("model.device".to_owned(), e.to_string()))?;
         Ok(())
     }
 

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
-    AnalysisConfig, Config, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig,
-    SourceConfig, StoreConfig,
+    AnalysisConfig, Config, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig, SourceConfig,
+    StoreConfig,
 };
 use crate::daemon::Daemon;
 use compare::Comparison;
@@ -170,12 +170,19 @@ fn print(outcome: &Outcome, json: bool, kept: Option<&Path>, overlay: &Path) {
     if let Some(comparison) = &outcome.comparison {
         println!("Dice         {:.2} over {} bleeding slices", comparison.dice, comparison.bleeding_slices);
     }
-    println!("turnaround   {:.2} s after the last slice, quiet period {QUIET_PERIOD_S} s", outcome.turnaround.as_secs_f64());
+    println!(
+        "turnaround   {:.2} s after the last slice, quiet period {QUIET_PERIOD_S} s",
+        outcome.turnaround.as_secs_f64()
+    );
     match kept {
         Some(folder) => {
             println!("kept         {}", folder.display());
             println!("overlay      {}", overlay.display());
-            println!("\nTry: ichor studies why {} --config {}", summary.study_instance, folder.join("ichor.toml").display());
+            println!(
+                "\nTry: ichor studies why {} --config {}",
+                summary.study_instance,
+                folder.join("ichor.toml").display()
+            );
         }
         None => println!("\nWith --keep DIR the database, the SEG and the overlay picture stay."),
     }

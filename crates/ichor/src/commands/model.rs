@@ -28,12 +28,24 @@ pub(crate) fn info(args: &WeightsArg, json: bool) -> anyhow::Result<()> {
     println!("sha256       {}", manifest.sha256);
     println!(
         "network      Swin, input {}x{}, patch {}, window {}, width {}, depths {:?}, heads {:?}",
-        sizes.img_size, sizes.img_size, sizes.patch_size, sizes.window_size, sizes.embed_dim, sizes.depths, sizes.num_heads
+        sizes.img_size,
+        sizes.img_size,
+        sizes.patch_size,
+        sizes.window_size,
+        sizes.embed_dim,
+        sizes.depths,
+        sizes.num_heads
     );
     println!("input        preset {}, preprocessing version {}", card.input.preset, card.input.preprocessing_version);
     println!("strategy     {:?}", card.strategy);
-    println!("verdict      slice from {}, study from {} neighbouring slices", card.slice_threshold, card.min_positive_slices);
-    println!("mask         {:?}, gradient at {:?}, threshold {}", card.map.kind, card.map.gradient_site, card.map.threshold);
+    println!(
+        "verdict      slice from {}, study from {} neighbouring slices",
+        card.slice_threshold, card.min_positive_slices
+    );
+    println!(
+        "mask         {:?}, gradient at {:?}, threshold {}",
+        card.map.kind, card.map.gradient_site, card.map.threshold
+    );
     println!("trained on   {}", card.training_data);
     if card.demonstration {
         println!("             demonstration only");

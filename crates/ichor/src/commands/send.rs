@@ -102,8 +102,11 @@ async fn send_one(scu: &mut StorageScu, path: &Path, header: &Part10) -> anyhow:
 /// A DICOM file and its header.
 type Found = (PathBuf, Part10);
 
+/// A file that is none, and why.
+type Skipped = (PathBuf, String);
+
 /// DICOM files at the paths, sorted, and what is none, with the reason. A folder is searched to its depth.
-pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<(Vec<Found>, Vec<(PathBuf, String)>)> {
+pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<(Vec<Found>, Vec<Skipped>)> {
     let mut pending: Vec<PathBuf> = paths.iter().rev().cloned().collect();
     let (mut files, mut skipped) = (Vec::new(), Vec::new());
     while let Some(path) = pending.pop() {
