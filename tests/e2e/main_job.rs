@@ -194,7 +194,7 @@ fn own_result_coming_back_is_never_analysed() {
     let segmentation = pacs.wait_for_segmentation(&study.study_uid, seconds(30));
 
     // It is kept like everything that is accepted (-R proposes just what the file needs), and nothing comes of it.
-    let sender = StoreScu { extra: vec!["-R"], ..StoreScu::to(daemon.port) };
+    let sender = StoreScu::to(daemon.port).option("-R");
     sender.send_files(&[pacs.fetch(&segmentation)]).expect_all(1);
     pacs.keeps_only(&study.study_uid, &segmentation, seconds(3));
     assert_eq!(daemon.find(&study.study_uid).unwrap()["status"], "analysed");

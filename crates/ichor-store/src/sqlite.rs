@@ -25,7 +25,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, Sqlite as Dialect, Transaction};
 use tokio::task::spawn_blocking;
 
-use crate::store::{beside, open_lock};
+use crate::store::{LockFile, beside};
 use crate::{StoreError, StoreOptions};
 use failure::During;
 
@@ -75,8 +75,8 @@ impl Sqlite {
 }
 
 /// Makes the folder and the file, closed to other users, and takes the lock under which one process at a time
-/// migrates. The lock goes with the returned file.
-fn prepare(database: &Path) -> Result<std::fs::File, StoreError> {
+/// migrates. The lock goes with the returned value.
+fn prepare(database: &Path) -> Result<LockFile, StoreError> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
     let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -85,9 +85,7 @@ fn prepare(database: &Path) -> Result<std::fs::File, StoreError> {
         .mode(0o750)
         .create(folder)
         .map_err(|source| StoreError::file("making", folder, source))?;
-    let path = beside(database, "open");
-    let lock = open_lock(&path)?;
-    lock.lock().map_err(|source| StoreError::file("locking", &path, source))?;
+    let lock = LockFile::open(beside(database, "open"))?.lock()?;
     let made = std::fs::File::options().create(true).truncate(false).write(true).mode(0o640).open(database);
     made.map_err(|source| StoreError::file("opening", database, source))?;
     let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());

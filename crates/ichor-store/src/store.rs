@@ -56,7 +56,7 @@ struct Inner {
     queue: Mutex<Option<mpsc::Sender<Entry>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     /// Held while this process owns the store.
-    ownership: Mutex<Option<File>>,
+    ownership: Mutex<Option<LockFile>>,
 }
 
 impl Store {
@@ -138,18 +138,13 @@ impl Store {
             return Ok(());
         }
         let database = self.inner.database.clone();
-        let file = spawn_blocking(move || {
-            let path = beside(&database, "owner");
-            let file = open_lock(&path)?;
-            match file.try_lock() {
-                Ok(()) => Ok(file),
-                Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: database }),
-                Err(TryLockError::Error(source)) => Err(StoreError::file("locking", &path, source)),
-            }
+        let owned = spawn_blocking(move || {
+            let lock = LockFile::open(beside(&database, "owner"))?;
+            lock.try_lock()?.ok_or(StoreError::InUse { path: database })
         })
         .await
         .map_err(|error| StoreError::task("locking the store", error))??;
-        *lock(&self.inner.ownership) = Some(file);
+        *lock(&self.inner.ownership) = Some(owned);
         Ok(())
     }
 }
@@ -166,12 +161,44 @@ pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Opens a file that only serves as a lock.
-pub(crate) fn open_lock(path: &Path) -> Result<File, StoreError> {
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|source| StoreError::file("opening", path, source))
+/// A file that only serves as a lock between processes.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LockFile {
+    /// Opens the file, making it if absent. It is not locked yet.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, StoreError> {
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        match file {
+            Ok(file) => Ok(Self { file, path }),
+            Err(source) => Err(StoreError::file("opening", &path, source)),
+        }
+    }
+
+    /// Waits for the lock.
+    pub(crate) fn lock(self) -> Result<Self, StoreError> {
+        self.file.lock().map_err(|source| StoreError::file("locking", &self.path, source))?;
+        Ok(self)
+    }
+
+    /// Takes the lock; `None` if another process has it.
+    pub(crate) fn try_lock(self) -> Result<Option<Self>, StoreError> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(Some(self)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(StoreError::file("locking", &self.path, source)),
+        }
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Closing does not do: a child process that is just being started has a copy of the file.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(path = %self.path.display(), %error, "a lock stays until the process ends");
+        }
+    }
 }

@@ -111,14 +111,12 @@ fn train_on(
 ) -> Result<Trained, TrainError> {
     let mut run = Run::start(recipe, options)?;
     for (index, phase) in recipe.phases.iter().enumerate().skip(run.position.phase) {
-        let (slices, twins) = source(phase, progress)?;
-        let mut shown = slices.clone();
-        twins.into_iter().for_each(|twins| shown.append(twins));
+        let material = Material::new(source(phase, progress)?);
         while run.position.epoch < phase.epochs {
             if options.stop_after.is_some_and(|epochs| run.position.history.len() >= epochs) {
                 return run.finish();
             }
-            run.epoch(index, phase, (&slices, &shown), validation, progress)?;
+            run.epoch(index, phase, &material, validation, progress)?;
             checkpoint::write(&options.checkpoint, &run.tensors()?, &run.position)?;
         }
         run.position.phase = index + 1;
@@ -135,6 +133,25 @@ impl Trained {
     pub fn fill(&self, store: &nn::VarStore) -> Result<(), TrainError> {
         let named = self.weights.iter().map(|(name, tensor)| (format!("weight.{name}"), tensor.shallow_clone()));
         Ok(checkpoint::restore(&store.variables(), &named.collect(), "weight")?)
+    }
+}
+
+/// What a phase shows: slices, and behind them the twins of the positive ones.
+struct Material {
+    /// Whether each slice bleeds; twins are not among them.
+    positive: Vec<bool>,
+    /// The tenth of its study that each slice lies in.
+    levels: Vec<usize>,
+    shown: SliceSet,
+}
+
+impl Material {
+    fn new((slices, twins): (SliceSet, Option<SliceSet>)) -> Self {
+        let positive = slices.labels().iter().map(|label| label.any()).collect();
+        let levels = slices.levels();
+        let mut shown = slices;
+        twins.into_iter().for_each(|twins| shown.append(twins));
+        Self { positive, levels, shown }
     }
 }
 
@@ -181,20 +198,20 @@ impl<'a> Run<'a> {
         &mut self,
         index: usize,
         phase: &Phase,
-        (slices, shown): (&SliceSet, &SliceSet),
+        material: &Material,
         validation: &SliceSet,
         progress: &mut dyn Progress,
     ) -> Result<(), TrainError> {
         let started = Instant::now();
-        let positive: Vec<bool> = slices.labels().iter().map(|label| label.any()).collect();
+        let Material { positive, levels, shown } = material;
         let epoch = self.position.epoch;
         let seed = derive(self.recipe.seed, &[index as u64, epoch as u64]);
         let draw = match phase.matched_share {
-            share if share > 0.0 => matched_epoch(&positive, &slices.levels(), share, phase.slices_per_epoch, seed),
-            _ => balanced_epoch(&positive, phase.slices_per_epoch, seed),
+            share if share > 0.0 => matched_epoch(positive, levels, share, phase.slices_per_epoch, seed),
+            _ => balanced_epoch(positive, phase.slices_per_epoch, seed),
         };
         let order = draw.map_err(|error| TrainError::Sampler(phase.name.clone(), error))?;
-        let order = with_twins(&balance_batches(&order, &positive), &positive, phase.twin_share, seed);
+        let order = with_twins(&balance_batches(&order, positive), positive, phase.twin_share, seed);
         let batches: Vec<&[usize]> = order.chunks(self.recipe.optimizer.batch).collect();
         let (steps, total) = (batches.len() as u64, (batches.len() * phase.epochs) as u64);
         let mut sum = 0.0;
