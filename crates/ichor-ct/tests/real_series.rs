@@ -1,4 +1,5 @@
 //! The real head series: tilt 18.5°, uneven spacing, padding −1500. Public data, not in this repository.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking, also in its helpers")]
 
 use std::path::PathBuf;
 

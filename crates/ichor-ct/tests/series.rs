@@ -1,4 +1,5 @@
 //! Which series is chosen, and that every other one gets its reason.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking, also in its helpers")]
 
 mod support;
 
@@ -33,7 +34,8 @@ fn codes<'a>(choice: &'a SeriesChoice, uid: &str) -> Vec<&'a str> {
 
 #[test]
 fn one_reason_to_set_a_series_aside_each() {
-    let cases: [(&str, &str, fn(CtFile, usize) -> CtFile); 13] = [
+    type Change = fn(CtFile, usize) -> CtFile;
+    let cases: [(&str, &str, Change); 13] = [
         ("1.13", "not-ct", |f, _| f.with(tags::MODALITY, VR::CS, "MR")),
         ("1.1", "localizer", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER")),
         ("1.2", "reformatted", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\REFORMATTED")),

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "shared by several test binaries")]
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking, also in its helpers")]
 
 use std::path::{Path, PathBuf};
 
