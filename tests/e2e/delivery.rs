@@ -7,6 +7,7 @@ use crate::support::daemon::{Daemon, Destination, Settings};
 use crate::support::dcmtk::StoreScu;
 use crate::support::orthanc::Orthanc;
 use crate::support::proxy::{Proxy, Toxic};
+use crate::support::storage_scp::StorageScp;
 use crate::support::tools::requires;
 use crate::support::{eventually, free_port, seconds};
 
@@ -71,4 +72,33 @@ fn lost_answer_leads_to_the_same_object_again() {
     proxy.set(Toxic::None);
     daemon.wait_for_acceptance(&study.study_uid, "pacs", seconds(10));
     assert_eq!(pacs.segmentations(&study.study_uid).len(), 1);
+}
+
+#[test]
+fn peers_status_decides() {
+    requires!(Dcmtk, Pynetdicom);
+    // Duplicate: UIDs are derived, so the peer has this very object. A warning: it has it, changed. 0xA900 speaks of the
+    // object and will be said again; 0xA700 passes.
+    let peers = [("duplicate", 0x0111), ("coercing", 0xb000), ("refusing", 0xa900), ("full", 0xa700)];
+    let servers = peers.map(|(name, status)| (name, StorageScp::answering(status)));
+    let destination =
+        |(name, server): &(&'static str, StorageScp)| Destination::CStore { name, port: server.port, timeout_s: 20.0 };
+    let daemon = Daemon::start(&Settings::to(servers.iter().map(destination).collect::<Vec<_>>()));
+    let study = called_positive()[0].write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(30));
+    for name in ["duplicate", "coercing"] {
+        assert_eq!(daemon.wait_for_acceptance(&study.study_uid, name, seconds(20)), 1, "{name}");
+    }
+    eventually(seconds(20), "one try where it is refused for good, and several where it is not", || {
+        let of = |name| daemon.deliveries(&study.study_uid, name);
+        match (of("refusing").as_slice(), of("full").as_slice()) {
+            ([(dead, 1)], [(queued, 2..)]) if dead == "dead" && queued != "accepted" && queued != "dead" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let why = daemon.why(&study.study_uid);
+    for words in ["0x0111", "0xB000", "0xA900", "0xA700"] {
+        assert!(why.contains(words), "{words} is missing in\n{why}");
+    }
 }

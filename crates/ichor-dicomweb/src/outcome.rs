@@ -26,6 +26,12 @@ impl FailureReason {
         !matches!(self.0, None | Some(0x0110 | 0xa700..=0xa7ff))
     }
 
+    /// Whether the peer says that it has an instance of this UID already.
+    #[must_use]
+    pub const fn is_duplicate(self) -> bool {
+        matches!(self.0, Some(0x0111))
+    }
+
     /// What the code means.
     const fn meaning(self) -> &'static str {
         match self.0 {

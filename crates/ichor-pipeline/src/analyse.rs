@@ -73,6 +73,14 @@ async fn analyse_one<M: SliceModel>(
     claim: AnalysisClaim,
 ) -> Result<(), StoreError> {
     let (study, version) = (claim.study.study_instance.clone(), claim.version);
+    if options.backoff.are_used_up(claim.attempts - 1) {
+        // A failure would have been counted; these attempts ended with the process. A study that kills the process must
+        // not be met by every start anew, before all others.
+        let text = format!("the process ended during each of {} attempts", claim.attempts - 1);
+        let reason = Reason::new("analysis-interrupted", text);
+        error!(%study, version, %reason, "analysis given up");
+        return store.fail_analysis(claim, reason, None, now()).await;
+    }
     match study::analyse(store, model.as_ref(), options, &claim).await {
         Ok(outcome) => {
             match &outcome.verdict {

@@ -17,10 +17,16 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Whether so many attempts are all that there may be.
+    #[must_use]
+    pub const fn are_used_up(&self, attempts: u32) -> bool {
+        self.attempts != 0 && attempts >= self.attempts
+    }
+
     /// The wait after the `failed`-th failed attempt (counted from 1), or `None` when attempts are used up.
     #[must_use]
     pub fn after(&self, failed: u32) -> Option<Duration> {
-        if self.attempts != 0 && failed >= self.attempts {
+        if self.are_used_up(failed) {
             return None;
         }
         let doublings = failed.saturating_sub(1).min(31);

@@ -8,6 +8,7 @@ use ichor_core::Reason;
 use ichor_dicomweb::{StowClient, StowError};
 use ichor_dimse::part10;
 use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu, StoreItem};
+use ichor_dimse::status::StoreStatus;
 use ichor_store::{DeliveryClaim, Store, StoreError, Topic};
 use tokio::io::AsyncSeekExt;
 use tokio_util::sync::CancellationToken;
@@ -149,7 +150,8 @@ async fn try_c_store(options: &ScuOptions, claim: &DeliveryClaim) -> Result<Atte
         Some(comment) => format!("{} ({comment})", response.status),
         None => response.status.to_string(),
     };
-    Ok(if response.status.is_success_or_warning() {
+    // UIDs are derived from what the object was made of: a duplicate is this very object, and its peer has it.
+    Ok(if response.status.is_success_or_warning() || response.status == StoreStatus::DuplicateSopInstance {
         Attempt::Accepted(words)
     } else if response.status.is_permanent_failure() {
         Attempt::Permanent(Reason::new("refused", words))
@@ -167,6 +169,7 @@ async fn open_dataset(path: &Path) -> Result<(u64, tokio::fs::File), String> {
 async fn stow(client: &StowClient, claim: &DeliveryClaim) -> Attempt {
     match client.store_one(&claim.object.sop_instance, &claim.object.path).await {
         Ok(words) => Attempt::Accepted(words),
+        Err(error @ StowError::Refused { reason, .. }) if reason.is_duplicate() => Attempt::Accepted(error.to_string()),
         Err(error) => {
             let reason = Reason::new(stow_code(&error), chain(&error));
             if error.is_permanent() { Attempt::Permanent(reason) } else { Attempt::Transient(reason) }

@@ -27,8 +27,7 @@ pub(crate) struct Daemon {
     address: SocketAddr,
     store: Store,
     tasks: JoinSet<&'static str>,
-    stop_listening: CancellationToken,
-    stop_stages: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl Daemon {
@@ -52,26 +51,26 @@ impl Daemon {
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
 
-        let (stop_listening, stop_stages) = (CancellationToken::new(), CancellationToken::new());
+        let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let token = stop_listening.clone();
+        let token = stop.clone();
         tasks.spawn(async move {
             scp.run(token).await;
             "receive"
         });
-        let (stage_store, token) = (store.clone(), stop_stages.clone());
+        let (stage_store, token) = (store.clone(), stop.clone());
         tasks.spawn(async move {
             assemble::run(stage_store, token).await;
             "assemble"
         });
-        let (stage_store, token, options) = (store.clone(), stop_stages.clone(), analyse_options(config));
+        let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config));
         tasks.spawn(async move {
             analyse::run(stage_store, model, options, token).await;
             "analyse"
         });
         for destination in &config.destinations {
             let destination = open_destination(destination, &config.listen.ae_title)?;
-            let (stage_store, token) = (store.clone(), stop_stages.clone());
+            let (stage_store, token) = (store.clone(), stop.clone());
             tasks.spawn(async move {
                 deliver::run(stage_store, destination, token).await;
                 "deliver"
@@ -81,7 +80,7 @@ impl Daemon {
             warn!("no [[destination]] is configured: results stay here");
         }
         info!(%address, ae_title = %config.listen.ae_title, "listening");
-        Ok(Self { address, store, tasks, stop_listening, stop_stages })
+        Ok(Self { address, store, tasks, stop })
     }
 
     /// Where it listens.
@@ -94,7 +93,8 @@ impl Daemon {
         &self.store
     }
 
-    /// Works until `stop` completes or a stage ends by itself, then drains: first the listener, then the stages.
+    /// Works until `stop` completes or a stage ends by itself. Then the listener drains within its grace period, and the
+    /// stages drop what they have in hand: the store knows it, and the next start takes it up.
     ///
     /// # Errors
     /// If a stage ended without being told to; the supervisor restarts the process, and the store knows the rest.
@@ -104,10 +104,7 @@ impl Daemon {
             ended = self.tasks.join_next() => ended,
         };
         info!("stopping");
-        self.stop_listening.cancel();
-        // The listener's own grace period bounds its drain; stages may commit what it still accepts.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        self.stop_stages.cancel();
+        self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.store.close().await;
         match died {

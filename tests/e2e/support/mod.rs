@@ -10,6 +10,7 @@ pub(crate) mod part10;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod scratch;
+pub(crate) mod storage_scp;
 pub(crate) mod study;
 pub(crate) mod tools;
 

@@ -17,6 +17,8 @@ pub(crate) enum Tool {
     Dciodvfy,
     /// A Python with highdicom.
     Highdicom,
+    /// A Python with pynetdicom.
+    Pynetdicom,
 }
 
 impl Tool {
@@ -26,12 +28,8 @@ impl Tool {
             Self::Gdcm => find("gdcmconv").is_some(),
             Self::Orthanc => find("Orthanc").is_some() && Path::new(DICOM_WEB_PLUGIN).exists(),
             Self::Dciodvfy => find("dciodvfy").is_some(),
-            Self::Highdicom => Command::new(python())
-                .args(["-c", "import highdicom"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success()),
+            Self::Highdicom => imports("highdicom"),
+            Self::Pynetdicom => imports("pynetdicom"),
         };
         (!found).then_some(match self {
             Self::Dcmtk => "DCMTK is not installed",
@@ -39,6 +37,7 @@ impl Tool {
             Self::Orthanc => "Orthanc with its DICOMweb plug-in is not installed",
             Self::Dciodvfy => "dciodvfy (dicom3tools) is not installed",
             Self::Highdicom => "the Python of ICHOR_TEST_PYTHON has no highdicom",
+            Self::Pynetdicom => "the Python of ICHOR_TEST_PYTHON has no pynetdicom",
         })
     }
 }
@@ -49,6 +48,13 @@ pub(crate) const DICOM_WEB_PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthanc
 /// The Python of the judges.
 pub(crate) fn python() -> PathBuf {
     std::env::var_os("ICHOR_TEST_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
+}
+
+/// Whether the Python has a package.
+fn imports(package: &str) -> bool {
+    let mut command = Command::new(python());
+    command.args(["-c", &format!("import {package}")]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// An executable on the path, or among the system's daemons.
