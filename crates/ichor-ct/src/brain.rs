@@ -6,8 +6,16 @@
 
 use crate::distance::distance_to;
 
+/// Changes whenever [`brain_mask`] gives another mask for the same pixels. Caches of prepared studies carry it.
+pub const BRAIN_MASK_VERSION: u32 = 2;
+
 /// From this value on a pixel is bone, in HU: above clotted blood (up to 100) with partial volume in between.
 const BONE_HU: i16 = 180;
+/// The edge of the inside, in HU: up to halfway between soft tissue and the inner table. The scanner's blur spreads the
+/// table over its neighbours, and the edge of a blurred step lies where it is half as high. Not air, as in a sinus.
+const EDGE_HU: std::ops::Range<i16> = -150..450;
+/// How far the inside grows into that edge, in mm.
+const EDGE_MM: f64 = 1.0;
 /// Closing radii that are tried, in mm, until the ring is closed: sutures, then foramina, then the skull base.
 const CLOSING_MM: [f32; 3] = [3.0, 6.0, 10.0];
 /// Soft tissue inside the skull, in HU.
@@ -35,16 +43,19 @@ pub fn brain_mask(hu: &[i16], rows: usize, columns: usize, spacing: [f64; 2]) ->
         mm: [spacing[0] * factor as f64, spacing[1] * factor as f64],
     };
     let inside = work.inside();
-    let mut out = vec![0; rows * columns];
+    let mut fine = vec![false; rows * columns];
     for row in 0..rows {
         for column in 0..columns {
             let at = row * columns + column;
             let is_inside = inside[row / factor * small_columns + column / factor];
             // The coarse mask may reach into the inner table; full-resolution bone does not belong to it.
-            out[at] = u8::from(is_inside && hu[at] < BONE_HU);
+            fine[at] = is_inside && hu[at] < BONE_HU;
         }
     }
-    out
+    let from_inside = distance_to(&fine, rows, columns, spacing);
+    let in_edge = |distance: f32, hu: i16| f64::from(distance) <= EDGE_MM && EDGE_HU.contains(&hu);
+    let edge = from_inside.iter().zip(hu).map(|(distance, hu)| in_edge(*distance, *hu));
+    fine.iter().zip(edge).map(|(inside, edge)| u8::from(*inside || edge)).collect()
 }
 
 /// Means of `factor × factor` blocks.

@@ -6,7 +6,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use ichor_core::ImagePlane;
-use ichor_ct::brain::brain_mask;
+use ichor_ct::brain::{BRAIN_MASK_VERSION, brain_mask};
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, PREPROCESSING_VERSION, model_input};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -87,7 +87,7 @@ pub fn prepare(
     let Some((cache, generator)) = cache else { return make(seed, mix, preset, size) };
     let key = serde_json::json!({
         "seed": seed, "mix": mix, "preset": preset, "size": size, "preprocessing": PREPROCESSING_VERSION,
-        "generator": generator,
+        "brain_mask": BRAIN_MASK_VERSION, "generator": generator,
     });
     let digest = hex::encode(Sha256::digest(key.to_string()));
     let path = cache.join(format!("{}.study", &digest[..24]));
