@@ -47,6 +47,38 @@ pub enum Verdict {
     Negative,
 }
 
+/// Probabilities of neighbouring slices made consistent: each becomes the mean of its neighbourhood in log-odds, weighted
+/// by a Gaussian of the distance along the normal. Blood does not end with a slice; noise does.
+///
+/// `probabilities`: one a slice, 0 to 1; `offsets_mm`: where each lies along the normal, in mm, as many; `reach_mm`: the
+/// Gaussian's standard deviation, 0 leaves everything as it is.
+#[must_use]
+pub fn consistent_probabilities(probabilities: &[f32], offsets_mm: &[f64], reach_mm: f64) -> Vec<f32> {
+    if reach_mm <= 0.0 {
+        return probabilities.to_vec();
+    }
+    // Beyond this a probability is as good as certain, and must not outvote all others.
+    const MOST: f64 = 8.0;
+    let log_odds = |p: f32| {
+        let p = f64::from(p);
+        (p / (1.0 - p)).ln().clamp(-MOST, MOST)
+    };
+    let odds: Vec<f64> = probabilities.iter().map(|p| log_odds(*p)).collect();
+    let at = |here: f64| {
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (odds, there) in odds.iter().zip(offsets_mm) {
+            let distance = (there - here) / reach_mm;
+            if distance.abs() < 4.0 {
+                let weight = (-0.5 * distance * distance).exp();
+                sum += weight * odds;
+                weights += weight;
+            }
+        }
+        (1.0 / (1.0 + (-sum / weights).exp())) as f32
+    };
+    offsets_mm.iter().map(|here| at(*here)).collect()
+}
+
 /// Study-level probability from the slices' probabilities, in slice order: the highest value that at least `run`
 /// neighbouring slices reach. A study is positive when this reaches the slice threshold, so that one number says
 /// both. A stack shorter than `run` is taken as a whole; an empty one gives 0.
@@ -76,6 +108,23 @@ pub struct Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn consistency_needs_neighbours() {
+        let p = [0.1, 0.1, 0.9, 0.1, 0.1, 0.9, 0.9, 0.9];
+        let even: Vec<f64> = (0..8).map(|i| f64::from(i) * 5.0).collect();
+        assert_eq!(consistent_probabilities(&p, &even, 0.0), p);
+        let smooth = consistent_probabilities(&p, &even, 4.0);
+        assert!(smooth[2] < 0.5 && smooth[6] > 0.8, "{smooth:?}");
+        // Far from each other slices say nothing of each other; near each other they say the same.
+        let far: Vec<f64> = even.iter().map(|mm| mm * 100.0).collect();
+        assert!(consistent_probabilities(&p, &far, 4.0).iter().zip(p).all(|(a, b)| (a - b).abs() < 1e-6));
+        let near = consistent_probabilities(&p, &[0.0; 8], 4.0);
+        assert!(near.iter().all(|value| (value - near[0]).abs() < 1e-6));
+        let certain = consistent_probabilities(&[0.0, 1.0, 0.5], &[0.0, 1.0, 2.0], 2.0);
+        assert!(certain.iter().all(|value| value.is_finite()), "{certain:?}");
+        assert!(consistent_probabilities(&[], &[], 4.0).is_empty());
+    }
 
     #[test]
     fn study_probability_wants_neighbours() {

@@ -13,7 +13,7 @@ mod status;
 mod uid;
 
 pub use ae_title::{AeTitle, InvalidAeTitle};
-pub use finding::{Finding, HemorrhageSubtype, Verdict, study_probability};
+pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities, study_probability};
 pub use model_id::{InvalidModelId, ModelId};
 pub use plane::{ImagePlane, InvalidPlane};
 pub use reason::{Reason, ReasonCode};

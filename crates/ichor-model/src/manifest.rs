@@ -81,6 +81,10 @@ pub struct ModelCard {
     pub map: MapCard,
     /// A slice is positive from this probability on.
     pub slice_threshold: f32,
+    /// How far the probabilities of neighbouring slices are made consistent before any threshold: standard deviation in
+    /// mm along the normal, 0 for not at all.
+    #[serde(default)]
+    pub slice_reach_mm: f64,
     /// A study is positive when so many neighbouring slices are.
     pub min_positive_slices: usize,
     /// What it was trained on, in a sentence.
@@ -176,6 +180,9 @@ pub enum ManifestProblem {
     /// A threshold is outside its range.
     #[error("{0} is {1}, which is not above 0 and at most 1")]
     Threshold(&'static str, f32),
+    /// Neighbouring slices cannot be made consistent so far.
+    #[error("slice_reach_mm is {0}, which is not between 0 and 50")]
+    SliceReach(f64),
     /// A study could never, or without any slice, be positive.
     #[error("min_positive_slices is {0}, which is not between 1 and 100")]
     MinPositiveSlices(usize),
@@ -264,6 +271,9 @@ impl ModelCard {
             if !(value > 0.0 && value <= 1.0) {
                 return Err(ManifestProblem::Threshold(name, value));
             }
+        }
+        if !(0.0..=50.0).contains(&self.slice_reach_mm) {
+            return Err(ManifestProblem::SliceReach(self.slice_reach_mm));
         }
         if !(1..=100).contains(&self.min_positive_slices) {
             return Err(ManifestProblem::MinPositiveSlices(self.min_positive_slices));

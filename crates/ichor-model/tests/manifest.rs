@@ -102,6 +102,7 @@ fn manifests_that_do_not_fit_are_refused() {
         (|m| m["model"]["slice_threshold"] = json!(0.0), "slice_threshold is 0, which is not above 0 and at most 1"),
         (|m| m["model"]["map"]["threshold"] = json!(1.5), "map.threshold is 1.5, which is not above 0"),
         (|m| m["model"]["min_positive_slices"] = json!(0), "min_positive_slices is 0"),
+        (|m| m["model"]["slice_reach_mm"] = json!(-1.0), "slice_reach_mm is -1"),
         (|m| m["model"]["notice"] = Value::Null, "a demonstration model carries no notice"),
         (|m| m["model"]["name"] = json!("a b"), "names no model"),
         (|m| m["model"]["learning_rate"] = json!(1), "unknown field `learning_rate`"),

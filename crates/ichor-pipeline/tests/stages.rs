@@ -51,6 +51,7 @@ impl Scripted {
             size: 32,
             batch: 5,
             slice_threshold: 0.5,
+            slice_reach_mm: 4.0,
             min_positive_slices: 2,
             mask_threshold: 0.5,
             notice: Some("for tests".to_owned()),

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::measure::{Method, StudyMeasure};
-use crate::metrics::{Confusion, OverlapCurve, best_threshold};
+use crate::metrics::{Confusion, OverlapCurve, auc, best_threshold};
 
 /// The fixed thresholds that serving and the held-out evaluation use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
+    /// How far the probabilities of neighbouring slices are made consistent before any threshold, mm.
+    pub slice_reach_mm: f64,
     /// A slice with at least this probability is positive.
     pub slice_probability: f32,
     /// Neighbouring positive slices that make a study positive.
@@ -37,12 +39,16 @@ pub enum CalibrationError {
 /// Runs of positive slices that are tried as the study rule.
 const RUNS: [usize; 3] = [1, 2, 3];
 
-/// Chooses the slice threshold and the study rule together, by the sum of Youden's indices of slices and studies (so
+/// Reaches of consistency that are tried, mm.
+const REACHES_MM: [f64; 6] = [0.0, 1.5, 2.5, 4.0, 6.0, 9.0];
+
+/// Chooses the reach of consistency by slice AUC, then the slice threshold and the study rule together, by the sum of Youden's indices of slices and studies (so
 /// that neither a slice nor a study is called lightly), and each map's threshold by the mean Dice of bleeding slices.
 ///
 /// # Errors
 /// [`CalibrationError::OneClass`].
 pub fn calibrate(studies: &[StudyMeasure]) -> Result<Thresholds, CalibrationError> {
+    let (slice_reach_mm, studies) = choose_reach(studies);
     let slices = || studies.iter().flat_map(|study| &study.slices);
     let bleeding = slices().filter(|slice| slice.label.any()).count();
     let clean = slices().count() - bleeding;
@@ -60,8 +66,23 @@ pub fn calibrate(studies: &[StudyMeasure]) -> Result<Thresholds, CalibrationErro
             }
         }
     }
-    let (slice_probability, min_positive_slices) = choose_rule(studies);
-    Ok(Thresholds { slice_probability, min_positive_slices, maps, served: served.0 })
+    let (slice_probability, min_positive_slices) = choose_rule(&studies);
+    Ok(Thresholds { slice_reach_mm, slice_probability, min_positive_slices, maps, served: served.0 })
+}
+
+/// The reach with the highest slice AUC, and the studies as it makes them. Ties go to the shorter one.
+fn choose_reach(studies: &[StudyMeasure]) -> (f64, Vec<StudyMeasure>) {
+    let mut best = (f64::NEG_INFINITY, 0.0, studies.to_vec());
+    for reach in REACHES_MM {
+        let consistent: Vec<StudyMeasure> = studies.iter().map(|study| study.consistent(reach)).collect();
+        let (scores, labels): (Vec<f32>, Vec<bool>) =
+            consistent.iter().flat_map(|s| &s.slices).map(|slice| (slice.probability, slice.label.any())).unzip();
+        let area = auc(&scores, &labels).unwrap_or(f64::NEG_INFINITY);
+        if area > best.0 {
+            best = (area, reach, consistent);
+        }
+    }
+    (best.1, best.2)
 }
 
 fn choose_rule(studies: &[StudyMeasure]) -> (f32, usize) {
@@ -106,11 +127,21 @@ mod tests {
                 _ => OverlapCurve::new(&[0.6, 0.3, 0.1, 0.0], &truth),
             })
             .to_vec();
-        SliceMeasure { label, probability, brightness: 0.0, brightness_overlap: (0, 0, 0), curves, pixel_ml: 1.0 }
+        SliceMeasure {
+            offset_mm: 0.0,
+            label,
+            probability,
+            brightness: 0.0,
+            brightness_overlap: (0, 0, 0),
+            curves,
+            pixel_ml: 1.0,
+        }
     }
 
     fn study(slices: &[(bool, f32)]) -> StudyMeasure {
-        StudyMeasure { seed: 0, truth_ml: 0.0, slices: slices.iter().map(|&(b, p)| slice(b, p)).collect() }
+        let mut slices: Vec<SliceMeasure> = slices.iter().map(|&(b, p)| slice(b, p)).collect();
+        slices.iter_mut().enumerate().for_each(|(index, slice)| slice.offset_mm = 50.0 * index as f64);
+        StudyMeasure { seed: 0, truth_ml: 0.0, slices }
     }
 
     #[test]

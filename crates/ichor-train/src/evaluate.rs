@@ -74,8 +74,9 @@ pub fn measure(
 fn measure_study(subject: &Subject<'_>, study: &PreparedStudy) -> Result<StudyMeasure, EvaluateError> {
     let slices: Vec<&ReadySlice> = study.slices.iter().map(|slice| &slice.ready).collect();
     let probabilities = subject.probabilities(&slices)?;
-    let mapped: Vec<usize> =
-        (0..slices.len()).filter(|&i| study.slices[i].label.any() || probabilities[i] >= NEVER_POSITIVE).collect();
+    let near = |i: usize| &probabilities[i.saturating_sub(2)..(i + 3).min(slices.len())];
+    let suspected = |i: usize| near(i).iter().any(|p| *p >= NEVER_POSITIVE);
+    let mapped: Vec<usize> = (0..slices.len()).filter(|&i| study.slices[i].label.any() || suspected(i)).collect();
     let mut curves: Vec<Vec<OverlapCurve>> = vec![Vec::new(); slices.len()];
     for batch in mapped.chunks(8) {
         let inputs = subject.stack(batch.iter().map(|&i| slices[i]))?;
@@ -86,6 +87,7 @@ fn measure_study(subject: &Subject<'_>, study: &PreparedStudy) -> Result<StudyMe
         }
     }
     let measures = slices.iter().zip(curves).enumerate().map(|(i, (slice, curves))| SliceMeasure {
+        offset_mm: study.slices[i].offset_mm,
         label: study.slices[i].label,
         probability: probabilities[i],
         brightness: slice.brightness,

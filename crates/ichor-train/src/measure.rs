@@ -1,5 +1,6 @@
 //! What a model and the floor say about one held-out study, before any threshold is chosen.
 
+use ichor_core::consistent_probabilities;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::SliceLabel;
@@ -40,6 +41,8 @@ impl Method {
 pub struct SliceMeasure {
     /// The true label.
     pub label: SliceLabel,
+    /// Distance along the normal from the first slice, mm.
+    pub offset_mm: f64,
     /// The model's probability.
     pub probability: f32,
     /// The brightness rule's score, mm².
@@ -71,6 +74,17 @@ impl StudyMeasure {
         self.slices.iter().any(|slice| slice.label.any())
     }
 
+    /// The study with the probabilities of neighbouring slices made consistent, as serving does it.
+    #[must_use]
+    pub fn consistent(&self, reach_mm: f64) -> Self {
+        let (probabilities, offsets): (Vec<f32>, Vec<f64>) =
+            self.slices.iter().map(|slice| (slice.probability, slice.offset_mm)).unzip();
+        let mut study = self.clone();
+        let consistent = consistent_probabilities(&probabilities, &offsets, reach_mm);
+        study.slices.iter_mut().zip(consistent).for_each(|(slice, probability)| slice.probability = probability);
+        study
+    }
+
     /// Study-level probability as serving computes it.
     #[must_use]
     pub fn probability(&self, min_positive_slices: usize) -> f32 {
@@ -79,5 +93,6 @@ impl StudyMeasure {
     }
 }
 
-/// Slices with a probability below this are never called positive, so no maps are made for them unless they bleed.
+/// Slices that have, with their neighbours, a probability below this are never called positive, so no maps are made for
+/// them unless they bleed.
 pub const NEVER_POSITIVE: f32 = 0.05;

@@ -16,6 +16,9 @@ use crate::labels::SliceLabel;
 use crate::phantoms::{PhantomError, PhantomMix, study};
 use crate::slices::SliceSetError;
 
+/// Changes with the form of the files.
+const FORM: u32 = 3;
+
 /// A slice made ready for the model, as serving does it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReadySlice {
@@ -36,6 +39,8 @@ pub struct ReadySlice {
 pub struct PreparedSlice {
     /// What the model and serving see.
     pub ready: ReadySlice,
+    /// Distance along the normal from the first slice, mm, to the micrometre.
+    pub offset_mm: f64,
     /// What the slice shows.
     pub label: SliceLabel,
     /// True mask on the source grid, 0 or 1.
@@ -87,7 +92,7 @@ pub fn prepare(
     let Some((cache, generator)) = cache else { return make(seed, mix, preset, size) };
     let key = serde_json::json!({
         "seed": seed, "mix": mix, "preset": preset, "size": size, "preprocessing": PREPROCESSING_VERSION,
-        "brain_mask": BRAIN_MASK_VERSION, "generator": generator,
+        "form": FORM, "brain_mask": BRAIN_MASK_VERSION, "generator": generator,
     });
     let digest = hex::encode(Sha256::digest(key.to_string()));
     let path = cache.join(format!("{}.study", &digest[..24]));
@@ -111,7 +116,9 @@ pub fn prepare(
 
 fn make(seed: u64, mix: &PhantomMix, preset: InputPreset, size: usize) -> Result<PreparedStudy, PhantomError> {
     let study = study(seed, mix)?;
+    let first = study.slices.first().map(|slice| slice.plane);
     let slices = study.slices.into_iter().map(|slice| PreparedSlice {
+        offset_mm: first.map_or(0.0, |first| (slice.plane.distance_from(&first) * 1000.0).round() / 1000.0),
         ready: ready(&slice.hu, &slice.plane, None, preset, size),
         label: slice.label,
         mask: slice.mask.iter().map(|m| u8::from(*m != 0)).collect(),
@@ -130,6 +137,8 @@ struct Header {
 #[derive(Serialize, Deserialize)]
 struct SliceHeader {
     grid: InputGrid,
+    /// Whole micrometres, which JSON keeps exactly.
+    offset_um: i64,
     label: SliceLabel,
     brightness: f32,
     pixel_ml: f64,
@@ -140,6 +149,7 @@ struct SliceHeader {
 fn encode(study: &PreparedStudy) -> std::io::Result<Vec<u8>> {
     let header = |slice: &PreparedSlice| SliceHeader {
         grid: slice.ready.grid,
+        offset_um: (slice.offset_mm * 1000.0).round() as i64,
         label: slice.label,
         brightness: slice.ready.brightness,
         pixel_ml: slice.pixel_ml,
@@ -179,7 +189,8 @@ fn decode(bytes: &[u8]) -> Option<PreparedStudy> {
         };
         let (brain, bright_mask, truth) = (mask()?, mask()?, mask()?);
         let ready = ReadySlice { input, grid: slice.grid, brain, brightness: slice.brightness, bright_mask };
-        slices.push(PreparedSlice { ready, label: slice.label, mask: truth, pixel_ml: slice.pixel_ml });
+        let offset_mm = slice.offset_um as f64 / 1000.0;
+        slices.push(PreparedSlice { ready, offset_mm, label: slice.label, mask: truth, pixel_ml: slice.pixel_ml });
     }
     Some(PreparedStudy { seed: header.seed, truth_ml: header.truth_ml, slices })
 }

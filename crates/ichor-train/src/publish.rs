@@ -166,6 +166,7 @@ fn card(recipe: &Recipe, thresholds: &Thresholds) -> ModelCard {
             preprocessing_version: PREPROCESSING_VERSION,
         },
         map: MapCard { kind: MapKind::HgiSam, gradient_site, threshold },
+        slice_reach_mm: thresholds.slice_reach_mm,
         slice_threshold: thresholds.slice_probability,
         min_positive_slices: thresholds.min_positive_slices,
         training_data: format!("{studies} synthetic head CT studies (ichor phantoms), slice labels only"),

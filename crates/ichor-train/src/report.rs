@@ -27,8 +27,10 @@ pub struct Report {
     pub counts: Counts,
     /// The thresholds, from the validation studies.
     pub thresholds: Thresholds,
-    /// Detection on slices by the model.
+    /// Detection on slices by the model, neighbours made consistent: what is served.
     pub slices: Detection,
+    /// The same of each slice by itself.
+    pub lone_slices: Option<Auc>,
     /// Detection on slices by the brightness rule.
     pub slices_by_brightness: Option<Auc>,
     /// Detection on studies by the verdict rule.
@@ -122,6 +124,10 @@ impl Report {
         studies: &[StudyMeasure],
         thresholds: Thresholds,
     ) -> Self {
+        let lone_slices = slice_auc(studies, |slice| slice.probability);
+        let studies: Vec<StudyMeasure> =
+            studies.iter().map(|study| study.consistent(thresholds.slice_reach_mm)).collect();
+        let studies = studies.as_slice();
         let all = || studies.iter().flat_map(|study| &study.slices);
         let served = Method::ALL.iter().position(|&m| m == thresholds.served).unwrap_or(0);
         let bin = |method: Method| bin_of(thresholds.maps.get(&method).copied().unwrap_or(1.0));
@@ -144,6 +150,7 @@ impl Report {
                 bleeding_slices: all().filter(|slice| slice.label.any()).count(),
             },
             slices: slice_detection(studies, thresholds.slice_probability),
+            lone_slices,
             slices_by_brightness: slice_auc(studies, |slice| slice.brightness),
             studies: study_detection(studies, &thresholds),
             maps,
@@ -173,8 +180,9 @@ impl Report {
             self.seeds.first + self.seeds.studies - 1
         ));
         line(format!(
-            "slice AUC            {}   brightness rule {}",
+            "slice AUC            {} (each slice by itself {})   brightness rule {}",
             show_auc(self.slices.auc),
+            show_auc(self.lone_slices),
             show_auc(self.slices_by_brightness)
         ));
         for (name, d) in [("slices", &self.slices), ("studies", &self.studies)] {

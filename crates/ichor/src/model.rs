@@ -60,6 +60,7 @@ impl TorchModel {
             size: runtime.input_size(),
             batch: runtime.batch(),
             slice_threshold: card.slice_threshold,
+            slice_reach_mm: card.slice_reach_mm,
             min_positive_slices: card.min_positive_slices,
             mask_threshold: card.map.threshold,
             notice: card.notice.clone(),

@@ -50,6 +50,7 @@ pub(crate) fn card(sizes: SwinConfig) -> ModelCard {
         input: InputCard { preset: "physionet".into(), preprocessing_version: 1 },
         map: MapCard { kind: MapKind::HgiSam, gradient_site: GradientSite::SoftmaxInput, threshold: 0.3 },
         slice_threshold: 0.5,
+        slice_reach_mm: 0.0,
         min_positive_slices: 2,
         training_data: "none: random weights".into(),
         demonstration: true,

@@ -19,6 +19,8 @@ pub struct ModelTraits {
     pub batch: usize,
     /// A slice is positive from this probability on.
     pub slice_threshold: f32,
+    /// How far the probabilities of neighbouring slices are made consistent, in mm along the normal.
+    pub slice_reach_mm: f64,
     /// A study is positive when so many neighbouring slices are.
     pub min_positive_slices: usize,
     /// A pixel belongs to the mask from this map value on.

@@ -12,7 +12,7 @@ pub(super) struct PreparedSlice {
     pub(super) input: Vec<f32>,
     /// The way back to the source grid.
     pub(super) grid: InputGrid,
-    /// Brain mask on the source grid, `rows × columns`.
+    /// Brain mask on the source grid, `rows × columns`; empty if it was not asked for.
     pub(super) brain: Vec<u8>,
 }
 
@@ -23,6 +23,15 @@ impl PreparedSlice {
     }
 }
 
+/// What slices are prepared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The input alone.
+    Classify,
+    /// The input and the brain mask.
+    Mask,
+}
+
 /// A batch, in order.
 pub(super) struct Batch {
     pub(super) slices: Vec<PreparedSlice>,
@@ -31,13 +40,15 @@ pub(super) struct Batch {
 }
 
 /// Prepares a batch.
-pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize) -> Batch {
+pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize, purpose: Purpose) -> Batch {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(slices.len()).max(1);
     let share = slices.len().div_ceil(threads).max(1);
     let prepared: Vec<Result<PreparedSlice, (Uid, Reason)>> = std::thread::scope(|scope| {
         let workers: Vec<_> = slices
             .chunks(share)
-            .map(|chunk| scope.spawn(move || chunk.iter().map(|slice| one(slice, preset, size)).collect::<Vec<_>>()))
+            .map(|chunk| {
+                scope.spawn(move || chunk.iter().map(|slice| one(slice, preset, size, purpose)).collect::<Vec<_>>())
+            })
             .collect();
         workers
             .into_iter()
@@ -60,11 +71,19 @@ pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize
     batch
 }
 
-fn one(placed: &PlacedSlice, preset: InputPreset, size: usize) -> Result<PreparedSlice, (Uid, Reason)> {
+fn one(
+    placed: &PlacedSlice,
+    preset: InputPreset,
+    size: usize,
+    purpose: Purpose,
+) -> Result<PreparedSlice, (Uid, Reason)> {
     let slice =
         read_slice(&placed.header.path).map_err(|error| (placed.header.sop_instance.clone(), error.reason()))?;
     let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
-    let brain = brain_mask(&slice.hu, rows, columns, slice.plane.spacing);
+    let brain = match purpose {
+        Purpose::Classify => Vec::new(),
+        Purpose::Mask => brain_mask(&slice.hu, rows, columns, slice.plane.spacing),
+    };
     let image = HuImage { rows, columns, spacing: slice.plane.spacing, hu: &slice.hu, window: slice.window };
     let input = model_input(image, preset, size);
     Ok(PreparedSlice { placed: placed.clone(), input: input.channels, grid: input.grid, brain })

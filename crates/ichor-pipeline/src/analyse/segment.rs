@@ -21,10 +21,11 @@ pub(super) async fn segmentation(
     let (model, notice, version) = (traits.id.clone(), traits.notice.clone(), claim.version);
     // Whatever shapes the masks stands in the digest, and so in the UIDs.
     let configuration = format!(
-        "preset={};mask_threshold={};slice_threshold={};min_lesion_ml={}",
+        "preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={}",
         traits.preset.name(),
         traits.mask_threshold,
         traits.slice_threshold,
+        traits.slice_reach_mm,
         options.min_lesion_ml
     );
     let accepted_at = i128::from(claim.accepted_at.as_millis()) * 1_000_000;

@@ -5,16 +5,17 @@
 
 use std::time::Instant;
 
-use ichor_core::{Finding, Reason, Uid, Verdict as Call, study_probability};
+use ichor_core::{Finding, Reason, Uid, Verdict as Call, consistent_probabilities, study_probability};
 use ichor_ct::components::MaskStack;
 use ichor_ct::header::InstanceHeader;
+use ichor_ct::input::InputPreset;
 use ichor_ct::series::{SeriesChoice, choose_series};
-use ichor_ct::volume::Stack;
+use ichor_ct::volume::{PlacedSlice, Stack};
 use ichor_store::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, Store, StoreError, Verdict};
 use thiserror::Error;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::prepare::{Batch, prepare};
+use super::prepare::{Batch, PreparedSlice, Purpose, prepare};
 use super::{AnalyseOptions, ModelError, ModelTraits, SliceModel, segment};
 
 /// Why an analysis failed, as opposed to a study that cannot be analysed, which is a result.
@@ -26,6 +27,9 @@ pub enum AnalysisError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A slice that could be decoded a moment ago: its file has changed since.
+    #[error("slice {0} could be decoded once and not again")]
+    Gone(Uid),
     /// The header of the source that the result is built on.
     #[error(transparent)]
     Source(#[from] ichor_result::SourceError),
@@ -43,7 +47,7 @@ impl AnalysisError {
     pub fn reason(&self) -> Reason {
         let code = match self {
             Self::Model(_) => "model-failed",
-            Self::Store(_) => "store-failed",
+            Self::Store(_) | Self::Gone(_) => "store-failed",
             Self::Source(_) | Self::Result(_) => "result-invalid",
             Self::Thread(_) => "analysis-crashed",
         };
@@ -73,7 +77,7 @@ impl Timings {
 pub(super) struct Scored {
     /// The slices that were classified, in order.
     pub(super) stack: Stack,
-    /// Their probabilities.
+    /// Their probabilities, neighbours made consistent.
     pub(super) probabilities: Vec<f32>,
     /// Their masks; empty where the slice is negative.
     pub(super) masks: MaskStack,
@@ -206,67 +210,106 @@ fn why_none(rows: &[SeriesOutcomeRow]) -> Reason {
     }
 }
 
-/// Classifies every slice and masks the positive ones. Slices that cannot be decoded leave the stack, with a reason.
+/// Classifies every slice, makes neighbours consistent, and masks the positive ones. Slices that cannot be decoded leave
+/// the stack, with a reason.
+///
+/// Two passes: whether a slice is positive hangs on its neighbours, and positive slices are few. They are read again
+/// rather than held, so that the memory does not grow with the study.
 async fn score<M: SliceModel>(model: &M, stack: Stack) -> Result<(Scored, Vec<(Uid, Reason)>), AnalysisError> {
     let traits = model.traits().clone();
     let (rows, columns) = stack.slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
-    let mut scored = Scored {
-        stack: Stack { slices: Vec::with_capacity(stack.slices.len()), left_out: stack.left_out },
-        probabilities: Vec::with_capacity(stack.slices.len()),
-        masks: MaskStack::new(rows, columns),
-    };
-    let mut broken = Vec::new();
-    let size = traits.batch.max(1);
-    let mut pending = stack.slices.into_iter();
-    let mut take = || pending.by_ref().take(size).collect::<Vec<_>>();
-    let prefetch = |slices: Vec<_>| {
-        let (preset, side) = (traits.preset, traits.size);
-        (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, preset, side)))
-    };
-    let mut next = prefetch(take());
-    while let Some(preparing) = next {
-        let batch = preparing.await?;
-        next = prefetch(take());
-        broken.extend(batch.broken.iter().cloned());
-        score_batch(model, &traits, batch, &mut scored).await?;
+    let (mut slices, mut probabilities, mut broken) = (Vec::with_capacity(stack.slices.len()), Vec::new(), Vec::new());
+    let mut batches = Batches::new(stack.slices, &traits, Purpose::Classify);
+    while let Some(batch) = batches.next().await? {
+        broken.extend(batch.broken);
+        probabilities.extend(classify(model, &batch.slices).await?);
+        slices.extend(batch.slices.into_iter().map(|slice| slice.placed));
     }
-    Ok((scored, broken))
+    let offsets: Vec<f64> = slices.iter().map(|slice: &PlacedSlice| slice.offset_mm).collect();
+    let probabilities = consistent_probabilities(&probabilities, &offsets, traits.slice_reach_mm);
+
+    let is_positive = |index: usize| probabilities[index] >= traits.slice_threshold;
+    let positive = (0..slices.len()).filter(|index| is_positive(*index)).map(|index| slices[index].clone()).collect();
+    let mut batches = Batches::new(positive, &traits, Purpose::Mask);
+    let mut masks = MaskStack::new(rows, columns);
+    let mut next_masks = Vec::new().into_iter();
+    for (index, slice) in slices.iter().enumerate() {
+        if !is_positive(index) {
+            masks.push_empty();
+            continue;
+        }
+        if next_masks.len() == 0 {
+            let batch = batches.next().await?.ok_or_else(|| gone(slice))?;
+            if !batch.broken.is_empty() {
+                return Err(gone(slice));
+            }
+            next_masks = mask(model, batch.slices).await?.into_iter();
+        }
+        masks.push(&next_masks.next().ok_or_else(|| gone(slice))?);
+    }
+    let stack = Stack { slices, left_out: stack.left_out };
+    Ok((Scored { stack, probabilities, masks }, broken))
 }
 
-async fn score_batch<M: SliceModel>(
-    model: &M,
-    traits: &ModelTraits,
-    batch: Batch,
-    scored: &mut Scored,
-) -> Result<(), AnalysisError> {
-    if batch.slices.is_empty() {
-        return Ok(());
+fn gone(slice: &PlacedSlice) -> AnalysisError {
+    AnalysisError::Gone(slice.header.sop_instance.clone())
+}
+
+/// Slices in batches, the next one being prepared while the last is worked on.
+struct Batches {
+    pending: std::vec::IntoIter<PlacedSlice>,
+    next: Option<JoinHandle<Batch>>,
+    size: usize,
+    preset: InputPreset,
+    side: usize,
+    purpose: Purpose,
+}
+
+impl Batches {
+    fn new(slices: Vec<PlacedSlice>, traits: &ModelTraits, purpose: Purpose) -> Self {
+        let (preset, side, size) = (traits.preset, traits.size, traits.batch.max(1));
+        let mut batches = Self { pending: slices.into_iter(), next: None, size, preset, side, purpose };
+        batches.prefetch();
+        batches
     }
-    let inputs: Vec<f32> = batch.slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
-    let probabilities = model.classify(inputs, batch.slices.len()).await?;
-    if probabilities.len() != batch.slices.len() || probabilities.iter().any(|p| !(0.0..=1.0).contains(p)) {
-        return Err(ModelError(format!("probabilities {probabilities:?} for {} slices", batch.slices.len())).into());
+
+    fn prefetch(&mut self) {
+        let slices: Vec<PlacedSlice> = self.pending.by_ref().take(self.size).collect();
+        let (preset, side, purpose) = (self.preset, self.side, self.purpose);
+        self.next = (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, preset, side, purpose)));
     }
-    let positive: Vec<usize> =
-        (0..probabilities.len()).filter(|index| probabilities[*index] >= traits.slice_threshold).collect();
-    let maps = if positive.is_empty() {
-        Vec::new()
-    } else {
-        let inputs = positive.iter().flat_map(|index| batch.slices[*index].input.iter().copied()).collect();
-        let brains = positive.iter().flat_map(|index| batch.slices[*index].brain_on_input()).collect();
-        model.maps(inputs, brains, positive.len()).await?
-    };
-    let mut maps = maps.into_iter();
-    for (slice, probability) in batch.slices.into_iter().zip(probabilities) {
-        let map = if probability >= traits.slice_threshold { maps.next() } else { None };
-        match map {
-            Some(map) => scored.masks.push(&slice.grid.mask_to_source(&map, traits.mask_threshold, &slice.brain)),
-            None => scored.masks.push_empty(),
-        }
-        scored.probabilities.push(probability);
-        scored.stack.slices.push(slice.placed);
+
+    async fn next(&mut self) -> Result<Option<Batch>, AnalysisError> {
+        let Some(preparing) = self.next.take() else { return Ok(None) };
+        let batch = preparing.await?;
+        self.prefetch();
+        Ok(Some(batch))
     }
-    Ok(())
+}
+
+async fn classify<M: SliceModel>(model: &M, slices: &[PreparedSlice]) -> Result<Vec<f32>, AnalysisError> {
+    if slices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let inputs: Vec<f32> = slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
+    let probabilities = model.classify(inputs, slices.len()).await?;
+    if probabilities.len() != slices.len() || probabilities.iter().any(|p| !(0.0..=1.0).contains(p)) {
+        return Err(ModelError(format!("probabilities {probabilities:?} for {} slices", slices.len())).into());
+    }
+    Ok(probabilities)
+}
+
+/// The masks of positive slices on their source grids.
+async fn mask<M: SliceModel>(model: &M, slices: Vec<PreparedSlice>) -> Result<Vec<Vec<u8>>, AnalysisError> {
+    let inputs = slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
+    let brains = slices.iter().flat_map(PreparedSlice::brain_on_input).collect();
+    let maps = model.maps(inputs, brains, slices.len()).await?;
+    if maps.len() != slices.len() {
+        return Err(ModelError(format!("{} maps for {} slices", maps.len(), slices.len())).into());
+    }
+    let threshold = model.traits().mask_threshold;
+    let masks = slices.iter().zip(&maps);
+    Ok(masks.map(|(slice, map)| slice.grid.mask_to_source(map, threshold, &slice.brain)).collect())
 }
 
 /// Scores → verdict, lesions and millilitres. A negative study keeps no mask.
