@@ -26,6 +26,9 @@ pub enum CtError {
     /// A Modality LUT Sequence: its values are not Hounsfield units by slope and intercept (PS3.3 C.11.1).
     #[error("has a Modality LUT Sequence, which is not supported")]
     ModalityLut,
+    /// A Rescale Type of other than Hounsfield units, as dual-energy maps have (PS3.3 C.11.1.1.2).
+    #[error("Rescale Type is {0:?}, the values are not Hounsfield units")]
+    RescaleType(String),
     /// Compressed or native pixel data that cannot be decoded.
     #[error("pixel data cannot be decoded: {0}")]
     Decode(String),
@@ -55,6 +58,7 @@ impl CtError {
             Self::Plane(InvalidPlane::Spacing(_)) => "spacing-not-positive",
             Self::Plane(_) => "geometry-invalid",
             Self::ModalityLut => "modality-lut",
+            Self::RescaleType(_) => "not-hounsfield",
             Self::Decode(_) => "pixel-data-undecodable",
             Self::ShortPixelData { .. } => "pixel-data-short",
         };

@@ -8,6 +8,7 @@ use ichor_core::{ImagePlane, Reason, Uid};
 
 use crate::attribute::{count, exactly, number, text, texts, uid};
 use crate::error::CtError;
+use crate::volume::rescale;
 
 /// CT Image Storage (PS3.4 B.5).
 pub const CT_IMAGE_STORAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
@@ -49,6 +50,8 @@ pub struct InstanceHeader {
     pub frame_of_reference: Option<Uid>,
     /// The plane, or why there is none.
     pub plane: Result<ImagePlane, Reason>,
+    /// Why the values cannot be rescaled to Hounsfield units, if so.
+    pub unscaled: Option<Reason>,
 }
 
 impl InstanceHeader {
@@ -78,6 +81,7 @@ impl InstanceHeader {
             slice_thickness: number(&object, tags::SLICE_THICKNESS).filter(|mm| *mm > 0.0),
             frame_of_reference: uid(&object, tags::FRAME_OF_REFERENCE_UID, "Frame of Reference UID").ok(),
             plane: plane(&object).map_err(|error| error.reason()),
+            unscaled: rescale(&object).err().map(|error| error.reason()),
         })
     }
 

@@ -122,7 +122,13 @@ fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> 
             Some(reason) => aside.push(reason),
         }
     }
-    if images.is_empty() {
+    // Single ones are refused when they are read, with their reason; a series of nothing else must not be preferred.
+    if images.iter().all(|header| header.unscaled.is_some()) {
+        for reason in images.into_iter().filter_map(|header| header.unscaled) {
+            if !aside.contains(&reason) {
+                aside.push(reason);
+            }
+        }
         return Err(aside);
     }
     let (group, mut reasons) = largest_group(images);

@@ -7,7 +7,7 @@ use dicom_object::{DefaultDicomObject, open_file};
 use dicom_pixeldata::PixelDecoder;
 use ichor_core::{ImagePlane, Reason, Uid};
 
-use crate::attribute::{count, number, numbers};
+use crate::attribute::{count, number, numbers, text};
 use crate::error::CtError;
 use crate::header::InstanceHeader;
 
@@ -148,7 +148,7 @@ fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
     }
     let stored = Stored::decode(object, rows, columns)?;
     let (slope, intercept) = rescale(object)?;
-    let padding = Padding::read(object, stored.is_signed);
+    let padding = Padding::read(object, &stored);
     let to_hu = |value: i32| {
         if padding.is_some_and(|padding| padding.covers(value)) {
             return PADDING_HU;
@@ -160,15 +160,28 @@ fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
     Ok(Slice { hu, plane: header_plane, window: window(object) })
 }
 
-fn rescale(object: &DefaultDicomObject) -> Result<(f64, f64), CtError> {
-    let first = |tag, name| numbers(object, tag, name).map(|values| values.and_then(|values| values.first().copied()));
-    let slope = first(tags::RESCALE_SLOPE, "Rescale Slope")?.unwrap_or(1.0);
-    let intercept = first(tags::RESCALE_INTERCEPT, "Rescale Intercept")?.unwrap_or(0.0);
+/// Rescale Slope and Intercept. Both are Type 1 in CT images (PS3.3 C.8.2.1): nothing says what a file without them
+/// holds.
+pub(crate) fn rescale(object: &DefaultDicomObject) -> Result<(f64, f64), CtError> {
+    let first = |tag, name| {
+        let values = numbers(object, tag, name)?;
+        values.and_then(|values| values.first().copied()).ok_or(CtError::Missing(name))
+    };
+    if let Some(unit) = text(object, tags::RESCALE_TYPE).filter(|unit| !is_hounsfield(unit)) {
+        return Err(CtError::RescaleType(unit));
+    }
+    let slope = first(tags::RESCALE_SLOPE, "Rescale Slope")?;
+    let intercept = first(tags::RESCALE_INTERCEPT, "Rescale Intercept")?;
     if !slope.is_finite() || slope == 0.0 || !intercept.is_finite() {
         let problem = format!("{slope} with intercept {intercept} does not give Hounsfield units");
         return Err(CtError::Attribute { name: "Rescale Slope", problem });
     }
     Ok((slope, intercept))
+}
+
+/// Whether a Rescale Type (PS3.3 C.11.1.1.2) is that of Hounsfield units; scanners also write US, "unspecified".
+fn is_hounsfield(unit: &str) -> bool {
+    ["HU", "US"].iter().any(|known| unit.trim().eq_ignore_ascii_case(known))
 }
 
 /// Window Center and Width, first values, if they make a window.
@@ -177,10 +190,12 @@ fn window(object: &DefaultDicomObject) -> Option<(f32, f32)> {
     (width >= 1.0).then_some((centre as f32, width as f32))
 }
 
-/// Stored values as they lie in the pixel cells.
+/// Stored values, signed ones with their sign.
 struct Stored {
     values: Vec<i32>,
     is_signed: bool,
+    /// Bits of a cell that were read as the value, the sign included.
+    bits: u32,
 }
 
 impl Stored {
@@ -203,20 +218,24 @@ impl Stored {
             return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
         }
         let bytes = &bytes[..wanted];
-        // Old images keep an overlay in the unused high bits; otherwise the whole cell is the value, because padding
-        // outside of Bits Stored occurs (-3024 in 12 bits).
-        let mask = if has_embedded_overlay(object) { (1u32 << bits) - 1 } else { u32::MAX };
-        let sign = |raw: u32, cell: u32| {
-            let bits = if mask == u32::MAX { cell } else { bits };
-            let raw = raw & mask;
-            if is_signed && raw >> (bits - 1) & 1 == 1 { raw as i32 - (1i32 << bits) } else { raw as i32 }
+        let cells: Vec<u32> = match allocated {
+            8 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
+            _ => bytes.chunks_exact(2).map(|b| u32::from(u16::from_ne_bytes([b[0], b[1]]))).collect(),
         };
-        let values = match allocated {
-            8 => bytes.iter().map(|byte| sign(u32::from(*byte), 8)).collect(),
-            _ => bytes.chunks_exact(2).map(|b| sign(u32::from(u16::from_ne_bytes([b[0], b[1]])), 16)).collect(),
-        };
-        Ok(Self { values, is_signed })
+        // Old images keep an overlay in the unused high bits, and decoders as well as some writers leave those of
+        // negative values at zero. Otherwise the whole cell is the value, because padding outside of Bits Stored
+        // occurs (-3024 in 12 bits).
+        let is_narrow = is_signed && cells.iter().all(|cell| cell >> bits == 0);
+        let bits = if is_narrow || has_embedded_overlay(object) { bits } else { allocated };
+        let mask = (1u32 << bits) - 1;
+        let value = |cell: u32| if is_signed { extended(cell & mask, bits) } else { (cell & mask) as i32 };
+        Ok(Self { values: cells.into_iter().map(value).collect(), is_signed, bits })
     }
+}
+
+/// The two's complement number in the lowest `bits` bits of a cell that has no others set; at most 16.
+fn extended(cell: u32, bits: u32) -> i32 {
+    if cell >> (bits - 1) & 1 == 1 { cell as i32 - (1i32 << bits) } else { cell as i32 }
 }
 
 /// Native pixel data must hold as many bytes as its matrix says; compressed ones show at decoding.
@@ -245,12 +264,16 @@ struct Padding {
 }
 
 impl Padding {
-    fn read(object: &DefaultDicomObject, is_signed: bool) -> Option<Self> {
-        // The VR (US or SS) may not agree with Pixel Representation: the bits count.
+    fn read(object: &DefaultDicomObject, stored: &Stored) -> Option<Self> {
+        // The VR (US or SS) may not agree with Pixel Representation: the bits count. A value that fits into those of
+        // the pixels has its sign where they have it.
         let value = |tag| {
             let raw = number(object, tag)? as i64;
-            let cell = raw as u16;
-            Some(if is_signed { i32::from(cell as i16) } else { i32::from(cell) })
+            let cell = u32::from(raw as u16);
+            if !stored.is_signed {
+                return Some(cell as i32);
+            }
+            Some(extended(cell, if cell >> stored.bits == 0 { stored.bits } else { 16 }))
         };
         let first = value(tags::PIXEL_PADDING_VALUE)?;
         let limit = value(tags::PIXEL_PADDING_RANGE_LIMIT).unwrap_or(first);

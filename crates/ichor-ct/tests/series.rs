@@ -35,7 +35,7 @@ fn codes<'a>(choice: &'a SeriesChoice, uid: &str) -> Vec<&'a str> {
 #[test]
 fn one_reason_to_set_a_series_aside_each() {
     type Change = fn(CtFile, usize) -> CtFile;
-    let cases: [(&str, &str, Change); 13] = [
+    let cases: [(&str, &str, Change); 16] = [
         ("1.13", "not-ct", |f, _| f.with(tags::MODALITY, VR::CS, "MR")),
         ("1.1", "localizer", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER")),
         ("1.2", "reformatted", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\REFORMATTED")),
@@ -48,6 +48,9 @@ fn one_reason_to_set_a_series_aside_each() {
         ("1.9", "orientation-singular", |f, _| f.with(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0\\0\\0\\0\\0\\0")),
         ("1.10", "attribute-missing", |f, _| f.without(tags::IMAGE_ORIENTATION_PATIENT)),
         ("1.11", "spacing-not-positive", |f, _| f.with(tags::PIXEL_SPACING, VR::DS, "0.5\\-0.5")),
+        ("1.14", "not-hounsfield", |f, _| f.with(tags::RESCALE_TYPE, VR::LO, "Z_EFF")),
+        ("1.15", "attribute-missing", |f, _| f.without(tags::RESCALE_SLOPE)),
+        ("1.16", "attribute-missing", |f, _| f.without(tags::RESCALE_INTERCEPT)),
         ("1.12", "spacing-not-positive", |f, _| f.with(tags::PIXEL_SPACING, VR::DS, "0\\0")),
     ];
     for (uid, code, change) in cases {
@@ -123,6 +126,20 @@ fn of_two_series_the_one_that_covers_more_is_taken_and_the_other_is_told_why() {
     assert_eq!(choice.chosen.as_ref().unwrap().0.as_str(), "1.2");
     assert_eq!(codes(&choice, "1.1"), ["other-series-preferred"]);
     assert_eq!(choice.outcomes.len(), 2);
+}
+
+#[test]
+fn a_series_without_hounsfield_units_is_not_preferred_and_a_single_slice_stays_to_be_named() {
+    let folder = TempDir::new().unwrap();
+    let mut headers = series(folder.path(), "1.1", |f, n| {
+        let z = format!("-100\\-100\\{}", n as f64 * 10.0);
+        f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &z).without(tags::RESCALE_SLOPE)
+    });
+    headers.extend(series(folder.path(), "1.2", |f, n| if n == 3 { f.without(tags::RESCALE_SLOPE) } else { f }));
+    let choice = choose(headers);
+    let (chosen, stack) = choice.chosen.as_ref().unwrap();
+    assert_eq!((chosen.as_str(), stack.slices.len()), ("1.2", 10));
+    assert_eq!(codes(&choice, "1.1"), ["attribute-missing"]);
 }
 
 #[test]
