@@ -16,7 +16,8 @@ help: ## This list
 
 .PHONY: demo
 demo: build ## Build, then watch a synthetic study arrive, be analysed and land in a PACS
-	target/release/ichor demo
+	rm -rf target/demo
+	target/release/ichor demo --keep target/demo
 
 .PHONY: build
 build: setup-build ## Build target/release/ichor

@@ -55,6 +55,17 @@ fn demo_ends_with_one_object_that_says_it_all() {
 }
 
 #[test]
+fn segmentation_and_picture_stay_without_being_asked_for() {
+    let output = Command::new(ICHOR).args(["demo", "--json", "--device", "cpu"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let result = last_object(&output);
+    let segmentation = Path::new(result["seg_path"].as_str().unwrap());
+    let folder = segmentation.parent().unwrap();
+    assert!(segmentation.is_file() && folder.join("overlay.png").is_file(), "{}", folder.display());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn demo_without_weights_fails() {
     let scratch = Scratch::new("demo");
     let output = demo(&["--weights", "/nonexistent/weights.safetensors"], &scratch.folder("kept"));

@@ -23,6 +23,9 @@ pub struct StowInstance {
     pub path: PathBuf,
 }
 
+/// The slowest line that is waited for, in bytes a second, beyond the time for the answer itself.
+const SLOWEST_LINE: u64 = 64 * 1024;
+
 /// Stores instances at one DICOMweb service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StowClient {
@@ -48,7 +51,6 @@ impl StowClient {
         let mut http = Client::builder()
             .user_agent(concat!("ichor/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
             // A token must not travel to wherever a redirection points, and a streamed body cannot be sent twice.
             .redirect(reqwest::redirect::Policy::none())
             // Results are rare; a connection that idled away in between would cost an attempt.
@@ -111,6 +113,8 @@ impl StowClient {
             .post(url)
             .header(CONTENT_TYPE, multipart.content_type())
             .header(CONTENT_LENGTH, multipart.content_length())
+            // A large object on a slow line takes its time.
+            .timeout(self.timeout + Duration::from_secs(multipart.content_length() / SLOWEST_LINE))
             .header(ACCEPT, "application/dicom+json");
         request = match &self.credentials {
             None => request,

@@ -103,10 +103,11 @@ impl StowError {
     }
 }
 
-/// Redirections are not followed, which makes them a wrong URL. Of the client errors 408 (timeout), 425 (too early)
-/// and 429 (too many requests) pass.
+/// The statuses that speak of what was sent: bad request, conflict, gone, too large, not such a media type,
+/// unprocessable. A redirection (a proxy's page for maintenance), a refused or expired credential, and a path that is not
+/// there are the configuration's, which people put right.
 const fn is_permanent_status(status: u16) -> bool {
-    matches!(status, 300..=499) && !matches!(status, 408 | 425 | 429)
+    matches!(status, 400 | 409 | 410 | 413 | 415 | 422)
 }
 
 #[cfg(test)]
@@ -116,10 +117,11 @@ mod tests {
     #[test]
     fn what_may_pass_and_what_will_not() {
         for (status, permanent) in [
-            (301, true),
+            (301, false),
             (400, true),
-            (401, true),
-            (404, true),
+            (401, false),
+            (403, false),
+            (404, false),
             (408, false),
             (409, true),
             (413, true),

@@ -131,7 +131,7 @@ async fn credentials_are_asked_for() {
         StowClient::new(options).unwrap()
     };
     let error = with(None).store_one(&one.sop_instance, &one.path).await.unwrap_err();
-    assert!(error.is_permanent() && matches!(error, StowError::Status { status: 401, .. }), "{error}");
+    assert!(!error.is_permanent() && matches!(error, StowError::Status { status: 401, .. }), "{error}");
     let basic = Credentials::Basic { user: "ichor".to_owned(), password: "secret".to_owned() };
     with(Some(basic)).store_one(&one.sop_instance, &one.path).await.unwrap();
 }

@@ -95,12 +95,12 @@ async fn storescp_accepts_no_context() {
     let folder = tempfile::tempdir().unwrap();
     let listener = Listener::storescp(folder.path(), &["+xi"]);
     let error = StorageScu::connect(&scu_options(listener.address()), &[ct(&[EXPLICIT])]).await.unwrap_err();
-    assert!(matches!(error, ScuError::NoAcceptedContext) && error.is_permanent(), "{error}");
+    assert!(matches!(error, ScuError::NoAcceptedContext) && !error.is_permanent(), "{error}");
     // Some contexts accepted: what was not is refused here, and the association goes on.
     let mut scu = StorageScu::connect(&scu_options(listener.address()), &[ct(&[EXPLICIT, IMPLICIT])]).await.unwrap();
     assert!(!scu.accepts(&uid(CT), &uid(EXPLICIT)));
     let error = scu.store(&item(INSTANCE), Cursor::new(b"bytes".to_vec())).await.unwrap_err();
-    assert!(matches!(error, ScuError::ContextNotAccepted { .. }) && error.is_permanent(), "{error}");
+    assert!(matches!(error, ScuError::ContextNotAccepted { .. }) && !error.is_permanent(), "{error}");
     scu.release().await.unwrap();
 }
 
@@ -234,11 +234,11 @@ async fn associations_that_do_not_come_about() {
     let user = AssociationRJSource::ServiceUser(UserReason::CallingAETitleNotRecognized);
     let busy = AssociationRJSource::ServiceProviderPresentation(PresentationReason::LocalLimitExceeded);
     let answers: Vec<(Pdu, &str, bool)> = vec![
-        (AssociationRJ { result: AssociationRJResult::Permanent, source: user }.into(), "Rejected", true),
+        (AssociationRJ { result: AssociationRJResult::Permanent, source: user }.into(), "Rejected", false),
         (AssociationRJ { result: AssociationRJResult::Transient, source: busy }.into(), "Rejected", false),
         (Pdu::AbortRQ { source: AbortRQSource::ServiceUser }, "Aborted", false),
         (Pdu::ReleaseRQ, "Protocol", false),
-        (acceptance(IMPLICIT, 16_384), "NoAcceptedContext", true),
+        (acceptance(IMPLICIT, 16_384), "NoAcceptedContext", false),
         (acceptance(EXPLICIT, 7), "Protocol", false),
     ];
     for (answer, kind, permanent) in answers {

@@ -38,13 +38,22 @@ pub struct AnalyseOptions {
 /// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.
 pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: AnalyseOptions, shutdown: CancellationToken) {
     let mut closed = store.changes(Topic::Closed);
+    // After an error of the store a claim may be lost: what it was for must not wait for a restart.
+    let mut claim_lost = false;
     loop {
+        let work = async {
+            if claim_lost {
+                store.requeue_analyses(now()).await?;
+            }
+            analyse_queued(&store, &model, &options).await
+        };
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
-            result = analyse_queued(&store, &model, &options) => result,
+            result = work => result,
         };
+        claim_lost = result.is_err();
         let wait = result.unwrap_or_else(|error| {
-            error!(%error, "the queue of studies cannot be read; trying again");
+            error!(%error, "the job log failed; trying again");
             POLL
         });
         tokio::select! {
@@ -74,9 +83,9 @@ async fn analyse_one<M: SliceModel>(
 ) -> Result<(), StoreError> {
     let (study, version) = (claim.study.study_instance.clone(), claim.version);
     if options.backoff.are_used_up(claim.attempts - 1) {
-        // A failure would have been counted; these attempts ended with the process. A study that kills the process must
-        // not be met by every start anew, before all others.
-        let text = format!("the process ended during each of {} attempts", claim.attempts - 1);
+        // A failure would have been recorded; these attempts were cut off. A study that kills the process must not be met
+        // by every start anew, before all others.
+        let text = format!("each of {} attempts ended before it could be recorded", claim.attempts - 1);
         let reason = Reason::new("analysis-interrupted", text);
         error!(%study, version, %reason, "analysis given up");
         return store.fail_analysis(claim, reason, None, now()).await;

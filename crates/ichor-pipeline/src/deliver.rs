@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ichor_core::Reason;
 use ichor_dicomweb::{StowClient, StowError};
-use ichor_dimse::part10;
+use ichor_dimse::part10::{self, Part10Error};
 use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu, StoreItem};
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{DeliveryClaim, Store, StoreError, Topic};
@@ -53,14 +53,24 @@ enum Attempt {
 /// next start, and the derived UID makes the repetition the same object.
 pub async fn run(store: Store, destination: Destination, shutdown: CancellationToken) {
     let mut outbox = store.changes(Topic::Outbox);
+    // After an error of the store a claim may be lost: its delivery must not wait for a restart.
+    let mut claim_lost = false;
     loop {
-        let wait = tokio::select! {
-            () = shutdown.cancelled() => return,
-            worked = deliver_due(&store, &destination) => worked.unwrap_or_else(|error| {
-                error!(destination = destination.name, %error, "the outbox cannot be read; trying again");
-                POLL
-            }),
+        let work = async {
+            if claim_lost {
+                store.requeue_deliveries(&destination.name, now()).await?;
+            }
+            deliver_due(&store, &destination).await
         };
+        let result = tokio::select! {
+            () = shutdown.cancelled() => return,
+            result = work => result,
+        };
+        claim_lost = result.is_err();
+        let wait = result.unwrap_or_else(|error| {
+            error!(destination = destination.name, %error, "the outbox failed; trying again");
+            POLL
+        });
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
@@ -129,7 +139,7 @@ async fn try_c_store(options: &ScuOptions, claim: &DeliveryClaim) -> Result<Atte
     let object = &claim.object;
     let (offset, mut file) = match open_dataset(&object.path).await {
         Ok(opened) => opened,
-        Err(message) => return Ok(Attempt::Permanent(Reason::new("object-unreadable", message))),
+        Err(attempt) => return Ok(attempt),
     };
     if let Err(error) = file.seek(std::io::SeekFrom::Start(offset)).await {
         return Ok(Attempt::Transient(Reason::new("object-unreadable", error.to_string())));
@@ -160,9 +170,23 @@ async fn try_c_store(options: &ScuOptions, claim: &DeliveryClaim) -> Result<Atte
     })
 }
 
-async fn open_dataset(path: &Path) -> Result<(u64, tokio::fs::File), String> {
-    let header = part10::read_header(path).map_err(|error| chain(&error))?;
-    let file = tokio::fs::File::open(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
+/// Opens the object's file. One that is gone or damaged stays so; descriptors and memory come back.
+async fn open_dataset(path: &Path) -> Result<(u64, tokio::fs::File), Attempt> {
+    let failed = |gone: bool, text: String| {
+        let reason = Reason::new("object-unreadable", text);
+        if gone { Attempt::Permanent(reason) } else { Attempt::Transient(reason) }
+    };
+    let header = part10::read_header(path).map_err(|error| {
+        let gone = match &error {
+            Part10Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Part10Error::File { .. } => true,
+        };
+        failed(gone, chain(&error))
+    })?;
+    let file = tokio::fs::File::open(path).await;
+    let file = file.map_err(|error| {
+        failed(error.kind() == std::io::ErrorKind::NotFound, format!("{}: {error}", path.display()))
+    })?;
     Ok((header.dataset_offset, file))
 }
 

@@ -128,14 +128,15 @@ impl StorageHandler for Ingest {
             Ok(_) => {}
             Err(error) => warn!(%error, "free space is not known"),
         }
-        let mut blob = self.store.blobs().begin().await.map_err(|error| failure(request, &error))?;
         let header = part10::write_header(&part10::Part10Meta {
             sop_class: request.sop_class.clone(),
             sop_instance: request.sop_instance.clone(),
             transfer_syntax: request.transfer_syntax.clone(),
             source_ae: association.calling_ae.clone(),
         });
-        blob.write(&header).await.map_err(|error| failure(request, &error))?;
+        // Not part of the digest: the same data set from another peer is the same instance.
+        let blob = self.store.blobs().begin_with_header(&header);
+        let blob = blob.await.map_err(|error| failure(request, &error))?;
         Ok(IngestSink {
             store: self.store.clone(),
             limits: self.options.limits,

@@ -53,6 +53,7 @@ impl Scripted {
             slice_threshold: 0.5,
             slice_reach_mm: 4.0,
             min_positive_slices: 2,
+            map: "the brain".to_owned(),
             mask_threshold: 0.5,
             notice: Some("for tests".to_owned()),
         };
@@ -219,15 +220,60 @@ async fn positive_study_gets_one_object_for_each_destination() {
     destinations.sort_unstable();
     assert_eq!(destinations, ["one", "two"]);
 
-    // A second run over the same study makes no second object; a late slice would.
-    let (again, _) = house.work(Says::Probability(0.9), &[StudyStatus::Analysed]).await;
-    assert_eq!(again.objects.len(), 1);
+    // Analysed again, it is the same object, byte for byte, and is sent no second time.
     let claim = house.store.claim_delivery("one", now()).await.unwrap().unwrap();
     assert_eq!(&claim.object.sop_instance, &object.sop_instance);
+    let bytes = std::fs::read(&claim.object.path).unwrap();
+    house.store.retry(&house.study.study_instance, now()).await.unwrap();
+    let (again, model) = house.work(Says::Probability(0.9), &[StudyStatus::Analysed]).await;
+    assert!(model.asked.load(Ordering::SeqCst) > 0, "it was analysed again");
+    assert_eq!(again.objects.len(), 1);
+    assert_eq!(std::fs::read(&claim.object.path).unwrap(), bytes);
+    assert_eq!(again.deliveries.iter().filter(|d| d.destination == "one").count(), 1);
     let file = dicom_object::open_file(&claim.object.path).unwrap();
     let label = file.element(tags::SERIES_DESCRIPTION).unwrap().to_str().unwrap().into_owned();
     let whole = format!("{label} {:?}", file.element_opt(tags::CONTENT_DESCRIPTION).unwrap());
     assert!(whole.contains("for tests"), "the notice stands in the object: {whole}");
+}
+
+#[tokio::test]
+async fn work_whose_claim_was_lost_is_queued_again() {
+    let house = House::new().await;
+    house.receive().await;
+    // Claimed, and the outcome could not be recorded: the claim is gone, the row says "running".
+    let claim = loop {
+        house.store.close_quiet_studies(now()).await.unwrap();
+        if let Some(claim) = house.store.claim_analysis("lost", now()).await.unwrap() {
+            break claim;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    drop(claim);
+    assert!(house.store.claim_analysis("next", now()).await.unwrap().is_none());
+    assert_eq!(house.store.requeue_analyses(now()).await.unwrap(), 1);
+    house.work(Says::Probability(0.9), &[StudyStatus::Analysed]).await;
+
+    for destination in ["one", "two"] {
+        drop(house.store.claim_delivery(destination, now()).await.unwrap().unwrap());
+        assert!(house.store.claim_delivery(destination, now()).await.unwrap().is_none());
+    }
+    assert_eq!(house.store.requeue_deliveries("one", now()).await.unwrap(), 1);
+    assert_eq!(house.store.claim_delivery("one", now()).await.unwrap().unwrap().attempts, 2);
+    assert!(house.store.claim_delivery("two", now()).await.unwrap().is_none(), "the other queue is another's");
+}
+
+#[tokio::test]
+async fn same_data_set_from_another_peer_is_the_same_instance() {
+    let house = House::new().await;
+    house.receive().await;
+    let ingest = house.ingest();
+    let router = PeerInfo { calling_ae: "ROUTER".to_owned(), ..peer() };
+    let association = ingest.association_opened(&router).await.unwrap();
+    store_file(&ingest, &association, &house.study.files[3], |_| {}).await.unwrap();
+    let detail = house.study().await;
+    assert_eq!(detail.summary.instances, 12);
+    let blobs = walk(&house.folder.path().join("blobs"));
+    assert_eq!(blobs.len(), 12, "the same bytes are kept once");
 }
 
 #[tokio::test]

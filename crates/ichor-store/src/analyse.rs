@@ -123,6 +123,15 @@ impl Store {
         self.index().claim_analysis(self.blobs(), worker, now).await
     }
 
+    /// Queues again every analysis that is under way. For the one process that analyses, when an outcome could not be
+    /// recorded and nothing is being analysed: the claim is gone, and the study must not wait for a restart.
+    ///
+    /// # Errors
+    /// As [`Self::claim_analysis`].
+    pub async fn requeue_analyses(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.index().requeue_analyses(now).await
+    }
+
     /// When the next queued analysis is due, one that waits for another attempt included.
     ///
     /// # Errors

@@ -89,6 +89,15 @@ impl Store {
         self.index().delivery_failed(&claim, &reason, next_attempt, now).await
     }
 
+    /// Queues again every delivery to a destination that is under way. For the one task that serves it, when an answer
+    /// could not be recorded and nothing is being sent.
+    ///
+    /// # Errors
+    /// As [`Self::claim_delivery`].
+    pub async fn requeue_deliveries(&self, destination: &str, now: Timestamp) -> Result<u64, StoreError> {
+        self.index().requeue_deliveries(destination, now).await
+    }
+
     /// When the next queued delivery of a destination is due.
     ///
     /// # Errors

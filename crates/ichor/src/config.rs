@@ -383,9 +383,18 @@ impl Config {
             ("listen.max_associations", self.listen.max_associations),
             ("model.batch", self.model.batch),
             ("analysis.attempts", self.analysis.attempts as usize),
+            ("gate.min_slices", self.gate.min_slices),
         ] {
             if value == 0 {
                 return refuse(key, "0 would stop everything".to_owned());
+            }
+        }
+        for (key, value, most) in [
+            ("gate.max_tilt_degrees", self.gate.max_tilt_degrees, 90.0),
+            ("analysis.min_lesion_ml", self.analysis.min_lesion_ml, 1000.0),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                return refuse(key, format!("{value} is not between 0 and {most}"));
             }
         }
         for source in &self.sources {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, DeliveryStatus};
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scp::{PeerRule, ScpOptions, StorageScp};
 use ichor_dimse::scu::ScuOptions;
@@ -75,6 +75,13 @@ impl Daemon {
                 deliver::run(stage_store, destination, token).await;
                 "deliver"
             });
+        }
+        for queue in store.queue_depths().await.context("outbox")? {
+            let is_served = config.destinations.iter().any(|destination| destination.name == queue.destination);
+            if !is_served && matches!(queue.status, DeliveryStatus::Queued | DeliveryStatus::Sending) {
+                let (destination, waiting) = (&queue.destination, queue.count);
+                warn!(destination, waiting, "deliveries wait for a destination that is not configured any more");
+            }
         }
         if config.destinations.is_empty() {
             warn!("no [[destination]] is configured: results stay here");

@@ -62,6 +62,7 @@ impl TorchModel {
             slice_threshold: card.slice_threshold,
             slice_reach_mm: card.slice_reach_mm,
             min_positive_slices: card.min_positive_slices,
+            map: format!("{} {:?}", card.map.kind, card.map.gradient_site),
             mask_threshold: card.map.threshold,
             notice: card.notice.clone(),
         };

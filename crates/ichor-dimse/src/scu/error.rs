@@ -67,14 +67,17 @@ pub enum ScuError {
 }
 
 impl ScuError {
-    /// Whether the same attempt would fail again: what is sent, or who sends it, is not acceptable. An absent, busy or
-    /// confused peer may be better next time.
+    /// Whether the same attempt would fail again whatever the peer does: what is to be sent is no object. A peer that is
+    /// absent, busy, confused, or not yet told of us and our SOP classes may be better next time; that it calls its
+    /// rejection permanent speaks of its present configuration.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Rejected { permanent, .. } => *permanent,
-            Self::NoAcceptedContext | Self::ContextNotAccepted { .. } | Self::Contexts(_) | Self::EmptyDataSet => true,
-            Self::Connect { .. }
+            Self::Contexts(_) | Self::EmptyDataSet => true,
+            Self::Rejected { .. }
+            | Self::NoAcceptedContext
+            | Self::ContextNotAccepted { .. }
+            | Self::Connect { .. }
             | Self::Source(_)
             | Self::Aborted(_)
             | Self::Dropped(_)

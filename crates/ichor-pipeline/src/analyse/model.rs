@@ -23,6 +23,8 @@ pub struct ModelTraits {
     pub slice_reach_mm: f64,
     /// A study is positive when so many neighbouring slices are.
     pub min_positive_slices: usize,
+    /// Which map, and how it is made, in words: the same words are the same map.
+    pub map: String,
     /// A pixel belongs to the mask from this map value on.
     pub mask_threshold: f32,
     /// What must stand in every object made with these weights, such as "demonstration only".

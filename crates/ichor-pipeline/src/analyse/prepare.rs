@@ -1,5 +1,7 @@
 //! Files → model input: decoding, brain mask and windows, on as many cores as there are.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use ichor_core::{Reason, Uid};
 use ichor_ct::brain::brain_mask;
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
@@ -47,7 +49,7 @@ pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize
         let workers: Vec<_> = slices
             .chunks(share)
             .map(|chunk| {
-                scope.spawn(move || chunk.iter().map(|slice| one(slice, preset, size, purpose)).collect::<Vec<_>>())
+                scope.spawn(move || chunk.iter().map(|slice| caught(slice, preset, size, purpose)).collect::<Vec<_>>())
             })
             .collect();
         workers
@@ -55,7 +57,7 @@ pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize
             .zip(slices.chunks(share))
             .flat_map(|(worker, chunk)| {
                 worker.join().unwrap_or_else(|_| {
-                    let crashed = || Reason::new("decoder-crashed", "a decoder crashed on this slice or a neighbour");
+                    let crashed = || Reason::new("decoder-crashed", "the thread that prepared this slice crashed");
                     chunk.iter().map(|slice| Err((slice.header.sop_instance.clone(), crashed()))).collect()
                 })
             })
@@ -69,6 +71,20 @@ pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize
         }
     }
     batch
+}
+
+/// A decoder that panics on one slice takes no other with it.
+fn caught(
+    placed: &PlacedSlice,
+    preset: InputPreset,
+    size: usize,
+    purpose: Purpose,
+) -> Result<PreparedSlice, (Uid, Reason)> {
+    let crashed = |_| {
+        let reason = Reason::new("decoder-crashed", "a decoder crashed on this slice");
+        Err((placed.header.sop_instance.clone(), reason))
+    };
+    catch_unwind(AssertUnwindSafe(|| one(placed, preset, size, purpose))).unwrap_or_else(crashed)
 }
 
 fn one(

@@ -1,5 +1,7 @@
 //! A positive study's masks → one DICOM Segmentation, staged in the blob store.
 
+use ichor_ct::brain::BRAIN_MASK_VERSION;
+use ichor_ct::input::PREPROCESSING_VERSION;
 use ichor_result::{ResultError, SegmentationInput, SourceHeader, SourceSlice, build_segmentation};
 use ichor_store::{AnalysisClaim, NewObject, Store};
 use time::OffsetDateTime;
@@ -9,8 +11,7 @@ use tracing::warn;
 use super::study::{AnalysisError, Scored};
 use super::{AnalyseOptions, ModelTraits};
 
-/// Builds and stages the Segmentation; `None` if the masks are empty, which is said in the log: the verdict stands
-/// without a mask.
+/// Builds and stages the Segmentation; `None` if the masks are empty: the verdict stands without a mask.
 pub(super) async fn segmentation(
     store: &Store,
     traits: &ModelTraits,
@@ -21,7 +22,8 @@ pub(super) async fn segmentation(
     let (model, notice, version) = (traits.id.clone(), traits.notice.clone(), claim.version);
     // Whatever shapes the masks stands in the digest, and so in the UIDs.
     let configuration = format!(
-        "preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={}",
+        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={}",
+        traits.map,
         traits.preset.name(),
         traits.mask_threshold,
         traits.slice_threshold,

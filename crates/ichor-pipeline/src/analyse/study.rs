@@ -61,6 +61,9 @@ impl From<tokio::task::JoinError> for AnalysisError {
     }
 }
 
+/// A study of which a larger share of slices cannot be decoded is not called negative.
+const MOST_UNREAD: f64 = 0.1;
+
 /// Milliseconds of each step.
 #[derive(Default)]
 struct Timings(Vec<(String, u64)>);
@@ -125,11 +128,29 @@ pub(super) async fn analyse<M: SliceModel>(
     }
 
     let (finding, scored) = judge(scored, model.traits(), options);
+    // Half a head without blood is no head without blood.
+    let unread = broken.len() as f64 / (broken.len() + scored.stack.slices.len()) as f64;
+    if finding.verdict == Call::Negative && unread > MOST_UNREAD {
+        let text = format!(
+            "nothing was found, but {} of {} slices of series {series} cannot be decoded",
+            broken.len(),
+            broken.len() + scored.stack.slices.len()
+        );
+        let reason = Reason::new("slices-unreadable", text);
+        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings, options));
+    }
     let slices = slice_scores(&scored, finding.verdict);
     let objects = match finding.verdict {
         Call::Positive => segment::segmentation(store, model.traits(), options, claim, scored).await?,
         Call::Negative => None,
     };
+    if finding.verdict == Call::Positive
+        && objects.is_none()
+        && let Some(row) = rows.iter_mut().find(|row| row.series_instance == series)
+    {
+        let text = "positive, but no pixel of the maps reaches the threshold inside the brain mask: there is no SEG";
+        row.reasons.push(Reason::new("empty-mask", text));
+    }
     timings.lap("result", &mut started);
     let mut outcome = outcome(Verdict::Analysed(finding), model.traits(), rows, timings, options);
     (outcome.slices, outcome.objects) = (slices, objects.into_iter().collect());

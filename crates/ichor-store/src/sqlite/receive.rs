@@ -108,14 +108,7 @@ impl Sqlite {
 
     /// Whether a committed row points to this blob.
     pub(crate) async fn is_blob_known(&self, blob: &BlobRef) -> Result<bool, StoreError> {
-        sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM instance WHERE blob = ?1) OR EXISTS (SELECT 1 FROM conflict WHERE blob = ?1)
-                 OR EXISTS (SELECT 1 FROM object WHERE blob = ?1)",
-        )
-        .bind(blob.as_str())
-        .fetch_one(&self.read)
-        .await
-        .during("looking for a blob")
+        sqlx::query_scalar(BLOB_IS_KNOWN).bind(blob.as_str()).fetch_one(&self.read).await.during("looking for a blob")
     }
 
     /// Publishes and records all entries in one transaction. The entries have different SOP Instance UIDs. An entry
@@ -131,7 +124,7 @@ impl Sqlite {
         for entry in entries.iter() {
             plans.push(plan(&mut tx, blobs, &entry.instance).await?);
         }
-        publish(blobs, entries, &plans).await;
+        publish(&mut tx, blobs, entries, &plans).await;
         let mut outcomes = Vec::with_capacity(entries.len());
         for (entry, plan) in entries.iter().zip(&plans) {
             outcomes.push(match entry.failure {
@@ -210,8 +203,12 @@ async fn plan(connection: &mut Connection, blobs: &BlobStore, new: &Description)
     Ok(if kept { Plan::KnownConflict { study } } else { Plan::Conflict { instance, study } })
 }
 
+/// Whether a row points to a blob.
+const BLOB_IS_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM instance WHERE blob = ?1)
+    OR EXISTS (SELECT 1 FROM conflict WHERE blob = ?1) OR EXISTS (SELECT 1 FROM object WHERE blob = ?1)";
+
 /// Publishes the bytes that are needed, with one fsync a shelf, and drops the others.
-async fn publish(blobs: &BlobStore, entries: &mut [Entry], plans: &[Plan]) {
+async fn publish(connection: &mut Connection, blobs: &BlobStore, entries: &mut [Entry], plans: &[Plan]) {
     let (mut positions, mut staged) = (Vec::new(), Vec::new());
     for (position, (entry, plan)) in entries.iter_mut().zip(plans).enumerate() {
         match std::mem::replace(&mut entry.bytes, Bytes::Gone) {
@@ -221,7 +218,13 @@ async fn publish(blobs: &BlobStore, entries: &mut [Entry], plans: &[Plan]) {
             }
             // Published by an earlier try at this entry.
             Bytes::Published(blob) if plan.needs_bytes() => entry.bytes = Bytes::Published(blob),
-            Bytes::Published(blob) => blobs.remove(&blob).await,
+            // The commit of that try may have reached the medium although it was reported as failed.
+            Bytes::Published(blob) => {
+                let known = sqlx::query_scalar(BLOB_IS_KNOWN).bind(blob.as_str()).fetch_one(&mut *connection);
+                if let Ok(false) = known.await {
+                    blobs.remove(&blob).await;
+                }
+            }
             Bytes::Staged(_) | Bytes::Gone => {}
         }
     }

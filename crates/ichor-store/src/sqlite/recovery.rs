@@ -16,6 +16,10 @@ use crate::receive::AssociationEnd;
 use crate::recovery::{MissingBlob, Recovery};
 use crate::{StoreError, Timestamp};
 
+/// What cut work off.
+const RESTART: &str = "was cut off by a restart";
+const UNRECORDED: &str = "came to an end that could not be recorded";
+
 /// A row that points to a file: kind, SOP Instance UID, blob, size.
 type Pointer = (String, String, String, i64);
 
@@ -25,13 +29,31 @@ impl Sqlite {
         let during = "recovering";
         let mut tx = self.begin(during).await?;
         let recovery = Recovery {
-            requeued_analyses: requeue_analyses(&mut tx, now).await?,
-            requeued_deliveries: requeue_deliveries(&mut tx, now).await?,
+            requeued_analyses: requeue_analyses(&mut tx, RESTART, now).await?,
+            requeued_deliveries: requeue_deliveries(&mut tx, None, RESTART, now).await?,
             ended_associations: end_associations(&mut tx, now).await?,
             ..Recovery::default()
         };
         tx.commit().await.during(during)?;
         Ok(recovery)
+    }
+
+    /// Queues again the analyses that are under way.
+    pub(crate) async fn requeue_analyses(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let during = "queueing analyses again";
+        let mut tx = self.begin(during).await?;
+        let requeued = requeue_analyses(&mut tx, UNRECORDED, now).await?;
+        tx.commit().await.during(during)?;
+        Ok(requeued)
+    }
+
+    /// Queues again the deliveries to a destination that are under way.
+    pub(crate) async fn requeue_deliveries(&self, destination: &str, now: Timestamp) -> Result<u64, StoreError> {
+        let during = "queueing deliveries again";
+        let mut tx = self.begin(during).await?;
+        let requeued = requeue_deliveries(&mut tx, Some(destination), UNRECORDED, now).await?;
+        tx.commit().await.during(during)?;
+        Ok(requeued)
     }
 
     /// Blobs of all rows that begin so.
@@ -120,7 +142,7 @@ async fn missing(blobs: &BlobStore, pointers: Vec<Pointer>) -> Result<Vec<Missin
     Ok(missing)
 }
 
-async fn requeue_analyses(connection: &mut Connection, now: Timestamp) -> Result<u64, StoreError> {
+async fn requeue_analyses(connection: &mut Connection, cause: &str, now: Timestamp) -> Result<u64, StoreError> {
     let during = "recovering analyses";
     let running: Vec<(i64, i64, i64, bool)> = sqlx::query_as(
         "SELECT a.id, a.study_id, a.version, s.status = 'analysing' AND s.version = a.version
@@ -134,12 +156,9 @@ async fn requeue_analyses(connection: &mut Connection, now: Timestamp) -> Result
         let (status, text) = if is_current {
             set_status(&mut *connection, study, StudyStatus::Queued, None).await?;
             requeued += 1;
-            ("queued", format!("the analysis of version {version} was cut off by a restart and is queued again"))
+            ("queued", format!("the analysis of version {version} {cause} and is queued again"))
         } else {
-            (
-                "superseded",
-                format!("the analysis of version {version} was cut off by a restart; the next version replaces it"),
-            )
+            ("superseded", format!("the analysis of version {version} {cause}; the next version replaces it"))
         };
         sqlx::query("UPDATE analysis SET status = ?, not_before = ?, worker = NULL WHERE id = ?")
             .bind(status)
@@ -157,12 +176,19 @@ async fn requeue_analyses(connection: &mut Connection, now: Timestamp) -> Result
     Ok(requeued)
 }
 
-async fn requeue_deliveries(connection: &mut Connection, now: Timestamp) -> Result<u64, StoreError> {
+async fn requeue_deliveries(
+    connection: &mut Connection,
+    destination: Option<&str>,
+    cause: &str,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
     let during = "recovering deliveries";
     let sending: Vec<(i64, String, i64, String, String)> = sqlx::query_as(
         "SELECT d.id, d.destination, o.study_id, o.kind, o.sop_instance
-         FROM outbox d JOIN object o ON o.id = d.object_id WHERE d.status = 'sending'",
+         FROM outbox d JOIN object o ON o.id = d.object_id
+         WHERE d.status = 'sending' AND (?1 IS NULL OR d.destination = ?1)",
     )
+    .bind(destination)
     .fetch_all(&mut *connection)
     .await
     .during(during)?;
@@ -174,7 +200,7 @@ async fn requeue_deliveries(connection: &mut Connection, now: Timestamp) -> Resu
             .execute(&mut *connection)
             .await
             .during(during)?;
-        let text = format!("sending {kind} to {destination} was cut off by a restart and is queued again");
+        let text = format!("sending {kind} to {destination} {cause} and is queued again");
         NewEvent::new(now, "delivery-interrupted", text)
             .detail(json!({ "sop_instance": sop_instance, "destination": destination }))
             .study(study)

@@ -40,7 +40,15 @@ struct Outcome {
     comparison: Option<Comparison>,
     truth_ml: f64,
     turnaround: Duration,
+    kept: Kept,
+}
+
+/// What stays after the demonstration.
+struct Kept {
     seg_path: Option<PathBuf>,
+    overlay: PathBuf,
+    /// The configuration, with which the job log can be asked; only where everything is kept.
+    configuration: Option<PathBuf>,
 }
 
 /// Runs it; an error is a failed demonstration.
@@ -84,14 +92,29 @@ pub(crate) async fn run(args: DemoArgs, json: bool) -> anyhow::Result<()> {
     let comparison = seg_path.as_deref().map(|seg| compare::compare(seg, &written)).transpose()?;
     pacs.stop().await;
 
-    let overlay = folder.join("overlay.png");
+    let kept = keep_results(args.keep.as_deref().map(|_| folder.as_path()), seg_path)?;
     if let Some(comparison) = &comparison {
-        compare::draw(&overlay, comparison, &written)?;
+        compare::draw(&kept.overlay, comparison, &written)?;
     }
-    let kept = args.keep.is_some();
-    let outcome = Outcome { summary, comparison, truth_ml, turnaround, seg_path };
-    print(&outcome, json, kept.then_some(folder.as_path()), &overlay);
+    let outcome = Outcome { summary, comparison, truth_ml, turnaround, kept };
+    print(&outcome, json);
     verdict(&outcome)
+}
+
+/// Where the Segmentation and the picture stay: in the folder that keeps everything, else by themselves in one of their
+/// own.
+fn keep_results(everything: Option<&Path>, seg_path: Option<PathBuf>) -> anyhow::Result<Kept> {
+    if let Some(folder) = everything {
+        let configuration = Some(folder.join("ichor.toml"));
+        return Ok(Kept { seg_path, overlay: folder.join("overlay.png"), configuration });
+    }
+    let folder = tempfile::Builder::new().prefix("ichor-demo-").tempdir().context("folder of the results")?.keep();
+    let copy = |seg: PathBuf| {
+        let kept = folder.join("seg.dcm");
+        std::fs::copy(&seg, &kept).with_context(|| seg.display().to_string()).map(|_| kept)
+    };
+    let seg_path = seg_path.map(copy).transpose()?;
+    Ok(Kept { seg_path, overlay: folder.join("overlay.png"), configuration: None })
 }
 
 /// Sends the study and waits for what comes of it: the study's row, the Segmentation in the PACS if there is one, and
@@ -137,7 +160,7 @@ async fn show(
     anyhow::bail!("no Segmentation within {} s after the last slice", PATIENCE.as_secs())
 }
 
-fn print(outcome: &Outcome, json: bool, kept: Option<&Path>, overlay: &Path) {
+fn print(outcome: &Outcome, json: bool) {
     let summary = &outcome.summary;
     if json {
         println!(
@@ -151,7 +174,7 @@ fn print(outcome: &Outcome, json: bool, kept: Option<&Path>, overlay: &Path) {
                 "truth_ml": outcome.truth_ml,
                 "dice": outcome.comparison.as_ref().map(|c| c.dice),
                 "turnaround_s": outcome.turnaround.as_secs_f64(),
-                "seg_path": outcome.seg_path.as_ref().filter(|_| kept.is_some()).map(|p| p.display().to_string()),
+                "seg_path": outcome.kept.seg_path.as_ref().map(|path| path.display().to_string()),
             })
         );
         return;
@@ -174,17 +197,13 @@ fn print(outcome: &Outcome, json: bool, kept: Option<&Path>, overlay: &Path) {
         "turnaround   {:.2} s after the last slice, quiet period {QUIET_PERIOD_S} s",
         outcome.turnaround.as_secs_f64()
     );
-    match kept {
-        Some(folder) => {
-            println!("kept         {}", folder.display());
-            println!("overlay      {}", overlay.display());
-            println!(
-                "\nTry: ichor studies why {} --config {}",
-                summary.study_instance,
-                folder.join("ichor.toml").display()
-            );
-        }
-        None => println!("\nWith --keep DIR the database, the SEG and the overlay picture stay."),
+    if let Some(seg) = &outcome.kept.seg_path {
+        println!("SEG          {}", seg.display());
+        println!("overlay      {}", outcome.kept.overlay.display());
+    }
+    match &outcome.kept.configuration {
+        Some(file) => println!("\nTry: ichor studies why {} --config {}", summary.study_instance, file.display()),
+        None => println!("\nWith --keep DIR the database and all received files stay, too."),
     }
 }
 
