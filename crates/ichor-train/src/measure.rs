@@ -85,6 +85,16 @@ impl StudyMeasure {
         study
     }
 
+    /// The brightness rule's scores with the same advantage: neighbours made consistent, the logarithm of an area taking
+    /// the place of log-odds. Values between 0 and 1.
+    #[must_use]
+    pub fn consistent_brightness(&self, reach_mm: f64) -> Vec<f32> {
+        const MIDDLE_MM2: f32 = 100.0;
+        let scores = self.slices.iter().map(|slice| slice.brightness / (slice.brightness + MIDDLE_MM2));
+        let offsets: Vec<f64> = self.slices.iter().map(|slice| slice.offset_mm).collect();
+        consistent_probabilities(&scores.collect::<Vec<f32>>(), &offsets, reach_mm)
+    }
+
     /// Study-level probability as serving computes it.
     #[must_use]
     pub fn probability(&self, min_positive_slices: usize) -> f32 {

@@ -33,6 +33,8 @@ pub struct Report {
     pub lone_slices: Option<Auc>,
     /// Detection on slices by the brightness rule.
     pub slices_by_brightness: Option<Auc>,
+    /// The same with neighbours made consistent, as the model's are.
+    pub slices_by_consistent_brightness: Option<Auc>,
     /// Detection on studies by the verdict rule.
     pub studies: Detection,
     /// Overlap on bleeding slices, by map.
@@ -152,6 +154,7 @@ impl Report {
             slices: slice_detection(studies, thresholds.slice_probability),
             lone_slices,
             slices_by_brightness: slice_auc(studies, |slice| slice.brightness),
+            slices_by_consistent_brightness: consistent_brightness_auc(studies, thresholds.slice_reach_mm),
             studies: study_detection(studies, &thresholds),
             maps,
             served: overlap(studies, as_served),
@@ -180,9 +183,13 @@ impl Report {
             self.seeds.first + self.seeds.studies - 1
         ));
         line(format!(
-            "slice AUC            {} (each slice by itself {})   brightness rule {}",
+            "slice AUC            {}, each slice by itself {}",
             show_auc(self.slices.auc),
-            show_auc(self.lone_slices),
+            show_auc(self.lone_slices)
+        ));
+        line(format!(
+            "  brightness rule    {}, each slice by itself {}",
+            show_auc(self.slices_by_consistent_brightness),
             show_auc(self.slices_by_brightness)
         ));
         for (name, d) in [("slices", &self.slices), ("studies", &self.studies)] {
@@ -223,6 +230,14 @@ fn slice_auc(studies: &[StudyMeasure], score: impl Fn(&SliceMeasure) -> f32) -> 
         .map(|study| study.slices.iter().map(|slice| (score(slice), slice.label.any())).collect())
         .collect();
     auc_of(&pairs)
+}
+
+fn consistent_brightness_auc(studies: &[StudyMeasure], reach_mm: f64) -> Option<Auc> {
+    let pairs = |study: &StudyMeasure| {
+        let scores = study.consistent_brightness(reach_mm).into_iter();
+        scores.zip(&study.slices).map(|(score, slice)| (score, slice.label.any())).collect()
+    };
+    auc_of(&studies.iter().map(pairs).collect::<Vec<_>>())
 }
 
 fn auc_of(studies: &[Vec<(f32, bool)>]) -> Option<Auc> {
