@@ -13,5 +13,6 @@ pub mod header;
 pub mod input;
 pub mod series;
 pub mod volume;
+mod words;
 
 pub use error::CtError;

@@ -3,12 +3,14 @@
 //! The axial, non-contrast, soft-tissue-kernel head series. Attributes that are missing exclude nothing: real series
 //! lack many of them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use ichor_core::{ImagePlane, Reason, Uid};
 
 use crate::header::InstanceHeader;
 use crate::volume::Stack;
+use crate::words::{Description, is_no_agent};
 
 /// Settings of the choice.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,14 +53,45 @@ const PARALLEL: f64 = 1e-4;
 /// Slice distance that is preferred among eligible series, in mm: what the model was trained on.
 const PREFERRED_DISTANCE_MM: f64 = 5.0;
 
+/// Coverage that is a whole head, in mm: what lies beyond makes no series better.
+const HEAD_MM: f64 = 160.0;
+
+/// Coverage from which on a series is of more than the head, in mm.
+const BEYOND_HEAD_MM: f64 = 260.0;
+
 /// A series that passed, with what the choice among several needs.
 struct Candidate {
     series: Uid,
     stack: Stack,
+    description: Description,
     coverage_mm: f64,
     distance_mm: f64,
     number: f64,
     reasons: Vec<Reason>,
+}
+
+impl Candidate {
+    /// What speaks against its being the non-contrast head.
+    fn doubts(&self) -> Vec<&'static str> {
+        let doubts = [
+            (self.coverage_mm > BEYOND_HEAD_MM, "covers more than a head"),
+            (self.description.contrast, "Series Description tells of contrast"),
+            (self.description.trunk, "Series Description names more than the head"),
+        ];
+        doubts.into_iter().filter_map(|(holds, doubt)| holds.then_some(doubt)).collect()
+    }
+
+    /// The lowest is the best: fewest doubts, then most of the head in whole centimetres, then not for bone.
+    fn rank(&self) -> (usize, Reverse<u64>, bool) {
+        let centimetres = (self.coverage_mm.min(HEAD_MM) / 10.0).round() as u64;
+        (self.doubts().len(), Reverse(centimetres), self.description.bone)
+    }
+
+    /// Its extent, and what speaks against it.
+    fn summary(&self) -> String {
+        let extent = format!("{:.0} mm in steps of {:.1} mm", self.coverage_mm, self.distance_mm);
+        std::iter::once(extent.as_str()).chain(self.doubts()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Chooses among all instances of a study.
@@ -78,11 +111,10 @@ pub fn choose_series(headers: Vec<InstanceHeader>, options: &GateOptions) -> Ser
             }
         }
     }
-    // Most of the head first, whole centimetres; then the distance nearest to what the model knows.
+    // Among equals the distance nearest to what the model knows.
     candidates.sort_by(|a, b| {
-        let centimetres = |c: &Candidate| (c.coverage_mm / 10.0).round();
         let off = |c: &Candidate| (c.distance_mm - PREFERRED_DISTANCE_MM).abs();
-        (centimetres(b).total_cmp(&centimetres(a)))
+        (a.rank().cmp(&b.rank()))
             .then(off(a).total_cmp(&off(b)))
             .then(a.number.total_cmp(&b.number))
             .then_with(|| a.series.cmp(&b.series))
@@ -90,20 +122,14 @@ pub fn choose_series(headers: Vec<InstanceHeader>, options: &GateOptions) -> Ser
     let mut candidates = candidates.into_iter();
     if let Some(best) = candidates.next() {
         for other in candidates {
-            let text = format!(
-                "eligible, but {} was preferred: {:.0} mm in steps of {:.1} mm against {:.0} mm in steps of {:.1} mm",
-                best.series, best.coverage_mm, best.distance_mm, other.coverage_mm, other.distance_mm
-            );
+            let (preferred, own) = (best.summary(), other.summary());
+            let text = format!("eligible, but {} was preferred: {preferred} against {own}", best.series);
             let mut reasons = vec![Reason::new("other-series-preferred", text)];
             reasons.extend(other.reasons);
             choice.outcomes.push(SeriesOutcome { series_instance: other.series, chosen: false, reasons });
         }
-        let text = format!(
-            "axial soft-tissue head series: {} slices over {:.0} mm in steps of {:.1} mm",
-            best.stack.slices.len(),
-            best.coverage_mm,
-            best.distance_mm
-        );
+        let count = best.stack.slices.len();
+        let text = format!("axial soft-tissue head series: {count} slices over {}", best.summary());
         let mut reasons = vec![Reason::new("eligible", text)];
         reasons.extend(best.reasons);
         choice.outcomes.push(SeriesOutcome { series_instance: best.series.clone(), chosen: true, reasons });
@@ -142,6 +168,7 @@ fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> 
         return Err(reasons);
     }
     let number = group.first().and_then(|header| header.series_number).unwrap_or(f64::INFINITY);
+    let description = group.first().map_or_else(Description::default, described);
     let stack = Stack::new(group);
     reasons.extend(stack.left_out.iter().map(|(uid, reason)| named(uid, reason)));
     let count = stack.slices.len();
@@ -151,7 +178,13 @@ fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> 
         return Err(reasons);
     }
     let coverage_mm = stack.slices.iter().map(|slice| slice.slab_mm).sum();
-    Ok(Candidate { series, coverage_mm, distance_mm: coverage_mm / count as f64, number, stack, reasons })
+    let distance_mm = coverage_mm / count as f64;
+    Ok(Candidate { series, stack, description, coverage_mm, distance_mm, number, reasons })
+}
+
+/// What its Series Description says.
+fn described(header: &InstanceHeader) -> Description {
+    header.series_description.as_deref().map_or_else(Description::default, Description::new)
 }
 
 /// A reason about one instance, as it stands among its series' reasons.
@@ -177,9 +210,12 @@ fn exclude(header: &InstanceHeader) -> Option<Reason> {
         return Some(Reason::new("reformatted", format!("derived images ({kind})")));
     }
     if let Some(agent) = &header.contrast
-        && !["NO", "NONE", "N", "W/O"].contains(&agent.to_uppercase().as_str())
+        && !is_no_agent(agent)
     {
         return Some(Reason::new("contrast", format!("Contrast/Bolus Agent is {agent:?}")));
+    }
+    if let Some(word) = described(header).angiography {
+        return Some(Reason::new("contrast", format!("Series Description tells of contrast ({word})")));
     }
     if let Some(part) = header.body_part.as_deref().filter(|part| is_other_body_part(part)) {
         return Some(Reason::new("not-head", format!("Body Part Examined is {part:?}")));

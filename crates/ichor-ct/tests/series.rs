@@ -35,7 +35,7 @@ fn codes<'a>(choice: &'a SeriesChoice, uid: &str) -> Vec<&'a str> {
 #[test]
 fn one_reason_to_set_a_series_aside_each() {
     type Change = fn(CtFile, usize) -> CtFile;
-    let cases: [(&str, &str, Change); 16] = [
+    let cases: [(&str, &str, Change); 18] = [
         ("1.13", "not-ct", |f, _| f.with(tags::MODALITY, VR::CS, "MR")),
         ("1.1", "localizer", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER")),
         ("1.2", "reformatted", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\REFORMATTED")),
@@ -51,6 +51,8 @@ fn one_reason_to_set_a_series_aside_each() {
         ("1.14", "not-hounsfield", |f, _| f.with(tags::RESCALE_TYPE, VR::LO, "Z_EFF")),
         ("1.15", "attribute-missing", |f, _| f.without(tags::RESCALE_SLOPE)),
         ("1.16", "attribute-missing", |f, _| f.without(tags::RESCALE_INTERCEPT)),
+        ("1.17", "contrast", |f, _| f.with(tags::CONTRAST_BOLUS_AGENT, VR::LO, "Non-ionic")),
+        ("1.18", "contrast", |f, _| f.with(tags::SERIES_DESCRIPTION, VR::LO, "CTA Head/Neck 0.6")),
         ("1.12", "spacing-not-positive", |f, _| f.with(tags::PIXEL_SPACING, VR::DS, "0\\0")),
     ];
     for (uid, code, change) in cases {
@@ -140,6 +142,75 @@ fn a_series_without_hounsfield_units_is_not_preferred_and_a_single_slice_stays_t
     let (chosen, stack) = choice.chosen.as_ref().unwrap();
     assert_eq!((chosen.as_str(), stack.slices.len()), ("1.2", 10));
     assert_eq!(codes(&choice, "1.1"), ["attribute-missing"]);
+}
+
+/// One series of `count` slices, `step` mm apart, changed by `change`; the files of one study lie in one folder.
+fn stretched(folder: &Path, uid: &str, count: usize, step: f64, change: fn(CtFile) -> CtFile) -> Vec<InstanceHeader> {
+    (0..count)
+        .map(|n| {
+            let file = CtFile::new(uid, n + 1, n as f64 * step, 8, 1064).with(tags::SLICE_THICKNESS, VR::DS, "1");
+            InstanceHeader::read(&change(file).save(folder, &format!("{uid}-{n}.dcm"))).unwrap()
+        })
+        .collect()
+}
+
+/// A Series Description.
+fn named(file: CtFile, description: &str) -> CtFile {
+    file.with(tags::SERIES_DESCRIPTION, VR::LO, description)
+}
+
+#[test]
+fn no_agent_in_any_wording_excludes_nothing() {
+    for agent in ["NO CONTRAST", "without", "N/A", "ohne KM", "-", "0"] {
+        let folder = TempDir::new().unwrap();
+        let choice = choose(series(folder.path(), "1.1", |f, _| f.with(tags::CONTRAST_BOLUS_AGENT, VR::LO, agent)));
+        assert!(choice.chosen.is_some(), "{agent}: {:?}", choice.outcomes);
+    }
+}
+
+#[test]
+fn the_head_is_preferred_to_what_covers_more_of_something_else() {
+    type Change = fn(CtFile) -> CtFile;
+    // What the head (1.1, 150 mm in steps of 5) has to compete with: slices, their distance, what they say.
+    let others: [(&str, usize, f64, Change); 11] = [
+        ("neck", 44, 5.0, |f| named(f, "Neck 5.0")),
+        ("head and neck without a word", 60, 5.0, |f| f),
+        ("body", 100, 10.0, |f| named(f, "Thorax/Abdomen")),
+        ("angiography", 50, 5.0, |f| named(f, "CTA Head Neck")),
+        ("post contrast", 36, 5.0, |f| named(f, "Head post contrast")),
+        ("+C", 36, 5.0, |f| named(f, "HEAD +C")),
+        ("mit KM", 36, 5.0, |f| named(f, "Schädel mit KM").with(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192")),
+        ("perfusion", 36, 5.0, |f| named(f, "PERFUSION")),
+        ("cervical spine", 36, 5.0, |f| named(f, "C-Spine 2.0")),
+        ("a longer head in other steps", 40, 4.5, |f| f),
+        ("bone", 31, 5.0, |f| named(f, "Head bone")),
+    ];
+    for (name, count, step, change) in others {
+        let folder = TempDir::new().unwrap();
+        let mut headers = stretched(folder.path(), "1.1", 31, 5.0, |f| named(f, "Head without contrast"));
+        headers.extend(stretched(folder.path(), "1.0", count, step, change));
+        let choice = choose(headers);
+        // A head that is longer than 160 mm counts as 160 mm, more than 150 mm.
+        let expected = if name == "a longer head in other steps" { "1.0" } else { "1.1" };
+        assert_eq!(choice.chosen.as_ref().unwrap().0.as_str(), expected, "{name}: {:?}", choice.outcomes);
+    }
+}
+
+#[test]
+fn beyond_a_head_more_coverage_is_not_better() {
+    let folder = TempDir::new().unwrap();
+    let mut headers = stretched(folder.path(), "1.0", 84, 3.0, |f| f);
+    headers.extend(stretched(folder.path(), "1.1", 33, 5.0, |f| f));
+    assert_eq!(choose(headers).chosen.unwrap().0.as_str(), "1.1");
+}
+
+#[test]
+fn a_doubtful_series_is_taken_if_there_is_no_other_and_says_so() {
+    let folder = TempDir::new().unwrap();
+    let choice = choose(stretched(folder.path(), "1.1", 60, 5.0, |f| named(f, "Head and neck")));
+    assert!(choice.chosen.is_some());
+    let text = &choice.outcomes[0].reasons[0].text;
+    assert!(text.contains("covers more than a head") && text.contains("names more than the head"), "{text}");
 }
 
 #[test]
