@@ -5,12 +5,14 @@
 //! study of two thousand slices costs the memory of one.
 
 mod attribute;
+mod body;
 pub mod brain;
 pub mod components;
 mod distance;
 mod error;
 pub mod header;
 pub mod input;
+mod kernel;
 pub mod series;
 pub mod volume;
 mod words;

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 use ichor_core::{ImagePlane, Reason, Uid};
 
+use crate::body::is_other_body_part;
 use crate::header::InstanceHeader;
+use crate::kernel::is_sharp_kernel;
 use crate::volume::Stack;
-use crate::words::{Description, is_no_agent};
+use crate::words::{Description, is_no_agent, words};
 
 /// Settings of the choice.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +58,9 @@ const PREFERRED_DISTANCE_MM: f64 = 5.0;
 /// Coverage that is a whole head, in mm: what lies beyond makes no series better.
 const HEAD_MM: f64 = 160.0;
 
+/// Coverage that is no whole head, in mm: a few original images are no better than the whole head reformatted.
+const PART_MM: f64 = 100.0;
+
 /// Coverage from which on a series is of more than the head, in mm.
 const BEYOND_HEAD_MM: f64 = 260.0;
 
@@ -64,6 +69,7 @@ struct Candidate {
     series: Uid,
     stack: Stack,
     description: Description,
+    reformatted: bool,
     coverage_mm: f64,
     distance_mm: f64,
     number: f64,
@@ -81,16 +87,19 @@ impl Candidate {
         doubts.into_iter().filter_map(|(holds, doubt)| holds.then_some(doubt)).collect()
     }
 
-    /// The lowest is the best: fewest doubts, then most of the head in whole centimetres, then not for bone.
-    fn rank(&self) -> (usize, Reverse<u64>, bool) {
+    /// The lowest is the best: fewest doubts, then a head and not a part of one, then original before reformatted
+    /// images, then most of the head in whole centimetres, then not for bone.
+    fn rank(&self) -> (usize, bool, bool, Reverse<u64>, bool) {
         let centimetres = (self.coverage_mm.min(HEAD_MM) / 10.0).round() as u64;
-        (self.doubts().len(), Reverse(centimetres), self.description.bone)
+        let is_part = self.coverage_mm < PART_MM;
+        (self.doubts().len(), is_part, self.reformatted, Reverse(centimetres), self.description.bone)
     }
 
     /// Its extent, and what speaks against it.
     fn summary(&self) -> String {
         let extent = format!("{:.0} mm in steps of {:.1} mm", self.coverage_mm, self.distance_mm);
-        std::iter::once(extent.as_str()).chain(self.doubts()).collect::<Vec<_>>().join(", ")
+        let kind = self.reformatted.then_some("reformatted");
+        std::iter::once(extent.as_str()).chain(kind).chain(self.doubts()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -169,6 +178,7 @@ fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> 
     }
     let number = group.first().and_then(|header| header.series_number).unwrap_or(f64::INFINITY);
     let description = group.first().map_or_else(Description::default, described);
+    let reformatted = group.iter().any(is_reformatted);
     let stack = Stack::new(group);
     reasons.extend(stack.left_out.iter().map(|(uid, reason)| named(uid, reason)));
     let count = stack.slices.len();
@@ -179,7 +189,7 @@ fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> 
     }
     let coverage_mm = stack.slices.iter().map(|slice| slice.slab_mm).sum();
     let distance_mm = coverage_mm / count as f64;
-    Ok(Candidate { series, stack, description, coverage_mm, distance_mm, number, reasons })
+    Ok(Candidate { series, stack, description, reformatted, coverage_mm, distance_mm, number, reasons })
 }
 
 /// What its Series Description says.
@@ -205,9 +215,8 @@ fn exclude(header: &InstanceHeader) -> Option<Reason> {
     if is("LOCALIZER") || is("SCOUT") {
         return Some(Reason::new("localizer", "localizer"));
     }
-    let reformatted = ["REFORMATTED", "MPR", "PROJECTION IMAGE", "MIP", "MIN_IP", "CSAPARALLEL", "CSA MPR"];
-    if let Some(kind) = reformatted.into_iter().find(|kind| is(kind)) {
-        return Some(Reason::new("reformatted", format!("derived images ({kind})")));
+    if let Some(kind) = view(&header.image_type) {
+        return Some(Reason::new("reformatted", format!("a view of a volume ({kind})")));
     }
     if let Some(agent) = &header.contrast
         && !is_no_agent(agent)
@@ -226,65 +235,22 @@ fn exclude(header: &InstanceHeader) -> Option<Reason> {
     None
 }
 
-/// Body parts of PS3.16 Annex L that leave no doubt; anything else may be a head in another language.
-fn is_other_body_part(part: &str) -> bool {
-    const OTHERS: [&str; 30] = [
-        "ABDOMEN",
-        "ABDOMENPELVIS",
-        "ANKLE",
-        "AORTA",
-        "ARM",
-        "BREAST",
-        "CHEST",
-        "CHESTABDOMEN",
-        "CHESTABDPELVIS",
-        "COLON",
-        "CSPINE",
-        "ELBOW",
-        "EXTREMITY",
-        "FOOT",
-        "HAND",
-        "HEART",
-        "HIP",
-        "KIDNEY",
-        "KNEE",
-        "LEG",
-        "LIVER",
-        "LSPINE",
-        "LUNG",
-        "PELVIS",
-        "SHOULDER",
-        "SPINE",
-        "THORAX",
-        "TSPINE",
-        "WHOLEBODY",
-        "WRIST",
-    ];
-    let plain: String = part.to_uppercase().chars().filter(char::is_ascii_alphanumeric).collect();
-    OTHERS.contains(&plain.as_str())
+/// What of an Image Type says that pixels are a view of a volume, not a section through it.
+fn view(image_type: &[String]) -> Option<&str> {
+    const VIEWS: [&str; 7] = ["3D", "MINIP", "MIP", "PROJECTION", "SSD", "VOLREN", "VRT"];
+    let is_original = image_type.first().is_some_and(|pixels| pixels == "ORIGINAL");
+    let is_view = |value: &str| {
+        // "3D" is said of the scan, too.
+        let is_known = |word: &String| VIEWS.contains(&word.as_str()) && !(is_original && word == "3D");
+        ["MAX_IP", "MIN_IP"].contains(&value) || words(value).iter().any(is_known)
+    };
+    image_type.iter().map(String::as_str).find(|value| is_view(value))
 }
 
-/// Kernels of the large manufacturers that are made for bone or lung.
-fn is_sharp_kernel(kernel: &str) -> bool {
-    let kernel = kernel.to_uppercase();
-    let first = kernel.split('\\').next().unwrap_or_default().trim();
-    if ["BONE", "EDGE", "LUNG", "SHARP", "ULTRA"].iter().any(|word| first.contains(word)) {
-        return true;
-    }
-    let digits = |text: &str| {
-        let digits: String =
-            text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        digits.parse::<u32>().ok()
-    };
-    match first.chars().next() {
-        // Toshiba and Canon: FC30-FC39 are for bone, FC50-FC59 for lung, FC80-FC89 for inner ear.
-        Some('F') if first.starts_with("FC") => digits(first).is_some_and(|n| matches!(n, 30..=39 | 50..=59 | 80..=89)),
-        // Siemens: B, H, J, Hr, Br, Bl, … and the sharpness.
-        Some('B' | 'H' | 'J') => digits(first).is_some_and(|n| (55..100).contains(&n)),
-        // Philips.
-        Some('Y' | 'E') => ["YB", "YC", "YD", "YE", "E"].contains(&first),
-        _ => false,
-    }
+/// Whether images are sections computed from others, as Siemens (MPR) and GE (REFORMATTED) mark them.
+fn is_reformatted(header: &InstanceHeader) -> bool {
+    let marks = ["CSAPARALLEL", "MPR", "REFORMATTED"];
+    header.image_type.iter().flat_map(|value| words(value)).any(|word| marks.contains(&word.as_str()))
 }
 
 /// The largest set of images with one matrix, spacing and orientation; the rest is named.
@@ -319,25 +285,4 @@ fn largest_group(images: Vec<InstanceHeader>) -> (Vec<InstanceHeader>, Vec<Reaso
         reasons.push(named(&image.sop_instance, &Reason::new("other-geometry", text)));
     }
     (kept, reasons)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels() {
-        for sharp in ["BONE", "BONEPLUS", "EDGE", "H60s", "Hr64h\\3", "B70f", "J70h", "FC30", "FC81", "YD"] {
-            assert!(is_sharp_kernel(sharp), "{sharp}");
-        }
-        for soft in ["STANDARD", "SOFT", "H31s", "J40s\\2", "B30f", "FC21", "FC68", "UB", "Hr38h", "Qr40"] {
-            assert!(!is_sharp_kernel(soft), "{soft}");
-        }
-    }
-
-    #[test]
-    fn body_parts() {
-        assert!(is_other_body_part("CHEST") && is_other_body_part("c-spine"));
-        assert!(!is_other_body_part("HEAD") && !is_other_body_part("SCHÄDEL") && !is_other_body_part("BRAIN"));
-    }
 }

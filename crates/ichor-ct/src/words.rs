@@ -1,6 +1,8 @@
 //! Free text as words: what scanners and radiographers write into Contrast/Bolus Agent and Series Description, in
 //! the languages they write it in.
 
+use crate::body::is_trunk;
+
 /// What says that nothing was given.
 const NEGATIONS: [&str; 36] = [
     "AUCUN",
@@ -103,66 +105,6 @@ const ANGIOGRAPHY: [&str; 15] = [
     "PERFUSIONE",
 ];
 
-/// Chest, abdomen, pelvis, spine and neck.
-const TRUNK: [&str; 56] = [
-    "ABDOME",
-    "ABDOMEN",
-    "ADDOME",
-    "BACIA",
-    "BACINO",
-    "BASSIN",
-    "BAUCH",
-    "BECKEN",
-    "BRUSTKORB",
-    "BWS",
-    "CERVICAL",
-    "CERVICALE",
-    "CHEST",
-    "COLLO",
-    "COLONNA",
-    "COLONNE",
-    "COLUMNA",
-    "COLUNA",
-    "COU",
-    "CSPINE",
-    "CUELLO",
-    "HALS",
-    "HALSWIRBELSAULE",
-    "HWS",
-    "LENDENWIRBELSAULE",
-    "LOMBAIRE",
-    "LOMBAR",
-    "LOMBARE",
-    "LSPINE",
-    "LUMBAR",
-    "LWS",
-    "NECK",
-    "PECHO",
-    "PEITO",
-    "PELVE",
-    "PELVI",
-    "PELVIS",
-    "PESCOCO",
-    "POITRINE",
-    "RACHIDE",
-    "RACHIS",
-    "RAQUIS",
-    "SPINAL",
-    "SPINE",
-    "TORACE",
-    "TORACICA",
-    "TORAX",
-    "THORACIC",
-    "THORACIQUE",
-    "THORAX",
-    "TSPINE",
-    "VENTRE",
-    "VIENTRE",
-    "WHOLEBODY",
-    "WIRBELSAEULE",
-    "WIRBELSAULE",
-];
-
 /// Bone images.
 const BONE: [&str; 13] = [
     "BONE", "BONES", "BONEPLUS", "HUESO", "KNOCHEN", "OS", "OSEA", "OSEO", "OSSEA", "OSSEO", "OSSEUX", "OSSO", "SHARP",
@@ -257,7 +199,7 @@ impl Description {
         Self {
             angiography: angiography.filter(|_| !native),
             contrast: angiography.is_some() || is_after_injection(&words) || !native && has(&CONTRAST[..]),
-            trunk: has(&TRUNK),
+            trunk: is_trunk(&words),
             bone: has(&BONE),
         }
     }

@@ -35,10 +35,12 @@ fn codes<'a>(choice: &'a SeriesChoice, uid: &str) -> Vec<&'a str> {
 #[test]
 fn one_reason_to_set_a_series_aside_each() {
     type Change = fn(CtFile, usize) -> CtFile;
-    let cases: [(&str, &str, Change); 18] = [
+    let cases: [(&str, &str, Change); 20] = [
         ("1.13", "not-ct", |f, _| f.with(tags::MODALITY, VR::CS, "MR")),
         ("1.1", "localizer", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER")),
-        ("1.2", "reformatted", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\REFORMATTED")),
+        ("1.2", "reformatted", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\REFORMATTED\\MIP")),
+        ("1.19", "bone-kernel", |f, _| f.with(tags::CONVOLUTION_KERNEL, VR::SH, "I70f")),
+        ("1.20", "not-head", |f, _| f.with(tags::BODY_PART_EXAMINED, VR::CS, "HALS")),
         ("1.3", "bone-kernel", |f, _| f.with(tags::CONVOLUTION_KERNEL, VR::SH, "BONEPLUS")),
         ("1.4", "contrast", |f, _| f.with(tags::CONTRAST_BOLUS_AGENT, VR::LO, "OMNIPAQUE")),
         ("1.5", "not-head", |f, _| f.with(tags::BODY_PART_EXAMINED, VR::CS, "CHEST")),
@@ -194,6 +196,44 @@ fn the_head_is_preferred_to_what_covers_more_of_something_else() {
         let expected = if name == "a longer head in other steps" { "1.0" } else { "1.1" };
         assert_eq!(choice.chosen.as_ref().unwrap().0.as_str(), expected, "{name}: {:?}", choice.outcomes);
     }
+}
+
+#[test]
+fn views_of_a_volume_are_set_aside() {
+    for kind in ["MPR\\MIP", "CT_SOM5 MIP", "REFORMATTED\\MINIP", "MIN_IP", "PROJECTION IMAGE", "CSA 3D EDITOR", "VRT"]
+    {
+        let folder = TempDir::new().unwrap();
+        let kind = format!("DERIVED\\SECONDARY\\{kind}");
+        let choice = choose(series(folder.path(), "1.1", |f, _| f.with(tags::IMAGE_TYPE, VR::CS, &kind)));
+        assert!(choice.chosen.is_none(), "{kind}");
+        assert_eq!(codes(&choice, "1.1"), ["reformatted"], "{kind}");
+    }
+}
+
+#[test]
+fn axial_sections_that_were_reformatted_are_taken_if_there_is_no_whole_original() {
+    for kind in ["REFORMATTED\\AVERAGE", "MPR", "CT_SOM5 MPR", "MPR\\CSA MPR\\CSAPARALLEL"] {
+        let folder = TempDir::new().unwrap();
+        let kind = format!("DERIVED\\SECONDARY\\{kind}");
+        // Slices of the original, 5 mm apart, and whether it is preferred to 150 mm of the reformatted ones.
+        for (count, preferred) in [(0, false), (8, false), (26, true)] {
+            let reformatted = series(folder.path(), "1.0", |f, n| {
+                let z = format!("-100\\-100\\{}", n as f64 * 15.0);
+                f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &z).with(tags::IMAGE_TYPE, VR::CS, &kind)
+            });
+            let original = stretched(folder.path(), "1.1", count, 5.0, |f| f);
+            let choice = choose(original.into_iter().chain(reformatted).collect());
+            let expected = if preferred { "1.1" } else { "1.0" };
+            assert_eq!(choice.chosen.unwrap().0.as_str(), expected, "{kind} against {count} original slices");
+        }
+    }
+}
+
+#[test]
+fn three_dimensional_scans_are_no_views() {
+    let folder = TempDir::new().unwrap();
+    let scan = |f: CtFile, _| f.with(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\AXIAL\\3D");
+    assert!(choose(series(folder.path(), "1.1", scan)).chosen.is_some());
 }
 
 #[test]

@@ -75,6 +75,12 @@ pub(crate) struct ListenConfig {
     /// Time without any PDU before an association is aborted, in seconds.
     #[serde(default = "default::idle_timeout_s")]
     pub(crate) idle_timeout_s: f64,
+    /// Time for each PDU inside a message, in seconds.
+    #[serde(default = "default::pdu_timeout_s")]
+    pub(crate) pdu_timeout_s: f64,
+    /// Time for a whole instance, in seconds.
+    #[serde(default = "default::instance_timeout_s")]
+    pub(crate) instance_timeout_s: f64,
     /// Time that open associations have to finish when the daemon stops, in seconds.
     #[serde(default = "default::drain_timeout_s")]
     pub(crate) drain_timeout_s: f64,
@@ -243,6 +249,8 @@ impl ListenConfig {
             max_instance_mib: default::max_instance_mib(),
             artim_timeout_s: default::artim_timeout_s(),
             idle_timeout_s: default::idle_timeout_s(),
+            pdu_timeout_s: default::pdu_timeout_s(),
+            instance_timeout_s: default::instance_timeout_s(),
             drain_timeout_s: default::drain_timeout_s(),
         }
     }
@@ -285,6 +293,12 @@ mod default {
     }
     pub(super) const fn idle_timeout_s() -> f64 {
         60.0
+    }
+    pub(super) const fn pdu_timeout_s() -> f64 {
+        30.0
+    }
+    pub(super) const fn instance_timeout_s() -> f64 {
+        3600.0
     }
     pub(super) const fn drain_timeout_s() -> f64 {
         10.0
@@ -424,6 +438,8 @@ impl Config {
         let mut all = vec![
             ("listen.artim_timeout_s".to_owned(), self.listen.artim_timeout_s),
             ("listen.idle_timeout_s".to_owned(), self.listen.idle_timeout_s),
+            ("listen.pdu_timeout_s".to_owned(), self.listen.pdu_timeout_s),
+            ("listen.instance_timeout_s".to_owned(), self.listen.instance_timeout_s),
             ("listen.drain_timeout_s".to_owned(), self.listen.drain_timeout_s),
             ("analysis.first_backoff_s".to_owned(), self.analysis.first_backoff_s),
         ];

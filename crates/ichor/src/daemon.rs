@@ -146,6 +146,8 @@ fn scp_options(config: &Config) -> anyhow::Result<ScpOptions> {
     options.max_instance_bytes = listen.max_instance_mib.saturating_mul(1 << 20);
     options.artim_timeout = seconds(listen.artim_timeout_s);
     options.idle_timeout = seconds(listen.idle_timeout_s);
+    options.pdu_timeout = seconds(listen.pdu_timeout_s);
+    options.instance_timeout = seconds(listen.instance_timeout_s);
     options.drain_timeout = seconds(listen.drain_timeout_s);
     Ok(options)
 }

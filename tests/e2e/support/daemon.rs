@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     /// Blobs elsewhere than in the daemon's own folder.
     pub(crate) blobs: Option<PathBuf>,
     pub(crate) idle_timeout_s: f64,
+    pub(crate) pdu_timeout_s: f64,
     pub(crate) destinations: Vec<Destination>,
 }
 
@@ -41,6 +42,7 @@ impl Default for Settings {
             max_associations: 16,
             blobs: None,
             idle_timeout_s: 20.0,
+            pdu_timeout_s: 30.0,
             destinations: Vec::new(),
         }
     }
@@ -92,7 +94,7 @@ impl Settings {
         let mut text = format!(
             "[store]\ndatabase = {:?}\nblobs = {blobs:?}\nmin_free_mib = {}\n\n\
              [listen]\naddress = \"127.0.0.1:{port}\"\nae_title = \"ICHOR\"\nmax_associations = {}\n\
-             idle_timeout_s = {:?}\n\n\
+             idle_timeout_s = {:?}\npdu_timeout_s = {:?}\n\n\
              [[source]]\nae_title = \"STORESCU\"\nnetworks = [\"127.0.0.0/8\"]\nquiet_period_s = {:?}\n\n\
              [model]\nweights = {weights:?}\ndevice = \"cpu\"\nthreads = 2\n\n\
              [log]\nlevel = \"info\"\n",
@@ -100,6 +102,7 @@ impl Settings {
             self.min_free_mib,
             self.max_associations,
             self.idle_timeout_s,
+            self.pdu_timeout_s,
             self.quiet_period_s,
         );
         for destination in &self.destinations {

@@ -3,7 +3,7 @@
 //! chapter 9).
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -31,11 +31,16 @@ pub(crate) enum RawError {
     Aborted,
     /// The connection ended.
     Closed(String),
+    /// Nothing came for as long as this peer waits.
+    Silent,
 }
 
 impl From<std::io::Error> for RawError {
     fn from(error: std::io::Error) -> Self {
-        Self::Closed(error.to_string())
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Closed(error.to_string()),
+        }
     }
 }
 
