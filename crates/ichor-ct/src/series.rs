@@ -1,7 +1,8 @@
 //! Which series is analysed, and for each other one the reason why not.
 //!
 //! The axial, non-contrast, soft-tissue-kernel head series. Attributes that are missing exclude nothing: real series
-//! lack many of them.
+//! lack many of them. What an attribute leaves in doubt (a Series Description, an extent beyond the head) ranks a series
+//! lower but does not exclude it, and axial reformats are eligible: often they are the only soft-tissue series kept.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -235,7 +236,7 @@ fn exclude(header: &InstanceHeader) -> Option<Reason> {
     None
 }
 
-/// What of an Image Type says that pixels are a view of a volume, not a section through it.
+/// The value of an Image Type that says that the pixels are a view of a volume, not a section through it.
 fn view(image_type: &[String]) -> Option<&str> {
     const VIEWS: [&str; 7] = ["3D", "MINIP", "MIP", "PROJECTION", "SSD", "VOLREN", "VRT"];
     let is_original = image_type.first().is_some_and(|pixels| pixels == "ORIGINAL");
