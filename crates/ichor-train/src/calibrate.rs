@@ -42,7 +42,7 @@ const RUNS: [usize; 3] = [1, 2, 3];
 /// Reaches of consistency that are tried, mm.
 const REACHES_MM: [f64; 6] = [0.0, 1.5, 2.5, 4.0, 6.0, 9.0];
 
-/// Chooses the reach of consistency by slice AUC, then the slice threshold and the study rule together, by the sum of Youden's indices of slices and studies (so
+/// Chooses the reach of consistency by slice AUC, the shortest that is nearly the best, then the slice threshold and the study rule together, by the sum of Youden's indices of slices and studies (so
 /// that neither a slice nor a study is called lightly), and each map's threshold by the mean Dice of bleeding slices.
 ///
 /// # Errors
@@ -70,19 +70,20 @@ pub fn calibrate(studies: &[StudyMeasure]) -> Result<Thresholds, CalibrationErro
     Ok(Thresholds { slice_reach_mm, slice_probability, min_positive_slices, maps, served: served.0 })
 }
 
-/// The reach with the highest slice AUC, and the studies as it makes them. Ties go to the shorter one.
+/// A longer reach must better the slice AUC by so much: what it adds beyond the bleed's ends are false masks.
+const WORTH: f64 = 0.005;
+
+/// The shortest reach whose slice AUC is as good as the best one's, or nearly, and the studies as it makes them.
 fn choose_reach(studies: &[StudyMeasure]) -> (f64, Vec<StudyMeasure>) {
-    let mut best = (f64::NEG_INFINITY, 0.0, studies.to_vec());
-    for reach in REACHES_MM {
+    let tried = REACHES_MM.map(|reach| {
         let consistent: Vec<StudyMeasure> = studies.iter().map(|study| study.consistent(reach)).collect();
         let (scores, labels): (Vec<f32>, Vec<bool>) =
             consistent.iter().flat_map(|s| &s.slices).map(|slice| (slice.probability, slice.label.any())).unzip();
-        let area = auc(&scores, &labels).unwrap_or(f64::NEG_INFINITY);
-        if area > best.0 {
-            best = (area, reach, consistent);
-        }
-    }
-    (best.1, best.2)
+        (auc(&scores, &labels).unwrap_or(f64::NEG_INFINITY), reach, consistent)
+    });
+    let best = tried.iter().map(|(area, ..)| *area).fold(f64::NEG_INFINITY, f64::max);
+    let chosen = tried.into_iter().find(|(area, ..)| *area >= best - WORTH);
+    chosen.map_or_else(|| (0.0, studies.to_vec()), |(_, reach, consistent)| (reach, consistent))
 }
 
 fn choose_rule(studies: &[StudyMeasure]) -> (f32, usize) {
