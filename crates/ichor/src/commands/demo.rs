@@ -26,7 +26,7 @@ use compare::Comparison;
 use pacs::FolderPacs;
 
 /// Seed of the study that is shown without `--seed`: outside the ranges that the weights were trained, validated and
-/// tested on, and neither their best nor their worst (its Dice is about the mean of the test studies).
+/// tested on, and neither the easiest nor the hardest.
 pub(crate) const DEFAULT_SEED: u64 = 7_000_009;
 
 /// How long after the last slice the Segmentation may take before the demonstration counts as failed.
