@@ -4,7 +4,7 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use ichor_model::attribution::{HgiOptions, RollBack, hgi_sam, swin_sam};
-use ichor_model::{Swin, SwinConfig, SwinPlan};
+use ichor_model::{Manifest, Swin, SwinConfig, SwinPlan};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -13,17 +13,14 @@ fn main() {
     divan::main();
 }
 
+/// The shipped weights' sizes.
+fn sizes() -> SwinConfig {
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo/demo.safetensors");
+    Manifest::read(weights.as_ref()).unwrap_or_else(|error| panic!("{error}")).model.sizes
+}
+
 fn demo() -> (VarStore, Swin) {
-    let config = SwinConfig {
-        img_size: 128,
-        patch_size: 4,
-        window_size: 4,
-        embed_dim: 32,
-        depths: vec![2, 2, 6, 2],
-        num_heads: vec![2, 4, 8, 16],
-        num_classes: 2,
-        in_chans: 3,
-    };
+    let config = sizes();
     let mut store = VarStore::new(Device::Cpu);
     let plan = SwinPlan::check(&config).unwrap_or_else(|error| panic!("sizes of the bench: {error}"));
     let mut swin = Swin::new(&store.root(), &plan);
@@ -34,7 +31,8 @@ fn demo() -> (VarStore, Swin) {
 
 fn slices(n: i64) -> (Tensor, Tensor) {
     let on = (Kind::Float, Device::Cpu);
-    (Tensor::rand([n, 3, 128, 128], on), Tensor::ones([n, 128, 128], on))
+    let side = sizes().img_size;
+    (Tensor::rand([n, 3, side, side], on), Tensor::ones([n, side, side], on))
 }
 
 const BATCHES: [i64; 2] = [1, 8];
