@@ -187,6 +187,7 @@ mod tests {
 
     #[test]
     fn agrees_with_libtorch() {
+        let _drawing = crate::draw_alone();
         tch::manual_seed(11);
         let (w0, b0) =
             (Tensor::randn([6, 4], (Kind::Float, Device::Cpu)), Tensor::randn([4], (Kind::Float, Device::Cpu)));
@@ -221,6 +222,7 @@ mod tests {
 
     #[test]
     fn clips_the_gradient() {
+        let _drawing = crate::draw_alone();
         let store = nn::VarStore::new(Device::Cpu);
         let mut p = store.root().zeros("p", &[2]);
         let options = AdamWOptions { max_gradient_norm: Some(1.0), weight_decay: 0.0, ..AdamWOptions::default() };
@@ -234,6 +236,7 @@ mod tests {
 
     #[test]
     fn a_foreign_state_is_refused() {
+        let _drawing = crate::draw_alone();
         let store = nn::VarStore::new(Device::Cpu);
         let _p = store.root().zeros("p", &[2]);
         let mut optimizer = AdamW::new(&store.variables(), AdamWOptions::default()).unwrap();

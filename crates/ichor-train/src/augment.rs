@@ -131,12 +131,14 @@ mod tests {
 
     #[test]
     fn without_changes_the_batch_stays() {
+        let _drawing = crate::draw_alone();
         let batch = batch();
         assert!(distance(&augment(&batch, &NOTHING, false, 1).unwrap(), &batch) < 1e-5);
     }
 
     #[test]
     fn a_flip_is_a_mirror() {
+        let _drawing = crate::draw_alone();
         let batch = batch();
         let flipped = augment(&batch, &AugmentOptions { flip: 1.0, ..NOTHING }, false, 1).unwrap();
         assert!(distance(&flipped, &batch.flip([3])) < 1e-5);
@@ -144,6 +146,7 @@ mod tests {
 
     #[test]
     fn a_quarter_turn_moves_the_corner() {
+        let _drawing = crate::draw_alone();
         // A rotation keeps the sum of a centred square and the seed decides which way it goes.
         let options = AugmentOptions { affine: 1.0, rotation_degrees: 30.0, ..NOTHING };
         let square = Tensor::zeros([1, 3, 33, 33], (Kind::Float, Device::Cpu));
@@ -156,6 +159,7 @@ mod tests {
 
     #[test]
     fn pairs_move_together() {
+        let _drawing = crate::draw_alone();
         let one = batch().narrow(0, 0, 1);
         let options = AugmentOptions { noise: 0.0, affine: 1.0, gain: 1.0, ..AugmentOptions::default() };
         let pair = Tensor::cat(&[&one, &one], 0);
@@ -167,6 +171,7 @@ mod tests {
 
     #[test]
     fn the_seed_alone_decides() {
+        let _drawing = crate::draw_alone();
         let (batch, options) = (batch(), AugmentOptions { noise: 1.0, ..AugmentOptions::default() });
         let first = augment(&batch, &options, false, 9).unwrap();
         assert_eq!(distance(&first, &augment(&batch, &options, false, 9).unwrap()), 0.0);

@@ -26,3 +26,10 @@ pub mod schedule;
 pub mod seeds;
 pub mod slices;
 pub mod trainer;
+
+/// For tests: libtorch's generator is shared by all threads, and a test that draws from it must do so alone.
+#[cfg(test)]
+pub(crate) fn draw_alone() -> std::sync::MutexGuard<'static, ()> {
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -455,6 +455,7 @@ mod tests {
 
     #[test]
     fn learns_from_labels_and_resumes_to_the_bit() {
+        let _drawing = crate::draw_alone();
         // One thread: sums in another order would differ in the last bit.
         tch::set_num_threads(1);
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -479,6 +480,7 @@ mod tests {
 
     #[test]
     fn shipped_weights_take_plain_input() {
+        let _drawing = crate::draw_alone();
         let recipe = tiny();
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions {

@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ichor_model::attribution::GradientSite;
 use ichor_model::{Expected, InputCard, MapCard, MapKind, ModelCard, Strategy, Swin, SwinConfig, SwinPlan};
-use tch::nn::{self, VarStore};
+use rand::distr::StandardUniform;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 /// The folder of shared test data, or a printed reason why the test is skipped.
@@ -58,32 +61,30 @@ pub(crate) fn card(sizes: SwinConfig) -> ModelCard {
     }
 }
 
-/// libtorch's generator is shared by all threads: whoever seeds it holds this until done drawing.
-fn seeded(seed: i64) -> MutexGuard<'static, ()> {
-    static GENERATOR: Mutex<()> = Mutex::new(());
-    let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-    tch::manual_seed(seed);
-    guard
+/// Seeded numbers of a distribution. Not libtorch's generator: all threads share it, and every network that a test beside
+/// this one makes draws from it.
+fn drawn(seed: u64, distribution: impl Distribution<f32>, size: &[i64]) -> Tensor {
+    let count = usize::try_from(size.iter().product::<i64>()).unwrap();
+    let numbers: Vec<f32> = ChaCha8Rng::seed_from_u64(seed).sample_iter(distribution).take(count).collect();
+    Tensor::from_slice(&numbers).reshape(size)
 }
 
 /// A network with seeded weights, spread wide enough that attention is not uniform.
 pub(crate) fn random_swin(config: &SwinConfig, seed: i64) -> (VarStore, Swin) {
     // Tests run side by side already; waiting threads of libtorch would only take the cores from one another.
     tch::set_num_threads(1);
-    let _drawing = seeded(seed);
     let store = VarStore::new(Device::Cpu);
     let swin = Swin::new(&store.root(), &SwinPlan::check(config).unwrap());
     let _guard = tch::no_grad_guard();
     let mut variables: Vec<(String, Tensor)> = store.variables().into_iter().collect();
     variables.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, mut variable) in variables {
+    for (index, (name, mut variable)) in variables.into_iter().enumerate() {
+        let seed = 1000 * seed.unsigned_abs() + index as u64;
         if name.ends_with("weight") && !name.contains("norm") {
             let fan_in = variable.size()[1..].iter().product::<i64>() as f64;
-            let normal = nn::Init::Randn { mean: 0.0, stdev: 1.0 / fan_in.sqrt() };
-            variable.copy_(&nn::init(normal, &variable.size(), Device::Cpu));
+            variable.copy_(&(drawn(seed, StandardNormal, &variable.size()) / fan_in.sqrt()));
         } else if name.ends_with("table") {
-            let fresh = Tensor::randn(variable.size(), (Kind::Float, Device::Cpu)) * 0.5;
-            variable.copy_(&fresh);
+            variable.copy_(&(drawn(seed, StandardNormal, &variable.size()) * 0.5));
         }
     }
     (store, swin)
@@ -91,9 +92,8 @@ pub(crate) fn random_swin(config: &SwinConfig, seed: i64) -> (VarStore, Swin) {
 
 /// `[n, 3, S, S]` in 0..1 and brain masks `[n, S, S]`: a disc that grows with the slice.
 pub(crate) fn random_input(config: &SwinConfig, n: i64, seed: i64) -> (Tensor, Tensor) {
-    let _drawing = seeded(seed);
     let side = config.img_size;
-    let input = Tensor::rand([n, config.in_chans, side, side], (Kind::Float, Device::Cpu));
+    let input = drawn(seed.unsigned_abs(), StandardUniform, &[n, config.in_chans, side, side]);
     let at = Tensor::arange(side, (Kind::Float, Device::Cpu)) - side as f64 / 2.0;
     let distance = (at.square().unsqueeze(0) + at.square().unsqueeze(1)).sqrt();
     let discs: Vec<Tensor> = (0..n).map(|i| distance.lt((side / 3 + i) as f64).to_kind(Kind::Float)).collect();
