@@ -1,0 +1,100 @@
+//! `[gate]`, `[analysis]` and `[model]`: what is analysed, how, and with which weights.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Durations, Fault, at_least_one, between, fault};
+
+/// `[gate]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct GateConfig {
+    /// Fewest slices of an eligible series.
+    pub(crate) min_slices: usize,
+    /// Largest angle between the slices' normal and the patient's axis, in degrees (gantry tilt).
+    pub(crate) max_tilt_degrees: f64,
+}
+
+/// `[analysis]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AnalysisConfig {
+    /// Attempts before a study is marked failed.
+    pub(crate) attempts: u32,
+    /// Wait before the second attempt, in seconds; doubles after each.
+    pub(crate) first_backoff_s: f64,
+    /// Lesions below this volume are dropped from the mask, in millilitres.
+    pub(crate) min_lesion_ml: f64,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelConfig {
+    /// The `.safetensors` file; its manifest lies beside it.
+    pub(crate) weights: PathBuf,
+    /// `auto`, `cpu` or `cuda:N`.
+    #[serde(default = "default::device")]
+    pub(crate) device: String,
+    /// Threads of libtorch on the CPU; 0: as many as there are cores.
+    #[serde(default)]
+    pub(crate) threads: usize,
+    /// Slices classified at once.
+    #[serde(default = "default::batch")]
+    pub(crate) batch: usize,
+}
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        Self { min_slices: 5, max_tilt_degrees: 35.0 }
+    }
+}
+
+impl GateConfig {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        at_least_one("gate.min_slices", self.min_slices)?;
+        between("gate.max_tilt_degrees", self.max_tilt_degrees, 90.0)
+    }
+}
+
+impl Default for AnalysisConfig {
+    fn default() -> Self {
+        Self { attempts: 3, first_backoff_s: 10.0, min_lesion_ml: 0.1 }
+    }
+}
+
+impl AnalysisConfig {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        at_least_one("analysis.attempts", self.attempts as usize)?;
+        between("analysis.min_lesion_ml", self.min_lesion_ml, 1000.0)
+    }
+
+    pub(super) fn durations(&self) -> Durations {
+        vec![("analysis.first_backoff_s".to_owned(), self.first_backoff_s)]
+    }
+}
+
+impl ModelConfig {
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        self.weights = folder.join(&self.weights);
+    }
+
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        at_least_one("model.batch", self.batch)?;
+        match self.device.parse::<ichor_model::DeviceChoice>() {
+            Ok(_) => Ok(()),
+            Err(error) => fault("model.device", error.to_string()),
+        }
+    }
+}
+
+/// The defaults of single keys.
+mod default {
+    pub(super) fn device() -> String {
+        "auto".to_owned()
+    }
+    pub(super) const fn batch() -> usize {
+        8
+    }
+}
