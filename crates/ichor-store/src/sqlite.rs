@@ -14,6 +14,7 @@ mod receive;
 mod recovery;
 mod schema;
 mod timeline;
+mod triage;
 mod values;
 
 use std::path::Path;
