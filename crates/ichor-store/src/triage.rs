@@ -71,12 +71,12 @@ impl Store {
         self.index().unclassified_instances(self.blobs(), model, after, limit).await
     }
 
-    /// The number below every instance of a study that is receiving: where triage begins after a start.
+    /// The number of the newest instance: where triage begins after a start. 0 if there is none.
     ///
     /// # Errors
     /// [`StoreError::Busy`], [`StoreError::Database`].
-    pub async fn before_receiving(&self) -> Result<i64, StoreError> {
-        self.index().before_receiving().await
+    pub async fn newest_instance(&self) -> Result<i64, StoreError> {
+        self.index().newest_instance().await
     }
 
     /// Keeps what `model` said, in one transaction. What it said of the same instance before stays.

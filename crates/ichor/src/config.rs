@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use analysis::{AnalysisConfig, GateConfig, ModelConfig};
+pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use listen::{ListenConfig, SourceConfig};
 
@@ -38,6 +38,9 @@ pub(crate) struct Config {
     /// The analysis.
     #[serde(default)]
     pub(crate) analysis: AnalysisConfig,
+    /// The alert that does not wait for the study.
+    #[serde(default)]
+    pub(crate) alert: AlertConfig,
     /// The model.
     pub(crate) model: ModelConfig,
     /// Where results go.
@@ -156,6 +159,7 @@ impl Config {
         self.sources.iter().try_for_each(SourceConfig::check)?;
         self.gate.check()?;
         self.analysis.check()?;
+        self.alert.check()?;
         self.model.check()?;
         let mut names: Vec<&str> = self.destinations.iter().map(|d| d.name.as_str()).collect();
         names.sort_unstable();

@@ -72,15 +72,11 @@ impl Sqlite {
         rows.into_iter().map(instance).collect()
     }
 
-    pub(crate) async fn before_receiving(&self) -> Result<i64, StoreError> {
-        sqlx::query_scalar(
-            "SELECT COALESCE(
-                 (SELECT MIN(i.id) - 1 FROM study s JOIN instance i ON i.study_id = s.id WHERE s.status = 'receiving'),
-                 (SELECT MAX(id) FROM instance), 0)",
-        )
-        .fetch_one(&self.read)
-        .await
-        .during("looking for receiving studies")
+    pub(crate) async fn newest_instance(&self) -> Result<i64, StoreError> {
+        sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM instance")
+            .fetch_one(&self.read)
+            .await
+            .during("looking for the newest instance")
     }
 
     pub(crate) async fn record_probabilities(&self, model: &str, said: &[SliceProbability]) -> Result<(), StoreError> {
