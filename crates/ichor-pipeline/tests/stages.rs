@@ -164,6 +164,31 @@ async fn data_set_must_be_what_the_command_says() {
     assert_eq!(house.study().await.summary.source_ae.as_deref(), Some("SCANNER"));
 }
 
+#[tokio::test]
+async fn study_has_no_room_for_one_more() {
+    let house = House::new().await;
+    house.receive().await;
+    let ingest = house.ingest();
+    let association = ingest.association_opened(&peer()).await.unwrap();
+    let extra = house.folder.path().join("extra.dcm");
+    let mut object = dicom_object::open_file(&house.study.files[0]).unwrap();
+    let uid = ichor_core::Uid::derive(["one more"]);
+    object.put_str(tags::SOP_INSTANCE_UID, dicom_core::VR::UI, uid.as_str());
+    object.update_meta(|meta| uid.as_str().clone_into(&mut meta.media_storage_sop_instance_uid));
+    object.write_to_file(&extra).unwrap();
+    let refused = store_file(&ingest, &association, &extra, |_| {}).await.unwrap_err();
+    assert_eq!(refused.status, StoreStatus::OutOfResources);
+    assert!(refused.comment.contains("12 instances"), "{refused:?}");
+    // What is there already is no more than there was, and another study has room of its own.
+    store_file(&ingest, &association, &house.study.files[0], |_| {}).await.unwrap();
+    assert_eq!(house.study().await.summary.instances, 12);
+    let other = ichor_core::Uid::derive(["another study"]);
+    object.put_str(tags::STUDY_INSTANCE_UID, dicom_core::VR::UI, other.as_str());
+    object.write_to_file(&extra).unwrap();
+    store_file(&ingest, &association, &extra, |_| {}).await.unwrap();
+    assert_eq!(house.store.study(&StudyKey::Uid(other)).await.unwrap().summary.instances, 1);
+}
+
 /// Files with anything in them: the store marks its folders with empty ones.
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
-pub(crate) use listen::{ListenConfig, SourceConfig};
+pub(crate) use listen::{LimitsConfig, ListenConfig, SourceConfig};
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -32,6 +32,9 @@ pub(crate) struct Config {
     /// Who may send.
     #[serde(default, rename = "source")]
     pub(crate) sources: Vec<SourceConfig>,
+    /// How large things may be.
+    #[serde(default)]
+    pub(crate) limits: LimitsConfig,
     /// Which series are analysed.
     #[serde(default)]
     pub(crate) gate: GateConfig,
@@ -157,6 +160,7 @@ impl Config {
         }
         self.listen.check()?;
         self.sources.iter().try_for_each(SourceConfig::check)?;
+        self.limits.check()?;
         self.gate.check()?;
         self.analysis.check()?;
         self.alert.check()?;

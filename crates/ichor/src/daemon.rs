@@ -184,7 +184,12 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
         .map(|(peer, source)| Source { peer, quiet_period: seconds(source.quiet_period_s) })
         .collect();
     let min_free_bytes = config.store.min_free_mib.saturating_mul(1 << 20);
-    Ok(IngestOptions { sources, min_free_bytes, limits: DatasetLimits::default() })
+    let limits = DatasetLimits {
+        nesting: config.limits.nesting,
+        elements: config.limits.elements,
+        inflated_bytes: config.limits.inflated_mib.saturating_mul(1 << 20),
+    };
+    Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances: config.limits.study_instances })
 }
 
 async fn load_model(config: &Config) -> anyhow::Result<Arc<TorchModel>> {

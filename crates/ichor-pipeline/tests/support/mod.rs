@@ -113,7 +113,9 @@ impl House {
     pub(crate) fn ingest(&self) -> Ingest {
         let peer = PeerRule { ae_title: None, networks: Vec::new() };
         let sources = vec![Source { peer, quiet_period: QUIET }];
-        Ingest::new(self.store.clone(), IngestOptions { sources, min_free_bytes: 0, limits: DatasetLimits::default() })
+        let limits = DatasetLimits::default();
+        let options = IngestOptions { sources, min_free_bytes: 0, limits, max_study_instances: 12 };
+        Ingest::new(self.store.clone(), options)
     }
 
     /// Sends the study in one association.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::analyse::set_status;
 use super::events::NewEvent;
 use super::failure::During;
-use super::receive::end_association;
+use super::association::end_association;
 use super::values::{blob as parse_blob, unsigned};
 use super::{Connection, Sqlite};
 use crate::blobs::{BlobRef, BlobStore};

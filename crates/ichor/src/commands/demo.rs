@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
-    AlertConfig, AnalysisConfig, Config, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig,
-    SourceConfig, StoreConfig,
+    AlertConfig, AnalysisConfig, Config, DestinationConfig, GateConfig, LimitsConfig, ListenConfig, LogConfig,
+    ModelConfig, SourceConfig, StoreConfig,
 };
 use crate::daemon::{Daemon, Work};
 use compare::Comparison;
@@ -228,6 +228,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             quiet_period_s: QUIET_PERIOD_S,
         }],
         gate: GateConfig::default(),
+        limits: LimitsConfig::default(),
         analysis: AnalysisConfig::default(),
         alert: AlertConfig::default(),
         model: ModelConfig {
