@@ -54,6 +54,22 @@ bench: build setup-test ## Measure, and write the figures of whole processes int
 	$(CARGO) bench --workspace --locked --benches | tee target/bench.txt
 	python3 scripts/bench.py --divan target/bench.txt --write docs/performance.md
 
+# Which dicom-storescp stands for dicom-rs.
+DICOM_STORESCP := 0.10.1
+
+.PHONY: bench-receive
+bench-receive: build setup-test ## Measure the receiver beside storescp, dicom-storescp and Orthanc; takes about 6 minutes
+	cache="$${XDG_CACHE_HOME:-$$HOME/.cache}/ichor/dicom-storescp-$(DICOM_STORESCP)"; \
+	$(CARGO) install --quiet --locked --version $(DICOM_STORESCP) --root "$$cache" dicom-storescp || true; \
+	test -x "$$cache/bin/dicom-storescp" && export ICHOR_DICOM_STORESCP="$$cache/bin/dicom-storescp"; \
+	python3 scripts/bench_receive.py --write docs/performance.md
+
+.PHONY: chaos
+chaos: setup-test ## Kill the daemon a hundred times while eight senders push 2,000 slices and more
+	ICHOR_CHAOS_KILLS=$${ICHOR_CHAOS_KILLS:-100} ICHOR_CHAOS_SLICES=2000 ICHOR_REQUIRE_TOOLS=1 \
+	  ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
+	  $(CARGO) test --release --locked --package ichor --test e2e chaos:: -- --nocapture
+
 ##@ Set-up (done by the targets above)
 .PHONY: setup
 setup: setup-build setup-test ## Everything below

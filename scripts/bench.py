@@ -57,11 +57,16 @@ def wait_for(what: str, limit_s: float, ask: Callable[[], bool], pause_s: float 
         time.sleep(pause_s)
 
 
+def plain_environment() -> dict[str, str]:
+    """The environment in which DCMTK does as it does out of the box."""
+    return {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
+
+
 @contextlib.contextmanager
-def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], log: Path, nodelay: bool = True) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a server, and ends it."""
-    # DCMTK leaves Nagle's algorithm on unless told otherwise, and is then no measure of anything.
-    environment = {**os.environ, "TCP_NODELAY": "1"}
+    # DCMTK leaves Nagle's algorithm on unless told otherwise, and is then a measure of delayed ACKs.
+    environment = {**os.environ, "TCP_NODELAY": "1"} if nodelay else plain_environment()
     with log.open("ab") as sink:
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment)
     try:
@@ -95,9 +100,18 @@ class Bench:
         return folder
 
     @contextlib.contextmanager
-    def daemon(self, quiet_period_s: float, pacs_port: int | None = None) -> Iterator[tuple[int, Path, int]]:
-        """`ichor serve`: yields its port, its configuration and its process id."""
+    def daemon(
+        self,
+        quiet_period_s: float,
+        pacs_port: int | None = None,
+        arguments: tuple[str, ...] = (),
+        database: Path | None = None,
+        sections: str = "",
+    ) -> Iterator[tuple[int, Path, int]]:
+        """`ichor serve`: yields its port, its configuration and its process id. `database` is copied first."""
         home = Path(tempfile.mkdtemp(dir=self.folder))
+        if database is not None:
+            shutil.copyfile(database, home / "ichor.db")
         port = free_port()
         text = f"""
 [store]
@@ -121,15 +135,17 @@ kind = "c-store"
 address = "127.0.0.1:{pacs_port}"
 ae_title = "ORTHANC"
 """
+        text += sections
         config = home / "ichor.toml"
         config.write_text(text)
-        with process([self.ichor, "serve", "--config", str(config)], self.folder / "ichor.log") as running:
+        with process([self.ichor, "serve", "--config", str(config), *arguments], self.folder / "ichor.log") as running:
             wait_for("ichor serve", 60, lambda: echoes(port, "ICHOR"), 0.1)
             yield port, config, running.pid
+        shutil.rmtree(home, ignore_errors=True)
 
     @contextlib.contextmanager
-    def orthanc(self) -> Iterator[tuple[int, int]]:
-        """Orthanc: yields its DICOM and its HTTP port."""
+    def orthanc(self, nodelay: bool = True) -> Iterator[tuple[int, int, int]]:
+        """Orthanc: yields its DICOM and its HTTP port, and its process id."""
         home = Path(tempfile.mkdtemp(dir=self.folder))
         dicom_port, http_port = free_port(), free_port()
         config = home / "orthanc.json"
@@ -143,19 +159,21 @@ ae_title = "ORTHANC"
             "AuthenticationEnabled": False,
         }
         config.write_text(json.dumps(settings))
-        with process([tool("Orthanc"), str(config)], self.folder / "orthanc.log"):
+        with process([tool("Orthanc"), str(config)], self.folder / "orthanc.log", nodelay) as running:
             wait_for("Orthanc", 30, lambda: echoes(dicom_port, "ORTHANC"), 0.1)
-            yield dicom_port, http_port
+            yield dicom_port, http_port, running.pid
+        shutil.rmtree(home, ignore_errors=True)
 
     @contextlib.contextmanager
-    def storescp(self) -> Iterator[int]:
-        """DCMTK's storescp: yields its port."""
+    def storescp(self, nodelay: bool = True, arguments: tuple[str, ...] = ("--fork", "-pdu", "131072")) -> Iterator[tuple[int, int]]:
+        """DCMTK's storescp: yields its port and its process id."""
         home = tempfile.mkdtemp(dir=self.folder)
         port = free_port()
-        command = [tool("storescp"), "-od", home, "+xa", "--fork", "-pdu", "131072", str(port)]
-        with process(command, self.folder / "storescp.log"):
+        command = [tool("storescp"), "-od", home, "+xa", *arguments, str(port)]
+        with process(command, self.folder / "storescp.log", nodelay) as running:
             wait_for("storescp", 30, lambda: echoes(port, "ANY-SCP"), 0.1)
-            yield port
+            yield port, running.pid
+        shutil.rmtree(home, ignore_errors=True)
 
     def send_by_storescu(self, port: int, called: str, files: list[str]) -> None:
         command = [tool("storescu"), "-aet", "STORESCU", "-aec", called, "-pdu", "131072", "127.0.0.1", str(port)]
@@ -191,11 +209,11 @@ def receiving(bench: Bench) -> list[str]:
         for sender, send in senders.items():
             with bench.daemon(quiet_period_s=3600) as (port, _, _):
                 rates.setdefault(("ichor", sender), []).append(len(files) / timed(lambda: send(port, "ICHOR", files)))
-            with bench.storescp() as port:
+            with bench.storescp() as (port, _):
                 rates.setdefault(("DCMTK storescp", sender), []).append(
                     len(files) / timed(lambda: send(port, "ANY-SCP", files))
                 )
-            with bench.orthanc() as (port, _):
+            with bench.orthanc() as (port, _, _):
                 rates.setdefault(("Orthanc", sender), []).append(len(files) / timed(lambda: send(port, "ORTHANC", files)))
         with bench.daemon(quiet_period_s=3600) as (port, _, _):
             rates.setdefault(("ichor", "4 × storescu"), []).append(len(files) / timed(lambda: four_at_once(port, files)))
@@ -230,7 +248,7 @@ def turnaround(bench: Bench) -> list[str]:
     """From the last slice to the Segmentation in the PACS, 32-slice studies, and the daemon's memory."""
     times: list[float] = []
     negatives = 0
-    with bench.orthanc() as (dicom_port, http_port):
+    with bench.orthanc() as (dicom_port, http_port, _):
         with bench.daemon(QUIET_PERIOD_S, dicom_port) as (port, config, pid):
             idle = memory_mib(pid, "VmRSS:")
             for seed in range(700, 706):
@@ -280,11 +298,11 @@ def revision() -> str:
     return found.stdout.decode().strip() or "unknown"
 
 
-def put_between_markers(path: Path, text: str) -> None:
+def put_between_markers(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     page = path.read_text()
-    if BEGIN not in page or END not in page:
-        sys.exit(f"bench: {path} has no {BEGIN} … {END}")
-    replaced = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: f"{BEGIN}\n{text}\n{END}", page, flags=re.S)
+    if begin not in page or end not in page:
+        sys.exit(f"bench: {path} has no {begin} … {end}")
+    replaced = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _: f"{begin}\n{text}\n{end}", page, flags=re.S)
     path.write_text(replaced)
 
 
