@@ -74,12 +74,17 @@ struct Shared {
 impl BlobStore {
     /// Opens the folder, making it and its parts if absent, closed to other users.
     pub(crate) fn open(root: &Path, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        for folder in [root.to_owned(), root.join("incoming"), root.join("shelves")] {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(&folder)
-                .map_err(|source| StoreError::file("making", &folder, source))?;
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::file("making", &path, source)
+        };
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(root).map_err(failed(root))?;
+        for folder in [root.join("incoming"), root.join("shelves")] {
+            disk.make_folder(&folder).map_err(failed(&folder))?;
+        }
+        // What lies in a folder is as safe as the folder's own name.
+        for folder in root.parent().filter(|outer| !outer.as_os_str().is_empty()).into_iter().chain([root]) {
+            disk.sync_folder(folder).map_err(failed(folder))?;
         }
         let session = format!("{:016x}", rand::random::<u64>());
         let shelves = Shelves::new(root.to_owned(), Arc::clone(&disk));

@@ -140,4 +140,6 @@ fn one_row(changed: u64, what: impl FnOnce() -> String) -> Result<(), StoreError
 type Connection = SqliteConnection;
 
 #[cfg(test)]
+mod power_cut;
+#[cfg(test)]
 mod tests;
