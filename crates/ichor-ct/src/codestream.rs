@@ -111,8 +111,8 @@ fn jpeg(stream: &[u8]) -> Option<Declared> {
         }
         let is_frame = matches!(marker, 0xC0..=0xCF | 0xF7) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
         match marker {
-            // Start of scan, end of image, another image: the frame header would have come before.
-            0xDA | 0xD9 | 0xD8 => return None,
+            // Another image, its end, start of scan: the frame header would have come before.
+            0xD8..=0xDA => return None,
             0x01 | 0xD0..=0xD7 => rest = after,
             _ if is_frame => {
                 let [precision, r0, r1, c0, c1, components] = after.get(2..8)?.try_into().ok()?;
@@ -170,23 +170,25 @@ fn rle(fragment: &[u8], expected: Expected) -> Result<(), CtError> {
             fragment.len()
         ));
     }
-    let pixels = expected.rows as usize * expected.columns as usize;
+    let (rows, columns) = (expected.rows as usize, expected.columns as usize);
+    let pixels = rows * columns;
     for pair in offsets.windows(2) {
-        let found = unpacked(&fragment[pair[0]..pair[1]], pixels);
+        let found = unpacked(&fragment[pair[0]..pair[1]]);
         if found < pixels {
             return refused(format!("an RLE segment ends after {found} of {pixels} bytes"));
+        }
+        // Padding may unpack to a few bytes more; a whole row or column is another matrix.
+        if found - pixels >= rows.min(columns) {
+            return refused(format!("an RLE segment has {found} bytes, the header's matrix {pixels}"));
         }
     }
     Ok(())
 }
 
-/// Bytes that a segment unpacks to (PS3.5 G.3.2), counted up to `enough`; 0 if it ends in the middle of a run that is
-/// still needed.
-fn unpacked(segment: &[u8], enough: usize) -> usize {
+/// Bytes that a segment unpacks to (PS3.5 G.3.2), up to its end or to a run that is cut off.
+fn unpacked(segment: &[u8]) -> usize {
     let (mut at, mut bytes) = (0, 0);
-    while bytes < enough
-        && let Some(control) = segment.get(at)
-    {
+    while let Some(control) = segment.get(at) {
         let (run, length) = match *control {
             count @ 0..=127 => (usize::from(count) + 1, usize::from(count) + 2),
             128 => (0, 1),
@@ -269,6 +271,7 @@ mod tests {
         };
         let run = [253, 9, 253, 8]; // Four times 9; four times 8.
         assert!(rle(&fragment([64, 66], 2, &run), expected).is_ok());
+        assert!(rle(&fragment([64, 66], 2, &[&run[..], &[0]].concat()), expected).is_ok(), "padding");
         for (offsets, segments, body, text) in [
             ([64, 66], 1, &run[..], "1 RLE segments"),
             ([64, 66], u32::MAX, &run, "4294967295 RLE segments"),
@@ -278,6 +281,7 @@ mod tests {
             ([64, u32::MAX], 2, &run, "in order"),
             ([64, 66], 2, &run[..3], "ends after 0 of 4"),
             ([64, 66], 2, &[253, 9, 254, 8], "ends after 3 of 4"),
+            ([64, 66], 2, &[253, 9, 251, 8], "has 6 bytes, the header's matrix 4"),
         ] {
             let error = rle(&fragment(offsets, segments, body), expected).unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
