@@ -133,8 +133,9 @@ fn what_is_cut_is_refused_or_whole() {
     for (codec, path) in compressed(folder.path(), 64).into_iter().filter(|(codec, _)| *codec != "deflate") {
         let good = read(&decoder, &path).unwrap();
         let length = codestream(&std::fs::read(&path).unwrap()).len();
-        for step in 0..40 {
-            let keep = length * step / 40;
+        // Few: CharLS 2.4 spends seconds on each stream of a few kilobytes that is cut.
+        for step in 0..12 {
+            let keep = length * step / 12;
             match read(&decoder, &cut(&path, keep)) {
                 Ok(hu) => assert!(hu == good, "{codec}: {keep} of {length} bytes give another image"),
                 Err(reason) => assert!(!reason.text.is_empty()),
@@ -193,7 +194,7 @@ fn memory_and_processor_time_are_limited() {
     // Less than a second for each, and much more in all: each has its own.
     let hasty = Decoder::new(DecoderOptions { cpu_seconds: 0, slices_per_process: u32::MAX, ..options() }).unwrap();
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(2500) {
+    while begun.elapsed() < Duration::from_millis(1500) {
         let outcome = read(&hasty, &short);
         assert!(outcome.is_ok(), "{:?}", outcome.err());
     }

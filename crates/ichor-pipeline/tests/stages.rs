@@ -124,6 +124,7 @@ impl House {
         let (model, stop) = (Scripted::new(says), CancellationToken::new());
         let options = AnalyseOptions {
             gate: ichor_ct::series::GateOptions::default(),
+            decoder: ichor_decode::Decoder::new(ichor_decode::DecoderOptions::new("/nonexistent".into())).unwrap(),
             backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
             min_lesion_ml: 0.1,
             destinations: vec!["one".to_owned(), "two".to_owned()],
@@ -300,6 +301,28 @@ async fn failing_model_is_asked_as_often_as_allowed() {
         let (detail, _) = house.work(Says::Probability(0.1), &[StudyStatus::Analysed]).await;
         assert_eq!(detail.summary.positive, Some(false));
     }
+}
+
+#[tokio::test]
+async fn a_study_waits_for_a_decoder_that_cannot_be_started() {
+    let mut house = House::new().await;
+    for file in &mut house.study.files {
+        let mut object = dicom_object::open_file(&*file).unwrap();
+        object.meta_mut().transfer_syntax = "1.2.840.10008.1.2.1.99".to_owned();
+        *file = file.with_extension("deflated");
+        object.write_to_file(&file).unwrap();
+    }
+    house.receive().await;
+    let (detail, model) = house.work(Says::Probability(0.9), &[StudyStatus::Failed]).await;
+    assert_eq!(model.asked.load(Ordering::SeqCst), 0);
+    let reason = detail.summary.reason.unwrap();
+    assert_eq!(reason.code.as_str(), "decoder-unavailable", "{reason}");
+    assert!(reason.text.contains("/nonexistent") && reason.text.contains("No such file"), "{reason}");
+    let timeline = house.store.timeline(&house.study.study_instance).await.unwrap();
+    let failures = timeline.iter().filter(|event| format!("{event:?}").contains("decoder-unavailable"));
+    assert_eq!(failures.count(), 3, "{timeline:#?}");
+    assert_eq!(detail.summary.instances, 12, "nothing is lost, and a person may have it taken up again");
+    assert!(house.store.retry(&house.study.study_instance, now()).await.is_ok());
 }
 
 #[tokio::test]

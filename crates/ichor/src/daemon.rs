@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ichor_core::{AeTitle, DeliveryStatus};
+use ichor_decode::Decoder;
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scp::{PeerRule, ScpOptions, StorageScp};
 use ichor_dimse::scu::ScuOptions;
@@ -33,7 +34,8 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Opens the store, takes up what the last run left, loads the model, and starts listening and working.
     ///
-    /// The model is loaded before the port is opened: a daemon that cannot analyse does not accept studies.
+    /// The model is loaded and a decoder started before the port is opened: a daemon that cannot analyse does not
+    /// accept studies.
     pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
         let store = open_store(config).await?;
         let recovery = store.recover(now()).await.context("recovery of the store")?;
@@ -44,6 +46,8 @@ impl Daemon {
         if let Some(notice) = &traits.notice {
             warn!(model = %traits.id, notice, "these weights carry a notice; it stands in every object");
         }
+
+        let decoder = open_decoder(config)?;
 
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
         let scp = StorageScp::bind(config.listen.address, scp_options(config)?, ingest)
@@ -63,7 +67,7 @@ impl Daemon {
             assemble::run(stage_store, token).await;
             "assemble"
         });
-        let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config));
+        let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder));
         tasks.spawn(async move {
             analyse::run(stage_store, model, options, token).await;
             "analyse"
@@ -162,12 +166,21 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
     Ok(IngestOptions { sources, min_free_bytes, limits: DatasetLimits::default() })
 }
 
-fn analyse_options(config: &Config) -> AnalyseOptions {
+/// A decoder one of whose children has started, so that a missing program shows before a study waits for it.
+fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
+    let options = config.decoder.options().context("finding the decoder")?;
+    let decoder = Decoder::new(options).context("starting the decoder")?;
+    decoder.check()?;
+    Ok(decoder)
+}
+
+fn analyse_options(config: &Config, decoder: Decoder) -> AnalyseOptions {
     let mut gate = ichor_ct::series::GateOptions::default();
     gate.min_slices = config.gate.min_slices;
     gate.max_tilt_degrees = config.gate.max_tilt_degrees;
     AnalyseOptions {
         gate,
+        decoder,
         backoff: Backoff {
             first: seconds(config.analysis.first_backoff_s),
             longest: Duration::from_secs(600),

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ichor_core::{Reason, Uid};
 use ichor_ct::brain::brain_mask;
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
-use ichor_ct::volume::{PlacedSlice, read_slice};
+use ichor_ct::volume::PlacedSlice;
+use ichor_decode::{DecodeError, Decoder, Unavailable};
 
 /// One slice, ready for the model.
 pub(super) struct PreparedSlice {
@@ -41,15 +42,33 @@ pub(super) struct Batch {
     pub(super) broken: Vec<(Uid, Reason)>,
 }
 
+/// Why a slice is not prepared.
+enum Fault {
+    /// It cannot be decoded.
+    Broken(Uid, Reason),
+    /// No slice can be decoded now.
+    Unavailable(Unavailable),
+}
+
 /// Prepares a batch.
-pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize, purpose: Purpose) -> Batch {
+///
+/// # Errors
+/// If no decoder can be started: nothing is known about the slices then.
+pub(super) fn prepare(
+    slices: Vec<PlacedSlice>,
+    decoder: &Decoder,
+    preset: InputPreset,
+    size: usize,
+    purpose: Purpose,
+) -> Result<Batch, Unavailable> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(slices.len()).max(1);
     let share = slices.len().div_ceil(threads).max(1);
-    let prepared: Vec<Result<PreparedSlice, (Uid, Reason)>> = std::thread::scope(|scope| {
+    let prepared: Vec<Result<PreparedSlice, Fault>> = std::thread::scope(|scope| {
         let workers: Vec<_> = slices
             .chunks(share)
             .map(|chunk| {
-                scope.spawn(move || chunk.iter().map(|slice| caught(slice, preset, size, purpose)).collect::<Vec<_>>())
+                let caught = move |slice| caught(slice, decoder, preset, size, purpose);
+                scope.spawn(move || chunk.iter().map(caught).collect::<Vec<_>>())
             })
             .collect();
         workers
@@ -58,7 +77,8 @@ pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize
             .flat_map(|(worker, chunk)| {
                 worker.join().unwrap_or_else(|_| {
                     let crashed = || Reason::new("decoder-crashed", "the thread that prepared this slice crashed");
-                    chunk.iter().map(|slice| Err((slice.header.sop_instance.clone(), crashed()))).collect()
+                    let broken = |slice: &PlacedSlice| Fault::Broken(slice.header.sop_instance.clone(), crashed());
+                    chunk.iter().map(|slice| Err(broken(slice))).collect()
                 })
             })
             .collect()
@@ -67,34 +87,39 @@ pub(super) fn prepare(slices: Vec<PlacedSlice>, preset: InputPreset, size: usize
     for result in prepared {
         match result {
             Ok(slice) => batch.slices.push(slice),
-            Err(broken) => batch.broken.push(broken),
+            Err(Fault::Broken(sop_instance, reason)) => batch.broken.push((sop_instance, reason)),
+            Err(Fault::Unavailable(error)) => return Err(error),
         }
     }
-    batch
+    Ok(batch)
 }
 
-/// A decoder that panics on one slice takes no other with it.
+/// Code that panics on one slice takes no other with it.
 fn caught(
     placed: &PlacedSlice,
+    decoder: &Decoder,
     preset: InputPreset,
     size: usize,
     purpose: Purpose,
-) -> Result<PreparedSlice, (Uid, Reason)> {
+) -> Result<PreparedSlice, Fault> {
     let crashed = |_| {
-        let reason = Reason::new("decoder-crashed", "a decoder crashed on this slice");
-        Err((placed.header.sop_instance.clone(), reason))
+        let reason = Reason::new("decoder-crashed", "reading this slice crashed");
+        Err(Fault::Broken(placed.header.sop_instance.clone(), reason))
     };
-    catch_unwind(AssertUnwindSafe(|| one(placed, preset, size, purpose))).unwrap_or_else(crashed)
+    catch_unwind(AssertUnwindSafe(|| one(placed, decoder, preset, size, purpose))).unwrap_or_else(crashed)
 }
 
 fn one(
     placed: &PlacedSlice,
+    decoder: &Decoder,
     preset: InputPreset,
     size: usize,
     purpose: Purpose,
-) -> Result<PreparedSlice, (Uid, Reason)> {
-    let slice =
-        read_slice(&placed.header.path).map_err(|error| (placed.header.sop_instance.clone(), error.reason()))?;
+) -> Result<PreparedSlice, Fault> {
+    let slice = decoder.read_slice(placed).map_err(|error| match error {
+        DecodeError::Slice(reason) => Fault::Broken(placed.header.sop_instance.clone(), reason),
+        DecodeError::Unavailable(error) => Fault::Unavailable(error),
+    })?;
     let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
     let brain = match purpose {
         Purpose::Classify => Vec::new(),

@@ -11,6 +11,7 @@ use ichor_ct::header::InstanceHeader;
 use ichor_ct::input::InputPreset;
 use ichor_ct::series::{SeriesChoice, choose_series};
 use ichor_ct::volume::{PlacedSlice, Stack};
+use ichor_decode::{Decoder, Unavailable};
 use ichor_store::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, Store, StoreError, Verdict};
 use thiserror::Error;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -27,6 +28,9 @@ pub enum AnalysisError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// No decoder can be started.
+    #[error(transparent)]
+    Decoder(#[from] Unavailable),
     /// A slice that could be decoded a moment ago: its file has changed since.
     #[error("slice {0} could be decoded once and not again")]
     Gone(Uid),
@@ -47,6 +51,7 @@ impl AnalysisError {
     pub fn reason(&self) -> Reason {
         let code = match self {
             Self::Model(_) => "model-failed",
+            Self::Decoder(_) => "decoder-unavailable",
             Self::Store(_) | Self::Gone(_) => "store-failed",
             Self::Source(_) | Self::Result(_) => "result-invalid",
             Self::Thread(_) => "analysis-crashed",
@@ -108,7 +113,7 @@ pub(super) async fn analyse<M: SliceModel>(
         return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings, options));
     };
 
-    let (scored, broken) = score(model, stack).await?;
+    let (scored, broken) = score(model, &options.decoder, stack).await?;
     timings.lap("model", &mut started);
     if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
         row.reasons.extend(broken.iter().map(|(uid, reason)| about(uid, reason)));
@@ -236,11 +241,15 @@ fn why_none(rows: &[SeriesOutcomeRow]) -> Reason {
 ///
 /// Two passes: whether a slice is positive hangs on its neighbours, and positive slices are few. They are read again
 /// rather than held, so that the memory does not grow with the study.
-async fn score<M: SliceModel>(model: &M, stack: Stack) -> Result<(Scored, Vec<(Uid, Reason)>), AnalysisError> {
+async fn score<M: SliceModel>(
+    model: &M,
+    decoder: &Decoder,
+    stack: Stack,
+) -> Result<(Scored, Vec<(Uid, Reason)>), AnalysisError> {
     let traits = model.traits().clone();
     let (rows, columns) = stack.slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
     let (mut slices, mut probabilities, mut broken) = (Vec::with_capacity(stack.slices.len()), Vec::new(), Vec::new());
-    let mut batches = Batches::new(stack.slices, &traits, Purpose::Classify);
+    let mut batches = Batches::new(stack.slices, decoder, &traits, Purpose::Classify);
     while let Some(batch) = batches.next().await? {
         broken.extend(batch.broken);
         probabilities.extend(classify(model, &batch.slices).await?);
@@ -251,7 +260,7 @@ async fn score<M: SliceModel>(model: &M, stack: Stack) -> Result<(Scored, Vec<(U
 
     let is_positive = |index: usize| probabilities[index] >= traits.slice_threshold;
     let positive = (0..slices.len()).filter(|index| is_positive(*index)).map(|index| slices[index].clone()).collect();
-    let mut batches = Batches::new(positive, &traits, Purpose::Mask);
+    let mut batches = Batches::new(positive, decoder, &traits, Purpose::Mask);
     let mut masks = MaskStack::new(rows, columns);
     let mut next_masks = Vec::new().into_iter();
     for (index, slice) in slices.iter().enumerate() {
@@ -279,7 +288,8 @@ fn gone(slice: &PlacedSlice) -> AnalysisError {
 /// Slices in batches, the next one being prepared while the last is worked on.
 struct Batches {
     pending: std::vec::IntoIter<PlacedSlice>,
-    next: Option<JoinHandle<Batch>>,
+    next: Option<JoinHandle<Result<Batch, Unavailable>>>,
+    decoder: Decoder,
     size: usize,
     preset: InputPreset,
     side: usize,
@@ -287,22 +297,24 @@ struct Batches {
 }
 
 impl Batches {
-    fn new(slices: Vec<PlacedSlice>, traits: &ModelTraits, purpose: Purpose) -> Self {
+    fn new(slices: Vec<PlacedSlice>, decoder: &Decoder, traits: &ModelTraits, purpose: Purpose) -> Self {
         let (preset, side, size) = (traits.preset, traits.size, traits.batch.max(1));
-        let mut batches = Self { pending: slices.into_iter(), next: None, size, preset, side, purpose };
+        let (pending, decoder) = (slices.into_iter(), decoder.clone());
+        let mut batches = Self { pending, next: None, decoder, size, preset, side, purpose };
         batches.prefetch();
         batches
     }
 
     fn prefetch(&mut self) {
         let slices: Vec<PlacedSlice> = self.pending.by_ref().take(self.size).collect();
-        let (preset, side, purpose) = (self.preset, self.side, self.purpose);
-        self.next = (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, preset, side, purpose)));
+        let (decoder, preset, side, purpose) = (self.decoder.clone(), self.preset, self.side, self.purpose);
+        self.next =
+            (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, &decoder, preset, side, purpose)));
     }
 
     async fn next(&mut self) -> Result<Option<Batch>, AnalysisError> {
         let Some(preparing) = self.next.take() else { return Ok(None) };
-        let batch = preparing.await?;
+        let batch = preparing.await??;
         self.prefetch();
         Ok(Some(batch))
     }

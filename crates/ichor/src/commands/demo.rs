@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
-    AnalysisConfig, Config, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig, SourceConfig,
-    StoreConfig,
+    AnalysisConfig, Config, DecoderConfig, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig,
+    SourceConfig, StoreConfig,
 };
 use crate::daemon::Daemon;
 use compare::Comparison;
@@ -229,6 +229,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         }],
         gate: GateConfig::default(),
         analysis: AnalysisConfig::default(),
+        decoder: DecoderConfig::default(),
         model: ModelConfig {
             weights: crate::model::weights_or_demo(args.weights.as_deref())?,
             device: args.device.clone(),
