@@ -9,6 +9,7 @@ mod support;
 mod bad_input;
 mod cli;
 mod compressed;
+mod decoder;
 mod delivery;
 mod demo;
 mod disk_full;

@@ -28,6 +28,20 @@ fn values_are_the_same_in_and_out_of_the_process() {
     assert_eq!(decoder.idle(), 1, "one after the other, one child is enough");
 }
 
+/// No counterpart here writes HTJ2K: this codestream was made by OpenJPH (imagecodecs 2026.3.6, `htj2k_encode`,
+/// reversible) from the values that are computed below.
+#[test]
+fn htj2k_is_decoded_as_it_was_encoded() {
+    let folder = TempDir::new().unwrap();
+    let stream = include_bytes!("data/htj2k-64.j2c");
+    let path = support::encapsulated(folder.path(), "1.2.840.10008.1.2.4.201", stream);
+    let expected: Vec<i16> = (0..64 * 64).map(|at| (at % 64, at / 64)).map(|(x, y)| (x * x + 3 * y * y) / 4).collect();
+    // Stored values begin at −1000, and the phantom's intercept is −1024.
+    let expected: Vec<i16> = expected.into_iter().map(|value| value - 1000 - 1024).collect();
+    assert!(read_slice(&path).unwrap().hu == expected);
+    assert!(read(&decoder(), &path).unwrap() == expected);
+}
+
 #[test]
 fn uncompressed_slices_need_no_child() {
     let folder = TempDir::new().unwrap();

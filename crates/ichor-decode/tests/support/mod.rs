@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dicom_core::value::PixelFragmentSequence;
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::open_file;
@@ -75,6 +76,18 @@ pub fn deflated(folder: &Path, side: u32) -> PathBuf {
     let mut object = open_file(&from).unwrap();
     object.meta_mut().transfer_syntax = "1.2.840.10008.1.2.1.99".to_owned();
     let to = from.with_extension("deflated.dcm");
+    object.write_to_file(&to).unwrap();
+    to
+}
+
+/// A slice of 64 × 64 signed 16-bit values around a codestream.
+pub fn encapsulated(folder: &Path, transfer_syntax: &str, stream: &[u8]) -> PathBuf {
+    let from = plain(folder, 64);
+    let mut object = open_file(&from).unwrap();
+    object.meta_mut().transfer_syntax = transfer_syntax.to_owned();
+    let pixels = PixelFragmentSequence::new_fragments(vec![stream.to_vec()]);
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, pixels));
+    let to = from.with_extension("encapsulated.dcm");
     object.write_to_file(&to).unwrap();
     to
 }
