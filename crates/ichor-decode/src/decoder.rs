@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ichor_core::Reason;
+use ichor_core::{Reason, Uid};
 use ichor_ct::volume::{PlacedSlice, Slice, read_slice};
 use thiserror::Error;
 use tracing::warn;
@@ -84,7 +84,7 @@ impl Decoder {
 
     /// Reads a slice in Hounsfield units; waits while all children are busy.
     ///
-    /// A child that fails takes its slice with it, unless it had decoded others before or was killed from outside:
+    /// A child decodes slices of one series only. One that fails takes its slice with it, unless it had decoded others before or was killed from outside:
     /// then the slice is tried once more in a fresh child, so that no slice pays for another.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Decoder {
             let text = format!("the file is of {} rows × {} columns now, and was not", survey.rows, survey.columns);
             return Err(DecodeError::Slice(Reason::new("unreadable", text)));
         }
-        match pool.decode(path, matrix, &survey.codec)? {
+        match pool.decode(placed, &survey.codec)? {
             Answer::Slice(pixels) => Ok(Slice { hu: pixels.hu, plane: placed.plane, window: pixels.window }),
             Answer::Refused(reason) => Err(DecodeError::Slice(reason)),
             // The child's own end says the same; a worker turns it into one before it comes here.
@@ -122,15 +122,15 @@ impl Pool {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn decode(&self, path: &Path, matrix: (u32, u32), codec: &str) -> Result<Answer, DecodeError> {
+    fn decode(&self, placed: &PlacedSlice, codec: &str) -> Result<Answer, DecodeError> {
         let _place = self.place();
-        let mut worker = match self.lock().idle.pop() {
+        let mut worker = match self.idle(&placed.header.series_instance) {
             Some(worker) => worker,
             None => self.start()?,
         };
         let mut may_try_again = true;
         loop {
-            let end = match worker.decode(path, matrix, &self.options) {
+            let end = match worker.decode(placed, &self.options) {
                 Ok(answer) => {
                     if worker.served() < self.options.slices_per_process {
                         self.lock().idle.push(worker);
@@ -154,6 +154,21 @@ impl Pool {
             drop(worker);
             worker = self.start()?;
         }
+    }
+
+    /// A waiting child for a slice of a series. What one patient's images did to a child is not for another patient: a
+    /// child that has decoded another series makes room for a fresh one.
+    fn idle(&self, series: &Uid) -> Option<WorkerProcess> {
+        let mut places = self.lock();
+        let fitting = places.idle.iter().rposition(|worker| worker.may_decode(series));
+        if let Some(index) = fitting {
+            return Some(places.idle.swap_remove(index));
+        }
+        let unfit = places.idle.pop();
+        drop(places);
+        // Its end is waited for without the lock.
+        drop(unfit);
+        None
     }
 
     fn start(&self) -> Result<WorkerProcess, Unavailable> {

@@ -18,6 +18,8 @@ pub struct DecoderOptions {
     pub timeout: Duration,
     /// Processor time for one slice, in seconds (`RLIMIT_CPU` counts whole ones).
     pub cpu_seconds: u64,
+    /// Nice value of the children, 0 to 19: the higher, the more they stand back.
+    pub nice: i32,
     /// A child that has decoded so many slices is replaced.
     pub slices_per_process: u32,
     /// What an instance may declare.
@@ -32,9 +34,10 @@ impl DecoderOptions {
             program,
             processes: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: 512 << 20,
-            timeout: Duration::from_secs(30),
-            cpu_seconds: 20,
-            slices_per_process: 64,
+            timeout: Duration::from_secs(20),
+            cpu_seconds: 10,
+            nice: 0,
+            slices_per_process: 16,
             caps: Caps::default(),
         }
     }

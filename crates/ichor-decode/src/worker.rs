@@ -21,8 +21,8 @@ const DESCRIPTORS: u64 = 3;
 /// Place and text of the last panic.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
-/// The whole of the child's program: its arguments are memory in bytes and processor time a slice in seconds, its
-/// standard input is a socket to the parent.
+/// The whole of the child's program: its arguments are memory in bytes, processor time a slice in seconds, and its nice
+/// value; its standard input is a socket to the parent.
 #[must_use]
 pub fn run() -> ExitCode {
     match serve() {
@@ -36,7 +36,8 @@ pub fn run() -> ExitCode {
 
 fn serve() -> Result<(), ProtocolError> {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>());
-    let (Some(Ok(memory)), Some(Ok(cpu_seconds)), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+    let mut next = || arguments.next().and_then(Result::ok);
+    let (Some(memory), Some(cpu_seconds), Some(nice)) = (next(), next(), next()) else {
         return Err(
             io::Error::other("this program decodes for ichor, which starts it; it does nothing by itself").into()
         );
@@ -45,6 +46,7 @@ fn serve() -> Result<(), ProtocolError> {
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     close_all_but(&socket)?;
     renounce(memory)?;
+    stand_back(i32::try_from(nice).unwrap_or(0))?;
     remember_panics();
     write_hello(&mut socket)?;
     while let Some(request) = read_request(&mut socket)? {
@@ -93,6 +95,14 @@ fn renounce(memory: u64) -> io::Result<()> {
         let (_, hard) = getrlimit(resource)?;
         let most = most.min(hard);
         setrlimit(resource, most, most)?;
+    }
+    Ok(())
+}
+
+/// Raises the nice value; one that the daemon was started with stays if it is higher.
+fn stand_back(nice: i32) -> io::Result<()> {
+    if rustix::process::getpriority_process(None)? < nice {
+        rustix::process::setpriority_process(None, nice)?;
     }
     Ok(())
 }

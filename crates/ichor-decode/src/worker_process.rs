@@ -5,11 +5,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use ichor_core::Uid;
+use ichor_ct::volume::PlacedSlice;
 use tracing::debug;
 
 use crate::decoder::Unavailable;
@@ -31,6 +32,8 @@ pub(crate) struct WorkerProcess {
     printed: UnixStream,
     /// Slices that it has decoded or refused.
     served: u32,
+    /// The series that they are of.
+    series: Option<Uid>,
 }
 
 /// Why there is no answer.
@@ -50,7 +53,10 @@ impl WorkerProcess {
         printed.set_nonblocking(true)?;
         let its_input = its_end.try_clone()?;
         let child = Command::new(&options.program)
-            .args([options.memory_bytes.to_string(), options.cpu_seconds.to_string()])
+            .args(
+                [options.memory_bytes, options.cpu_seconds, u64::try_from(options.nice).unwrap_or(0)]
+                    .map(|n| n.to_string()),
+            )
             .env_clear()
             .current_dir("/")
             // A Ctrl-C at the terminal is for the daemon, which ends its slices first.
@@ -59,7 +65,7 @@ impl WorkerProcess {
             .stdout(Stdio::from(OwnedFd::from(its_end)))
             .stderr(Stdio::from(OwnedFd::from(its_error)))
             .spawn()?;
-        Ok(Self { child, socket, printed, served: 0 })
+        Ok(Self { child, socket, printed, served: 0, series: None })
     }
 
     /// Waits for the child's first words.
@@ -84,14 +90,16 @@ impl WorkerProcess {
         self.served
     }
 
-    /// Has one file decoded. After a failure the child must not be used again.
-    pub(crate) fn decode(
-        &mut self,
-        path: &Path,
-        (rows, columns): (u32, u32),
-        options: &DecoderOptions,
-    ) -> Result<Answer, Failure> {
-        let mut file = File::open(path).map_err(Failure::File)?;
+    /// Whether it may decode slices of a series: it has had none of another.
+    pub(crate) fn may_decode(&self, series: &Uid) -> bool {
+        self.series.as_ref().is_none_or(|own| own == series)
+    }
+
+    /// Has one slice decoded. After a failure the child must not be used again.
+    pub(crate) fn decode(&mut self, placed: &PlacedSlice, options: &DecoderOptions) -> Result<Answer, Failure> {
+        let (rows, columns) = (placed.plane.rows, placed.plane.columns);
+        self.series = Some(placed.header.series_instance.clone());
+        let mut file = File::open(&placed.header.path).map_err(Failure::File)?;
         let length = file.metadata().map_err(Failure::File)?.len();
         let request = Request { number: u64::from(self.served) + 1, rows, columns, length };
         let mut socket = Timed { socket: &self.socket, deadline: Instant::now() + options.timeout };

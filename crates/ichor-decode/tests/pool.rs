@@ -165,13 +165,36 @@ fn children_are_as_many_as_the_settings_say_and_are_replaced() {
 }
 
 #[test]
+fn a_child_decodes_one_series_only() {
+    let folder = TempDir::new().unwrap();
+    let path = deflated(folder.path(), 64);
+    let program = own_worker(&folder);
+    let decoder = Decoder::new(DecoderOptions { program: program.clone(), processes: 1, ..options() }).unwrap();
+    let mut other = placed(&path);
+    other.header.series_instance = ichor_core::Uid::parse("2.25.4711").unwrap();
+    let decoded_by = |slice: &ichor_ct::volume::PlacedSlice| {
+        decoder.read_slice(slice).unwrap();
+        let now = children(&program);
+        assert_eq!(now.len(), 1, "{now:?}");
+        now[0]
+    };
+    let first = decoded_by(&placed(&path));
+    assert_eq!(decoded_by(&placed(&path)), first);
+    let second = decoded_by(&other);
+    assert_ne!(second, first);
+    assert_eq!(decoded_by(&other), second);
+    assert_ne!(decoded_by(&placed(&path)), second);
+}
+
+#[test]
 fn a_child_has_given_up_what_it_does_not_need() {
     let folder = TempDir::new().unwrap();
     let program = own_worker(&folder);
     // A descriptor that is inherited by mistake: without close-on-exec.
     let leaked = std::fs::File::open("/dev/null").unwrap();
     nix::fcntl::fcntl(&leaked, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-    let decoder = Decoder::new(DecoderOptions { program: program.clone(), memory_bytes: 100 << 20, ..options() });
+    let settings = DecoderOptions { program: program.clone(), memory_bytes: 100 << 20, nice: 7, ..options() };
+    let decoder = Decoder::new(settings);
     decoder.as_ref().unwrap().check().unwrap();
     let pid = children(&program)[0];
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
@@ -187,6 +210,8 @@ fn a_child_has_given_up_what_it_does_not_need() {
         let found: Vec<&str> = line[name.len()..].split_whitespace().take(2).collect();
         assert_eq!(found, [value, value], "{line}");
     }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert_eq!(stat.rsplit(')').next().unwrap().split_whitespace().nth(16), Some("7"), "nice: {stat}");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     // Input, output and error, and the socket once more.

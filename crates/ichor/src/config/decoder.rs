@@ -40,9 +40,9 @@ impl Default for DecoderConfig {
         Self {
             processes: 0,
             memory_mib: 512,
-            timeout_s: 30.0,
-            cpu_s: 20,
-            slices_per_process: 64,
+            timeout_s: 20.0,
+            cpu_s: 10,
+            slices_per_process: 16,
             max_pixels: 4096 * 4096,
             max_encoded_mib: 64,
             max_inflated_mib: 128,
