@@ -16,3 +16,4 @@ mod disk_full;
 mod main_job;
 mod real_series;
 mod restart;
+mod triage;

@@ -101,6 +101,12 @@ impl ImagePlane {
         n.map(|x| x / length)
     }
 
+    /// Where the plane lies along its normal: distance from the origin of the patient coordinate system, in mm.
+    #[must_use]
+    pub fn height(&self) -> f64 {
+        dot(self.normal(), self.position)
+    }
+
     /// Centre of the pixel at a (possibly fractional) row and column, in mm.
     #[must_use]
     pub fn point(&self, row: f64, column: f64) -> [f64; 3] {

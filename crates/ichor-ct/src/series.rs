@@ -12,7 +12,7 @@ use ichor_core::{ImagePlane, Reason, Uid};
 use crate::body::is_other_body_part;
 use crate::header::InstanceHeader;
 use crate::kernel::is_sharp_kernel;
-use crate::volume::Stack;
+use crate::volume::{PlacedSlice, Stack};
 use crate::words::{Description, is_no_agent, words};
 
 /// Settings of the choice.
@@ -148,6 +148,33 @@ pub fn choose_series(headers: Vec<InstanceHeader>, options: &GateOptions) -> Ser
     choice
 }
 
+/// Whether a single slice may belong to an eligible series, and where it lies: what can be said before the rest of its
+/// series is known. Its offset is 0, and it stands for its own thickness.
+///
+/// # Errors
+/// The reason why it cannot.
+pub fn place(header: InstanceHeader, options: &GateOptions) -> Result<PlacedSlice, Reason> {
+    if let Some(reason) = exclude(&header) {
+        return Err(reason);
+    }
+    if let Some(reason) = header.unscaled {
+        return Err(reason);
+    }
+    let plane = header.plane.clone()?;
+    check_tilt(&plane, options)?;
+    let slab_mm = header.slice_thickness.unwrap_or(1.0);
+    Ok(PlacedSlice { header, plane, offset_mm: 0.0, slab_mm })
+}
+
+fn check_tilt(plane: &ImagePlane, options: &GateOptions) -> Result<(), Reason> {
+    let tilt = plane.normal()[2].abs().clamp(0.0, 1.0).acos().to_degrees();
+    if tilt <= options.max_tilt_degrees {
+        return Ok(());
+    }
+    let text = format!("slices stand {tilt:.0} degrees off axial, at most {} are accepted", options.max_tilt_degrees);
+    Err(Reason::new("not-axial", text))
+}
+
 fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> Result<Candidate, Vec<Reason>> {
     let mut aside: Vec<Reason> = Vec::new();
     let mut images = Vec::new();
@@ -170,11 +197,8 @@ fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> 
     let (group, mut reasons) = largest_group(images);
     reasons.splice(0..0, aside);
     let Some(plane) = group.first().and_then(|header| header.plane.clone().ok()) else { return Err(reasons) };
-    let tilt = plane.normal()[2].abs().clamp(0.0, 1.0).acos().to_degrees();
-    if tilt > options.max_tilt_degrees {
-        let text =
-            format!("slices stand {tilt:.0} degrees off axial, at most {} are accepted", options.max_tilt_degrees);
-        reasons.insert(0, Reason::new("not-axial", text));
+    if let Err(reason) = check_tilt(&plane, options) {
+        reasons.insert(0, reason);
         return Err(reasons);
     }
     let number = group.first().and_then(|header| header.series_number).unwrap_or(f64::INFINITY);

@@ -40,13 +40,15 @@ pub struct RuntimeOptions {
     pub batch: usize,
     /// Requests that may wait; a further one waits for its place.
     pub queue: usize,
+    /// Nice value of the model's threads on the CPU, 0 to 19: what else the process does goes first.
+    pub nice: i32,
 }
 
 impl RuntimeOptions {
-    /// Defaults: device `auto`, all cores, 8 slices at once, 16 waiting requests.
+    /// Defaults: device `auto`, all cores, 8 slices at once, 16 waiting requests, priority as it is.
     #[must_use]
     pub fn new(weights: impl Into<PathBuf>, expected: Expected) -> Self {
-        Self { weights: weights.into(), expected, device: DeviceChoice::Auto, threads: 0, batch: 8, queue: 16 }
+        Self { weights: weights.into(), expected, device: DeviceChoice::Auto, threads: 0, batch: 8, queue: 16, nice: 0 }
     }
 }
 

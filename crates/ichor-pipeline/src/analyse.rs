@@ -1,7 +1,8 @@
 //! Analyse: a closed study becomes a finding with its objects, or a reason why not, committed in one transaction.
 
+pub(crate) mod batches;
 mod model;
-mod prepare;
+pub(crate) mod prepare;
 mod segment;
 mod study;
 

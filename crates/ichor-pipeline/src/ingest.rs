@@ -41,6 +41,8 @@ pub struct IngestOptions {
     pub min_free_bytes: u64,
     /// Caps on the shape of a data set.
     pub limits: DatasetLimits,
+    /// Most instances of one study; one more is refused.
+    pub max_study_instances: u32,
 }
 
 /// The stage, as the handler of a Storage SCP.
@@ -140,6 +142,7 @@ impl StorageHandler for Ingest {
         Ok(IngestSink {
             store: self.store.clone(),
             limits: self.options.limits,
+            max_study_instances: self.options.max_study_instances,
             blob,
             header_length: header.len() as u64,
             request: request.clone(),
@@ -154,6 +157,7 @@ impl StorageHandler for Ingest {
 pub struct IngestSink {
     store: Store,
     limits: DatasetLimits,
+    max_study_instances: u32,
     blob: IncomingBlob,
     header_length: u64,
     request: StoreRequest,
@@ -168,7 +172,17 @@ impl InstanceSink for IngestSink {
     }
 
     async fn commit(self) -> Result<StoreOutcome, StoreFailure> {
-        let Self { store, limits, blob, header_length, request, association, source_ae, quiet_period } = self;
+        let Self {
+            store,
+            limits,
+            max_study_instances,
+            blob,
+            header_length,
+            request,
+            association,
+            source_ae,
+            quiet_period,
+        } = self;
         let staged = blob.finish().await.map_err(|error| failure(&request, &error))?;
         let path = staged.path().to_owned();
         let transfer_syntax = request.transfer_syntax.clone();
@@ -178,6 +192,12 @@ impl InstanceSink for IngestSink {
             .map_err(|error| refuse(&request, StoreStatus::CannotUnderstand, format!("reader failed: {error}")))?
             .map_err(|reason| refuse(&request, StoreStatus::CannotUnderstand, reason))?;
         check_identity(&request, &attributes)?;
+        let study = &attributes.study.study_instance;
+        let room = store.has_room(study, &attributes.sop_instance, max_study_instances).await;
+        if !room.map_err(|error| failure(&request, &error))? {
+            let reason = format!("study has {max_study_instances} instances, the most allowed");
+            return Err(refuse(&request, StoreStatus::OutOfResources, reason));
+        }
         let own = attributes.made_by_ichor
             || store.is_own_object(&attributes.sop_instance).await.map_err(|error| failure(&request, &error))?;
         let recorded = store

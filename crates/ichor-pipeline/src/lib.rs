@@ -1,4 +1,4 @@
-//! The four stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`].
+//! The stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`], and [`triage`] of what is still arriving.
 //!
 //! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
 //! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
@@ -10,5 +10,6 @@ pub mod backoff;
 pub mod clock;
 pub mod deliver;
 pub mod ingest;
+pub mod triage;
 
 pub use clock::now;

@@ -1,210 +1,20 @@
 //! Ingest, assemble and analyse over a real store, with a model that says what a test tells it to.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, also in its helpers")]
 
-use std::future::pending;
+mod support;
+
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dicom_dictionary_std::tags;
-use ichor_core::{ModelId, StudyStatus};
-use ichor_ct::input::InputPreset;
+use ichor_core::StudyStatus;
 use ichor_dimse::part10::read_header;
-use ichor_dimse::scp::{
-    AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, PeerRule, StorageHandler, StoreFailure, StoreRequest,
-};
+use ichor_dimse::scp::{InstanceSink, PeerInfo, StorageHandler, StoreRequest};
 use ichor_dimse::status::StoreStatus;
-use ichor_phantom::{PhantomOptions, WrittenStudy, write_study};
-use ichor_pipeline::analyse::{AnalyseOptions, ModelError, ModelTraits, SliceModel};
-use ichor_pipeline::backoff::Backoff;
-use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source};
-use ichor_pipeline::{analyse, assemble, now};
-use ichor_store::{Store, StoreOptions, StudyDetail, StudyKey};
-use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
-
-/// What the model says.
-#[derive(Clone, Copy)]
-enum Says {
-    /// This probability of every slice, and the whole brain as its map.
-    Probability(f32),
-    /// Probabilities that are none.
-    Nonsense,
-    /// An error.
-    Error,
-    /// Nothing, ever.
-    Nothing,
-}
-
-struct Scripted {
-    says: Says,
-    traits: ModelTraits,
-    asked: AtomicUsize,
-}
-
-impl Scripted {
-    fn new(says: Says) -> Arc<Self> {
-        let traits = ModelTraits {
-            id: ModelId::new("scripted", "1", &"ab".repeat(32)).unwrap(),
-            preset: InputPreset::PhysioNet,
-            size: 32,
-            batch: 5,
-            slice_threshold: 0.5,
-            slice_reach_mm: 4.0,
-            min_positive_slices: 2,
-            map: "the brain".to_owned(),
-            mask_threshold: 0.5,
-            notice: Some("for tests".to_owned()),
-        };
-        Arc::new(Self { says, traits, asked: AtomicUsize::new(0) })
-    }
-}
-
-impl SliceModel for Scripted {
-    fn traits(&self) -> &ModelTraits {
-        &self.traits
-    }
-
-    async fn classify(&self, inputs: Vec<f32>, slices: usize) -> Result<Vec<f32>, ModelError> {
-        assert_eq!(inputs.len(), slices * 3 * 32 * 32);
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        match self.says {
-            Says::Probability(probability) => Ok(vec![probability; slices]),
-            Says::Nonsense => Ok(vec![f32::NAN; slices]),
-            Says::Error => Err(ModelError("out of order".to_owned())),
-            Says::Nothing => pending().await,
-        }
-    }
-
-    async fn maps(&self, _: Vec<f32>, brain_masks: Vec<u8>, slices: usize) -> Result<Vec<Vec<f32>>, ModelError> {
-        assert_eq!(brain_masks.len(), slices * 32 * 32);
-        Ok(brain_masks.chunks(32 * 32).map(|brain| brain.iter().map(|b| f32::from(*b)).collect()).collect())
-    }
-}
-
-struct House {
-    folder: TempDir,
-    store: Store,
-    study: WrittenStudy,
-}
-
-const QUIET: Duration = Duration::from_millis(50);
-
-impl House {
-    /// A store that has taken over, and a small study on disk.
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let options = PhantomOptions::default().with_matrix(64).with_slices(12);
-        let study = write_study(5, &options, &folder.path().join("study")).unwrap();
-        let store = open(folder.path()).await;
-        Self { folder, store, study }
-    }
-
-    fn ingest(&self) -> Ingest {
-        let peer = PeerRule { ae_title: None, networks: Vec::new() };
-        let sources = vec![Source { peer, quiet_period: QUIET }];
-        Ingest::new(self.store.clone(), IngestOptions { sources, min_free_bytes: 0, limits: DatasetLimits::default() })
-    }
-
-    /// Sends the study in one association.
-    async fn receive(&self) {
-        let ingest = self.ingest();
-        let association = ingest.association_opened(&peer()).await.unwrap();
-        for file in &self.study.files {
-            store_file(&ingest, &association, file, |_| {}).await.unwrap();
-        }
-        let instances = self.study.files.len() as u64;
-        let end = AssociationEnd { outcome: AssociationOutcome::Released, instances, failures: 0, bytes: 1 };
-        ingest.association_closed(association, end).await;
-    }
-
-    /// Runs assemble and analyse until the study is in one of the given states, and stops them.
-    async fn work(&self, says: Says, until: &[StudyStatus]) -> (StudyDetail, Arc<Scripted>) {
-        let (model, stop) = (Scripted::new(says), CancellationToken::new());
-        let options = AnalyseOptions {
-            gate: ichor_ct::series::GateOptions::default(),
-            decoder: ichor_decode::Decoder::new(ichor_decode::DecoderOptions::new("/nonexistent".into())).unwrap(),
-            backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
-            min_lesion_ml: 0.1,
-            destinations: vec!["one".to_owned(), "two".to_owned()],
-        };
-        let stages = [
-            tokio::spawn(assemble::run(self.store.clone(), stop.clone())),
-            tokio::spawn(analyse::run(self.store.clone(), Arc::clone(&model), options, stop.clone())),
-        ];
-        let reached = async {
-            loop {
-                let detail = self.study().await;
-                if until.contains(&detail.summary.status)
-                    && (!matches!(says, Says::Nothing) || was_asked(&model, &detail))
-                {
-                    break detail;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let detail = tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap();
-        stop.cancel();
-        for stage in stages {
-            stage.await.unwrap();
-        }
-        (detail, model)
-    }
-
-    async fn study(&self) -> StudyDetail {
-        self.store.study(&StudyKey::Uid(self.study.study_instance.clone())).await.unwrap()
-    }
-
-    /// Closes the store and opens it again, as the next process does.
-    async fn restart(&mut self) {
-        self.store.close().await;
-        self.store = open(self.folder.path()).await;
-    }
-}
-
-fn was_asked(model: &Scripted, detail: &StudyDetail) -> bool {
-    model.asked.load(Ordering::SeqCst) > 0 || detail.summary.status == StudyStatus::Failed
-}
-
-async fn open(folder: &Path) -> Store {
-    let store = Store::open(&StoreOptions::new(&folder.join("ichor.db"), &folder.join("blobs"))).await.unwrap();
-    store.recover(now()).await.unwrap();
-    store
-}
-
-fn peer() -> PeerInfo {
-    PeerInfo {
-        address: "127.0.0.1:4000".parse().unwrap(),
-        calling_ae: "SCANNER".to_owned(),
-        called_ae: "ICHOR".to_owned(),
-        implementation_class: None,
-        implementation_version: None,
-    }
-}
-
-/// Hands a file's data set over as an association does, in fragments; `change` may spoil what is announced.
-async fn store_file(
-    ingest: &Ingest,
-    association: &<Ingest as StorageHandler>::Association,
-    file: &Path,
-    change: impl Fn(&mut StoreRequest),
-) -> Result<(), StoreFailure> {
-    let header = read_header(file).unwrap();
-    let mut request = StoreRequest {
-        sop_class: header.sop_class,
-        sop_instance: header.sop_instance,
-        transfer_syntax: header.transfer_syntax,
-        message_id: 1,
-    };
-    change(&mut request);
-    let bytes = std::fs::read(file).unwrap();
-    let mut sink = ingest.begin(association, &request).await?;
-    for fragment in bytes[usize::try_from(header.dataset_offset).unwrap()..].chunks(4000) {
-        sink.write(fragment).await?;
-    }
-    sink.commit().await.map(|_| ())
-}
+use ichor_pipeline::now;
+use ichor_store::StudyKey;
+use support::{House, Says, peer, store_file};
 
 #[tokio::test]
 async fn positive_study_gets_one_object_for_each_destination() {
@@ -227,7 +37,8 @@ async fn positive_study_gets_one_object_for_each_destination() {
     let bytes = std::fs::read(&claim.object.path).unwrap();
     house.store.retry(&house.study.study_instance, now()).await.unwrap();
     let (again, model) = house.work(Says::Probability(0.9), &[StudyStatus::Analysed]).await;
-    assert!(model.asked.load(Ordering::SeqCst) > 0, "it was analysed again");
+    assert!(model.mapped.load(Ordering::SeqCst) > 0, "it was analysed again");
+    assert_eq!(model.asked.load(Ordering::SeqCst), 0, "its probabilities are known");
     assert_eq!(again.objects.len(), 1);
     assert_eq!(std::fs::read(&claim.object.path).unwrap(), bytes);
     assert_eq!(again.deliveries.iter().filter(|d| d.destination == "one").count(), 1);
@@ -373,6 +184,31 @@ async fn data_set_must_be_what_the_command_says() {
     store_file(&ingest, &association, file, |_| {}).await.unwrap();
     assert_eq!(house.study().await.summary.instances, 1);
     assert_eq!(house.study().await.summary.source_ae.as_deref(), Some("SCANNER"));
+}
+
+#[tokio::test]
+async fn study_has_no_room_for_one_more() {
+    let house = House::new().await;
+    house.receive().await;
+    let ingest = house.ingest();
+    let association = ingest.association_opened(&peer()).await.unwrap();
+    let extra = house.folder.path().join("extra.dcm");
+    let mut object = dicom_object::open_file(&house.study.files[0]).unwrap();
+    let uid = ichor_core::Uid::derive(["one more"]);
+    object.put_str(tags::SOP_INSTANCE_UID, dicom_core::VR::UI, uid.as_str());
+    object.update_meta(|meta| uid.as_str().clone_into(&mut meta.media_storage_sop_instance_uid));
+    object.write_to_file(&extra).unwrap();
+    let refused = store_file(&ingest, &association, &extra, |_| {}).await.unwrap_err();
+    assert_eq!(refused.status, StoreStatus::OutOfResources);
+    assert!(refused.comment.contains("12 instances"), "{refused:?}");
+    // What is there already is no more than there was, and another study has room of its own.
+    store_file(&ingest, &association, &house.study.files[0], |_| {}).await.unwrap();
+    assert_eq!(house.study().await.summary.instances, 12);
+    let other = ichor_core::Uid::derive(["another study"]);
+    object.put_str(tags::STUDY_INSTANCE_UID, dicom_core::VR::UI, other.as_str());
+    object.write_to_file(&extra).unwrap();
+    store_file(&ingest, &association, &extra, |_| {}).await.unwrap();
+    assert_eq!(house.store.study(&StudyKey::Uid(other)).await.unwrap().summary.instances, 1);
 }
 
 /// Files with anything in them: the store marks its folders with empty ones.

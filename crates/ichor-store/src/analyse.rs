@@ -106,6 +106,8 @@ pub struct AnalysisOutcome {
     pub series: Vec<SeriesOutcomeRow>,
     /// Each slice that was classified, in slice order.
     pub slices: Vec<SliceScore>,
+    /// How many of them had been classified when they arrived.
+    pub slices_known: usize,
     /// Result objects.
     pub objects: Vec<NewObject>,
     /// Names of the destinations that get each object.

@@ -11,6 +11,8 @@ pub enum Topic {
     Closed,
     /// A delivery was queued.
     Outbox,
+    /// A study was found suspicious before it was complete.
+    Alert,
 }
 
 /// Senders of all topics.
@@ -19,11 +21,13 @@ pub(crate) struct Topics {
     received: watch::Sender<()>,
     closed: watch::Sender<()>,
     outbox: watch::Sender<()>,
+    alert: watch::Sender<()>,
 }
 
 impl Topics {
     pub(crate) fn new() -> Self {
-        Self { received: watch::Sender::new(()), closed: watch::Sender::new(()), outbox: watch::Sender::new(()) }
+        let topic = || watch::Sender::new(());
+        Self { received: topic(), closed: topic(), outbox: topic(), alert: topic() }
     }
 
     fn sender(&self, topic: Topic) -> &watch::Sender<()> {
@@ -31,6 +35,7 @@ impl Topics {
             Topic::Received => &self.received,
             Topic::Closed => &self.closed,
             Topic::Outbox => &self.outbox,
+            Topic::Alert => &self.alert,
         }
     }
 

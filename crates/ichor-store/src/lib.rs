@@ -25,6 +25,7 @@ mod recovery;
 mod sqlite;
 mod store;
 mod timestamp;
+mod triage;
 
 /// A temporary folder, in memory where there is one: what is tested there does not depend on the medium.
 #[cfg(test)]
@@ -50,3 +51,4 @@ pub use receive::{
 pub use recovery::{MissingBlob, Recovery};
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
+pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};

@@ -141,6 +141,8 @@ pub struct StudySummary {
     pub model: Option<ModelId>,
     /// When the outcome was recorded.
     pub analysed_at: Option<Timestamp>,
+    /// When it was found suspicious before it was complete.
+    pub alerted_at: Option<Timestamp>,
 }
 
 /// A series of a study.

@@ -181,6 +181,15 @@ impl Store {
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Whether an instance may be recorded in a study of at most `most` instances, without our own results: there are
+    /// fewer, or it is there already. Of instances that arrive at the same time a few more may get in.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn has_room(&self, study: &Uid, sop_instance: &Uid, most: u32) -> Result<bool, StoreError> {
+        self.index().has_room(study, sop_instance, most).await
+    }
+
     /// Whether this SOP Instance UID is that of a result made here.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod analyse;
 mod assemble;
+mod association;
 mod deliver;
 mod events;
 mod failure;
@@ -14,6 +15,7 @@ mod receive;
 mod recovery;
 mod schema;
 mod timeline;
+mod triage;
 mod values;
 
 use std::path::Path;

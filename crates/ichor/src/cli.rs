@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// Runs in the foreground and logs to standard error. SIGTERM or SIGINT: open associations finish the slice they
     /// are in, running work is put back, and the process ends. Killing it at any moment loses nothing that was
     /// acknowledged.
-    Serve(ConfigArg),
+    Serve(ServeArgs),
 
     /// Shows the whole way once, on this machine, with a synthetic study.
     ///
@@ -71,6 +71,18 @@ pub(crate) enum Command {
     /// Checks a configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// Load no model: studies are received and queued, and wait for a start without this flag.
+    ///
+    /// For the hours in which the weights or the GPU cannot be used and the scanners go on sending.
+    #[arg(long)]
+    pub(crate) receive_only: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,10 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use analysis::{AnalysisConfig, GateConfig, ModelConfig};
+pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
-pub(crate) use listen::{ListenConfig, SourceConfig};
+pub(crate) use listen::{LimitsConfig, ListenConfig, SourceConfig};
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -34,6 +34,9 @@ pub(crate) struct Config {
     /// Who may send.
     #[serde(default, rename = "source")]
     pub(crate) sources: Vec<SourceConfig>,
+    /// How large things may be.
+    #[serde(default)]
+    pub(crate) limits: LimitsConfig,
     /// Which series are analysed.
     #[serde(default)]
     pub(crate) gate: GateConfig,
@@ -43,6 +46,9 @@ pub(crate) struct Config {
     /// Decoding of compressed slices.
     #[serde(default)]
     pub(crate) decoder: DecoderConfig,
+    /// The alert that does not wait for the study.
+    #[serde(default)]
+    pub(crate) alert: AlertConfig,
     /// The model.
     pub(crate) model: ModelConfig,
     /// Where results go.
@@ -159,9 +165,11 @@ impl Config {
         }
         self.listen.check()?;
         self.sources.iter().try_for_each(SourceConfig::check)?;
+        self.limits.check()?;
         self.gate.check()?;
         self.analysis.check()?;
         self.decoder.check()?;
+        self.alert.check()?;
         self.model.check()?;
         let mut names: Vec<&str> = self.destinations.iter().map(|d| d.name.as_str()).collect();
         names.sort_unstable();

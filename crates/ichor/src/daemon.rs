@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ichor_core::{AeTitle, DeliveryStatus};
+use ichor_ct::series::GateOptions;
 use ichor_decode::Decoder;
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scp::{PeerRule, ScpOptions, StorageScp};
@@ -14,7 +15,8 @@ use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::deliver::{Destination, Transport};
 use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source};
-use ichor_pipeline::{analyse, assemble, deliver, now};
+use ichor_pipeline::triage::{AlertOptions, TriageOptions};
+use ichor_pipeline::{analyse, assemble, deliver, now, triage};
 use ichor_store::{Store, StoreOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,15 @@ use tracing::{info, warn};
 
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, seconds};
 use crate::model::TorchModel;
+
+/// What a daemon does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// All stages.
+    Everything,
+    /// Everything that needs no model: studies arrive and are queued, results that are waiting go out.
+    ReceiveOnly,
+}
 
 /// A daemon that is listening and working.
 pub(crate) struct Daemon {
@@ -34,20 +45,21 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Opens the store, takes up what the last run left, loads the model, and starts listening and working.
     ///
-    /// The model is loaded and a decoder started before the port is opened: a daemon that cannot analyse does not
-    /// accept studies.
-    pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
+    /// The model is loaded and a decoder started before the port is opened: a daemon that cannot analyse does not accept
+    /// studies, unless it is told to receive only.
+    pub(crate) async fn start(config: &Config, work: Work) -> anyhow::Result<Self> {
         let store = open_store(config).await?;
         let recovery = store.recover(now()).await.context("recovery of the store")?;
         info!(?recovery, "store opened");
-        let model = Arc::new(TorchModel::start(&config.model).await?);
-        let traits = model.traits();
-        info!(model = %traits.id, device = %model.device(), "model ready");
-        if let Some(notice) = &traits.notice {
-            warn!(model = %traits.id, notice, "these weights carry a notice; it stands in every object");
-        }
-
-        let decoder = open_decoder(config)?;
+        let workers = match work {
+            Work::Everything => Some((load_model(config).await?, open_decoder(config)?)),
+            Work::ReceiveOnly => {
+                warn!(
+                    "receiving only: studies are kept and queued, and analysed by the next start without --receive-only"
+                );
+                None
+            }
+        };
 
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
         let scp = StorageScp::bind(config.listen.address, scp_options(config)?, ingest)
@@ -67,11 +79,21 @@ impl Daemon {
             assemble::run(stage_store, token).await;
             "assemble"
         });
-        let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder));
-        tasks.spawn(async move {
-            analyse::run(stage_store, model, options, token).await;
-            "analyse"
-        });
+        if let Some((model, decoder)) = workers {
+            if config.analysis.while_receiving {
+                let options = triage_options(config, decoder.clone(), model.traits().slice_threshold);
+                let (stage_store, model, token) = (store.clone(), Arc::clone(&model), stop.clone());
+                tasks.spawn(async move {
+                    triage::run(stage_store, model, options, token).await;
+                    "triage"
+                });
+            }
+            let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder));
+            tasks.spawn(async move {
+                analyse::run(stage_store, model, options, token).await;
+                "analyse"
+            });
+        }
         for destination in &config.destinations {
             let destination = open_destination(destination, &config.listen.ae_title)?;
             let (stage_store, token) = (store.clone(), stop.clone());
@@ -163,23 +185,52 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
         .map(|(peer, source)| Source { peer, quiet_period: seconds(source.quiet_period_s) })
         .collect();
     let min_free_bytes = config.store.min_free_mib.saturating_mul(1 << 20);
-    Ok(IngestOptions { sources, min_free_bytes, limits: DatasetLimits::default() })
+    let limits = DatasetLimits {
+        nesting: config.limits.nesting,
+        elements: config.limits.elements,
+        inflated_bytes: config.limits.inflated_mib.saturating_mul(1 << 20),
+    };
+    Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances: config.limits.study_instances })
+}
+
+async fn load_model(config: &Config) -> anyhow::Result<Arc<TorchModel>> {
+    let model = Arc::new(TorchModel::start(&config.model, config.analysis.nice).await?);
+    let traits = model.traits();
+    info!(model = %traits.id, device = %model.device(), "model ready");
+    if let Some(notice) = &traits.notice {
+        warn!(model = %traits.id, notice, "these weights carry a notice; it stands in every object");
+    }
+    Ok(model)
 }
 
 /// A decoder one of whose children has started, so that a missing program shows before a study waits for it.
 fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
-    let options = config.decoder.options().context("finding the decoder")?;
+    let mut options = config.decoder.options().context("finding the decoder")?;
+    options.nice = config.analysis.nice;
     let decoder = Decoder::new(options).context("starting the decoder")?;
     decoder.check()?;
     Ok(decoder)
 }
 
-fn analyse_options(config: &Config, decoder: Decoder) -> AnalyseOptions {
-    let mut gate = ichor_ct::series::GateOptions::default();
+fn gate_options(config: &Config) -> GateOptions {
+    let mut gate = GateOptions::default();
     gate.min_slices = config.gate.min_slices;
     gate.max_tilt_degrees = config.gate.max_tilt_degrees;
+    gate
+}
+
+fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32) -> TriageOptions {
+    let alert = AlertOptions {
+        slices: config.alert.slices,
+        threshold: config.alert.threshold.unwrap_or(slice_threshold),
+        max_gap_mm: config.alert.max_gap_mm,
+    };
+    TriageOptions { gate: gate_options(config), decoder, alert }
+}
+
+fn analyse_options(config: &Config, decoder: Decoder) -> AnalyseOptions {
     AnalyseOptions {
-        gate,
+        gate: gate_options(config),
         decoder,
         backoff: Backoff {
             first: seconds(config.analysis.first_backoff_s),

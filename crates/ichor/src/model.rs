@@ -44,11 +44,12 @@ pub(crate) fn weights_or_demo(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 impl TorchModel {
     /// Loads the weights and repeats the manifest's self-test on the device that will be used.
-    pub(crate) async fn start(config: &ModelConfig) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: &ModelConfig, nice: i32) -> anyhow::Result<Self> {
         let mut options = RuntimeOptions::new(&config.weights, expected());
         options.device = config.device.parse::<DeviceChoice>()?;
         options.threads = config.threads;
         options.batch = config.batch;
+        options.nice = nice;
         let runtime = ModelRuntime::start(options).await?;
         runtime.verify().await?;
         let card = &runtime.manifest().model;
@@ -64,6 +65,7 @@ impl TorchModel {
             min_positive_slices: card.min_positive_slices,
             map: format!("{} {:?}", card.map.kind, card.map.gradient_site),
             mask_threshold: card.map.threshold,
+            nice,
             notice: card.notice.clone(),
         };
         Ok(Self { runtime, traits })

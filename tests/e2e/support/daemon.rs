@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout_s: f64,
     pub(crate) pdu_timeout_s: f64,
     pub(crate) destinations: Vec<Destination>,
+    /// Further sections of the configuration, as TOML.
+    pub(crate) sections: String,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             idle_timeout_s: 20.0,
             pdu_timeout_s: 30.0,
             destinations: Vec::new(),
+            sections: String::new(),
         }
     }
 }
@@ -108,6 +111,7 @@ impl Settings {
         for destination in &self.destinations {
             let _ = write!(text, "{}", destination.toml());
         }
+        let _ = write!(text, "\n{}", self.sections);
         text
     }
 }
@@ -146,11 +150,17 @@ impl Daemon {
 
     /// Starts the daemon on the folder that it had before.
     pub(crate) fn start_again(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with further arguments of `ichor serve`.
+    pub(crate) fn start_with(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "the daemon is running");
         let log = OpenOptions::new().create(true).append(true).open(self.scratch.path().join("ichor.log")).unwrap();
         let child = Command::new(ICHOR)
             .args(["serve", "--config"])
             .arg(&self.config)
+            .args(arguments)
             // What is set for the tests is not set for a daemon; it must find libtorch by itself.
             .env_remove("LD_LIBRARY_PATH")
             .env_remove("LIBTORCH")
@@ -204,6 +214,18 @@ impl Daemon {
     /// Whether the process is there.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Nice values of the daemon's threads, by the beginning of their names (`/proc/PID/task`).
+    pub(crate) fn nice_of(&self, name: &str) -> Vec<i64> {
+        let pid = self.child.as_ref().expect("the daemon is not running").id();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+        stats
+            .filter(|stat| stat.split_once('(').is_some_and(|(_, rest)| rest.starts_with(name)))
+            // The name ends with a bracket; nice is the 17th field behind it (proc_pid_stat(5)).
+            .map(|stat| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap())
+            .collect()
     }
 
     /// Resident memory of the daemon (`/proc/PID/status`).

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
 use super::batches::{Batch, Engine, caught};
 use super::{RuntimeError, RuntimeOptions};
@@ -58,6 +59,10 @@ impl Worker {
         shown: Arc<Mutex<String>>,
     ) -> Result<Self, RuntimeError> {
         caught(|| {
+            // Of this thread alone, and of those that libtorch starts from it: on Linux a nice value belongs to a thread.
+            if let Err(error) = rustix::process::setpriority_process(None, options.nice) {
+                warn!(%error, nice = options.nice, "the priority of the model's thread stays as it is");
+            }
             // On this thread: OpenMP keeps the number for each thread that starts parallel work.
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
             let plan = SwinPlan::check(&manifest.model.sizes).map_err(|error| ManifestError {

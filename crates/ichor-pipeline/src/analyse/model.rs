@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use ichor_core::ModelId;
-use ichor_ct::input::InputPreset;
+use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
 use thiserror::Error;
 
 /// Everything about a model that the stage must know.
@@ -27,8 +27,18 @@ pub struct ModelTraits {
     pub map: String,
     /// A pixel belongs to the mask from this map value on.
     pub mask_threshold: f32,
+    /// Nice value of the threads that prepare its input, 0 to 19: receiving goes first.
+    pub nice: i32,
     /// What must stand in every object made with these weights, such as "demonstration only".
     pub notice: Option<String>,
+}
+
+impl ModelTraits {
+    /// The model and how it is fed, in words: the same words are the same probability of the same slice.
+    #[must_use]
+    pub fn fed(&self) -> String {
+        format!("{} {} input {PREPROCESSING_VERSION}", self.id, self.preset.name())
+    }
 }
 
 /// The model could not answer.

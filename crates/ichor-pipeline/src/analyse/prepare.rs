@@ -7,28 +7,29 @@ use ichor_ct::brain::brain_mask;
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
 use ichor_ct::volume::PlacedSlice;
 use ichor_decode::{DecodeError, Decoder, Unavailable};
+use tracing::debug;
 
 /// One slice, ready for the model.
-pub(super) struct PreparedSlice {
-    pub(super) placed: PlacedSlice,
+pub(crate) struct PreparedSlice {
+    pub(crate) placed: PlacedSlice,
     /// `3 × S × S` values.
-    pub(super) input: Vec<f32>,
+    pub(crate) input: Vec<f32>,
     /// The way back to the source grid.
-    pub(super) grid: InputGrid,
+    pub(crate) grid: InputGrid,
     /// Brain mask on the source grid, `rows × columns`; empty if it was not asked for.
-    pub(super) brain: Vec<u8>,
+    pub(crate) brain: Vec<u8>,
 }
 
 impl PreparedSlice {
     /// The brain mask on the input's grid, `S × S`.
-    pub(super) fn brain_on_input(&self) -> Vec<u8> {
+    pub(crate) fn brain_on_input(&self) -> Vec<u8> {
         self.grid.mask_to_input(&self.brain)
     }
 }
 
 /// What slices are prepared for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// The input alone.
     Classify,
     /// The input and the brain mask.
@@ -36,10 +37,23 @@ pub(super) enum Purpose {
 }
 
 /// A batch, in order.
-pub(super) struct Batch {
-    pub(super) slices: Vec<PreparedSlice>,
+pub(crate) struct Batch {
+    pub(crate) slices: Vec<PreparedSlice>,
     /// Slices that cannot be decoded, with the reason.
-    pub(super) broken: Vec<(Uid, Reason)>,
+    pub(crate) broken: Vec<(Uid, Reason)>,
+}
+
+/// How slices are prepared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipe {
+    /// Windows of the input.
+    pub(crate) preset: InputPreset,
+    /// Side of the input, in pixels.
+    pub(crate) size: usize,
+    /// What for.
+    pub(crate) purpose: Purpose,
+    /// Nice value of the threads that do it.
+    pub(crate) nice: i32,
 }
 
 /// Why a slice is not prepared.
@@ -54,21 +68,17 @@ enum Fault {
 ///
 /// # Errors
 /// If no decoder can be started: nothing is known about the slices then.
-pub(super) fn prepare(
-    slices: Vec<PlacedSlice>,
-    decoder: &Decoder,
-    preset: InputPreset,
-    size: usize,
-    purpose: Purpose,
-) -> Result<Batch, Unavailable> {
+pub(crate) fn prepare(slices: Vec<PlacedSlice>, decoder: &Decoder, recipe: Recipe) -> Result<Batch, Unavailable> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(slices.len()).max(1);
     let share = slices.len().div_ceil(threads).max(1);
     let prepared: Vec<Result<PreparedSlice, Fault>> = std::thread::scope(|scope| {
         let workers: Vec<_> = slices
             .chunks(share)
             .map(|chunk| {
-                let caught = move |slice| caught(slice, decoder, preset, size, purpose);
-                scope.spawn(move || chunk.iter().map(caught).collect::<Vec<_>>())
+                scope.spawn(move || {
+                    stand_back(recipe.nice);
+                    chunk.iter().map(|slice| caught(slice, decoder, recipe)).collect::<Vec<_>>()
+                })
             })
             .collect();
         workers
@@ -94,38 +104,33 @@ pub(super) fn prepare(
     Ok(batch)
 }
 
+/// Lowers the priority of this thread, which ends with its batch. On Linux a nice value belongs to a thread.
+fn stand_back(nice: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        debug!(%error, nice, "the priority of a decoding thread stays as it is");
+    }
+}
+
 /// Code that panics on one slice takes no other with it.
-fn caught(
-    placed: &PlacedSlice,
-    decoder: &Decoder,
-    preset: InputPreset,
-    size: usize,
-    purpose: Purpose,
-) -> Result<PreparedSlice, Fault> {
+fn caught(placed: &PlacedSlice, decoder: &Decoder, recipe: Recipe) -> Result<PreparedSlice, Fault> {
     let crashed = |_| {
         let reason = Reason::new("decoder-crashed", "reading this slice crashed");
         Err(Fault::Broken(placed.header.sop_instance.clone(), reason))
     };
-    catch_unwind(AssertUnwindSafe(|| one(placed, decoder, preset, size, purpose))).unwrap_or_else(crashed)
+    catch_unwind(AssertUnwindSafe(|| one(placed, decoder, recipe))).unwrap_or_else(crashed)
 }
 
-fn one(
-    placed: &PlacedSlice,
-    decoder: &Decoder,
-    preset: InputPreset,
-    size: usize,
-    purpose: Purpose,
-) -> Result<PreparedSlice, Fault> {
+fn one(placed: &PlacedSlice, decoder: &Decoder, recipe: Recipe) -> Result<PreparedSlice, Fault> {
     let slice = decoder.read_slice(placed).map_err(|error| match error {
         DecodeError::Slice(reason) => Fault::Broken(placed.header.sop_instance.clone(), reason),
         DecodeError::Unavailable(error) => Fault::Unavailable(error),
     })?;
     let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
-    let brain = match purpose {
+    let brain = match recipe.purpose {
         Purpose::Classify => Vec::new(),
         Purpose::Mask => brain_mask(&slice.hu, rows, columns, slice.plane.spacing),
     };
     let image = HuImage { rows, columns, spacing: slice.plane.spacing, hu: &slice.hu, window: slice.window };
-    let input = model_input(image, preset, size);
+    let input = model_input(image, recipe.preset, recipe.size);
     Ok(PreparedSlice { placed: placed.clone(), input: input.channels, grid: input.grid, brain })
 }

@@ -1,22 +1,26 @@
 //! One study: headers → series choice → slices → probabilities → masks → lesions → Segmentation.
 //!
 //! Slices go through in batches, the next one being decoded while the model works on the last, and only scores and
-//! runs of mask pixels are kept: the memory does not grow with the study.
+//! runs of mask pixels are kept: the memory does not grow with the study. What [`crate::triage`] has classified on
+//! arrival is not classified again.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use ichor_core::{Finding, Reason, Uid, Verdict as Call, consistent_probabilities, study_probability};
 use ichor_ct::components::MaskStack;
 use ichor_ct::header::InstanceHeader;
-use ichor_ct::input::InputPreset;
 use ichor_ct::series::{SeriesChoice, choose_series};
 use ichor_ct::volume::{PlacedSlice, Stack};
 use ichor_decode::{Decoder, Unavailable};
-use ichor_store::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, Store, StoreError, Verdict};
+use ichor_store::{
+    AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceProbability, SliceScore, Store, StoreError, Verdict,
+};
 use thiserror::Error;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use super::prepare::{Batch, PreparedSlice, Purpose, prepare};
+use super::batches::{Batches, classify, mask};
+use super::prepare::Purpose;
 use super::{AnalyseOptions, ModelError, ModelTraits, SliceModel, segment};
 
 /// Why an analysis failed, as opposed to a study that cannot be analysed, which is a result.
@@ -113,8 +117,11 @@ pub(super) async fn analyse<M: SliceModel>(
         return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings, options));
     };
 
-    let (scored, broken) = score(model, &options.decoder, stack).await?;
-    timings.lap("model", &mut started);
+    let known = store.probabilities(claim, &model.traits().fed()).await?;
+    let (first, broken, slices_known) = first_pass(store, model, &options.decoder, claim, stack, &known).await?;
+    timings.lap("classify", &mut started);
+    let scored = second_pass(model, &options.decoder, first).await?;
+    timings.lap("mask", &mut started);
     if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
         row.reasons.extend(broken.iter().map(|(uid, reason)| about(uid, reason)));
     }
@@ -158,7 +165,7 @@ pub(super) async fn analyse<M: SliceModel>(
     }
     timings.lap("result", &mut started);
     let mut outcome = outcome(Verdict::Analysed(finding), model.traits(), rows, timings, options);
-    (outcome.slices, outcome.objects) = (slices, objects.into_iter().collect());
+    (outcome.slices, outcome.slices_known, outcome.objects) = (slices, slices_known, objects.into_iter().collect());
     Ok(outcome)
 }
 
@@ -174,6 +181,7 @@ fn outcome(
         model: Some(model.id.clone()),
         series,
         slices: Vec::new(),
+        slices_known: 0,
         objects: Vec::new(),
         destinations: options.destinations.clone(),
         timings: timings.0,
@@ -236,31 +244,69 @@ fn why_none(rows: &[SeriesOutcomeRow]) -> Reason {
     }
 }
 
-/// Classifies every slice, makes neighbours consistent, and masks the positive ones. Slices that cannot be decoded leave
-/// the stack, with a reason.
-///
-/// Two passes: whether a slice is positive hangs on its neighbours, and positive slices are few. They are read again
-/// rather than held, so that the memory does not grow with the study.
-async fn score<M: SliceModel>(
+/// Probabilities of a stack, neighbours made consistent, before there are masks.
+struct FirstPass {
+    stack: Stack,
+    probabilities: Vec<f32>,
+}
+
+/// Classifies every slice that was not when it arrived, and makes neighbours consistent. Slices that cannot be decoded
+/// leave the stack, with a reason. How many slices were known comes last.
+async fn first_pass<M: SliceModel>(
+    store: &Store,
     model: &M,
     decoder: &Decoder,
+    claim: &AnalysisClaim,
     stack: Stack,
-) -> Result<(Scored, Vec<(Uid, Reason)>), AnalysisError> {
-    let traits = model.traits().clone();
-    let (rows, columns) = stack.slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
-    let (mut slices, mut probabilities, mut broken) = (Vec::with_capacity(stack.slices.len()), Vec::new(), Vec::new());
-    let mut batches = Batches::new(stack.slices, decoder, &traits, Purpose::Classify);
+    known: &HashMap<Uid, f32>,
+) -> Result<(FirstPass, Vec<(Uid, Reason)>, usize), AnalysisError> {
+    let traits = model.traits();
+    let is_new = |slice: &&PlacedSlice| !known.contains_key(&slice.header.sop_instance);
+    let new: Vec<PlacedSlice> = stack.slices.iter().filter(is_new).cloned().collect();
+    let numbers: HashMap<&Uid, i64> = claim.instances.iter().map(|i| (&i.sop_instance, i.id)).collect();
+    let (mut said, mut broken) = (HashMap::with_capacity(new.len()), Vec::new());
+    let mut batches = Batches::new(new, decoder, traits, Purpose::Classify);
     while let Some(batch) = batches.next().await? {
         broken.extend(batch.broken);
-        probabilities.extend(classify(model, &batch.slices).await?);
-        slices.extend(batch.slices.into_iter().map(|slice| slice.placed));
+        let probabilities = classify(model, &batch.slices).await?;
+        let mut rows = Vec::with_capacity(probabilities.len());
+        for (slice, probability) in batch.slices.iter().zip(probabilities) {
+            let sop_instance = slice.placed.header.sop_instance.clone();
+            if let Some(instance) = numbers.get(&sop_instance) {
+                let height_mm = slice.placed.plane.height();
+                rows.push(SliceProbability { instance: *instance, probability, height_mm });
+            }
+            said.insert(sop_instance, probability);
+        }
+        // For another attempt, and for the next version if late slices come.
+        store.record_probabilities(&traits.fed(), &rows).await?;
     }
-    let offsets: Vec<f64> = slices.iter().map(|slice: &PlacedSlice| slice.offset_mm).collect();
+    let mut slices_known = 0;
+    let (mut slices, mut probabilities) = (Vec::with_capacity(stack.slices.len()), Vec::new());
+    for slice in stack.slices {
+        let known = known.get(&slice.header.sop_instance);
+        slices_known += usize::from(known.is_some());
+        if let Some(probability) = known.or_else(|| said.get(&slice.header.sop_instance)) {
+            probabilities.push(*probability);
+            slices.push(slice);
+        }
+    }
+    let offsets: Vec<f64> = slices.iter().map(|slice| slice.offset_mm).collect();
     let probabilities = consistent_probabilities(&probabilities, &offsets, traits.slice_reach_mm);
+    let stack = Stack { slices, left_out: stack.left_out };
+    Ok((FirstPass { stack, probabilities }, broken, slices_known))
+}
 
+/// Masks the positive slices: whether a slice is positive hangs on its neighbours, and positive slices are few. They are
+/// read again rather than held, so that the memory does not grow with the study.
+async fn second_pass<M: SliceModel>(model: &M, decoder: &Decoder, first: FirstPass) -> Result<Scored, AnalysisError> {
+    let FirstPass { stack, probabilities } = first;
+    let traits = model.traits();
+    let slices = &stack.slices;
+    let (rows, columns) = slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
     let is_positive = |index: usize| probabilities[index] >= traits.slice_threshold;
     let positive = (0..slices.len()).filter(|index| is_positive(*index)).map(|index| slices[index].clone()).collect();
-    let mut batches = Batches::new(positive, decoder, &traits, Purpose::Mask);
+    let mut batches = Batches::new(positive, decoder, traits, Purpose::Mask);
     let mut masks = MaskStack::new(rows, columns);
     let mut next_masks = Vec::new().into_iter();
     for (index, slice) in slices.iter().enumerate() {
@@ -277,72 +323,11 @@ async fn score<M: SliceModel>(
         }
         masks.push(&next_masks.next().ok_or_else(|| gone(slice))?);
     }
-    let stack = Stack { slices, left_out: stack.left_out };
-    Ok((Scored { stack, probabilities, masks }, broken))
+    Ok(Scored { stack, probabilities, masks })
 }
 
 fn gone(slice: &PlacedSlice) -> AnalysisError {
     AnalysisError::Gone(slice.header.sop_instance.clone())
-}
-
-/// Slices in batches, the next one being prepared while the last is worked on.
-struct Batches {
-    pending: std::vec::IntoIter<PlacedSlice>,
-    next: Option<JoinHandle<Result<Batch, Unavailable>>>,
-    decoder: Decoder,
-    size: usize,
-    preset: InputPreset,
-    side: usize,
-    purpose: Purpose,
-}
-
-impl Batches {
-    fn new(slices: Vec<PlacedSlice>, decoder: &Decoder, traits: &ModelTraits, purpose: Purpose) -> Self {
-        let (preset, side, size) = (traits.preset, traits.size, traits.batch.max(1));
-        let (pending, decoder) = (slices.into_iter(), decoder.clone());
-        let mut batches = Self { pending, next: None, decoder, size, preset, side, purpose };
-        batches.prefetch();
-        batches
-    }
-
-    fn prefetch(&mut self) {
-        let slices: Vec<PlacedSlice> = self.pending.by_ref().take(self.size).collect();
-        let (decoder, preset, side, purpose) = (self.decoder.clone(), self.preset, self.side, self.purpose);
-        self.next =
-            (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, &decoder, preset, side, purpose)));
-    }
-
-    async fn next(&mut self) -> Result<Option<Batch>, AnalysisError> {
-        let Some(preparing) = self.next.take() else { return Ok(None) };
-        let batch = preparing.await??;
-        self.prefetch();
-        Ok(Some(batch))
-    }
-}
-
-async fn classify<M: SliceModel>(model: &M, slices: &[PreparedSlice]) -> Result<Vec<f32>, AnalysisError> {
-    if slices.is_empty() {
-        return Ok(Vec::new());
-    }
-    let inputs: Vec<f32> = slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
-    let probabilities = model.classify(inputs, slices.len()).await?;
-    if probabilities.len() != slices.len() || probabilities.iter().any(|p| !(0.0..=1.0).contains(p)) {
-        return Err(ModelError(format!("probabilities {probabilities:?} for {} slices", slices.len())).into());
-    }
-    Ok(probabilities)
-}
-
-/// The masks of positive slices on their source grids.
-async fn mask<M: SliceModel>(model: &M, slices: Vec<PreparedSlice>) -> Result<Vec<Vec<u8>>, AnalysisError> {
-    let inputs = slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
-    let brains = slices.iter().flat_map(PreparedSlice::brain_on_input).collect();
-    let maps = model.maps(inputs, brains, slices.len()).await?;
-    if maps.len() != slices.len() {
-        return Err(ModelError(format!("{} maps for {} slices", maps.len(), slices.len())).into());
-    }
-    let threshold = model.traits().mask_threshold;
-    let masks = slices.iter().zip(&maps);
-    Ok(masks.map(|(slice, map)| slice.grid.mask_to_source(map, threshold, &slice.brain)).collect())
 }
 
 /// Scores → verdict, lesions and millilitres. A negative study keeps no mask.

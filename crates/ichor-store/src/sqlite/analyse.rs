@@ -127,7 +127,7 @@ impl Sqlite {
         published: &mut Vec<BlobRef>,
     ) -> Result<(), StoreError> {
         let during = "recording an outcome";
-        let AnalysisOutcome { verdict, model, series, slices, objects, destinations, timings } = outcome;
+        let AnalysisOutcome { verdict, model, series, slices, slices_known, objects, destinations, timings } = outcome;
         let (finding, reason) = match &verdict {
             Verdict::Analysed(finding) => (Some(finding), None),
             Verdict::NotAnalysed(reason) => (None, Some(reason)),
@@ -154,7 +154,11 @@ impl Sqlite {
         record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
         let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
         settle_status(&mut tx, study, claim, status, reason).await?;
-        write_outcome_events(&mut tx, study, claim, &verdict, &series, &timings, now).await?;
+        write_series_events(&mut tx, study, &series, now).await?;
+        write_outcome_event(&mut tx, study, claim, &verdict, slices_known, &timings, now).await?;
+        if finding.is_none_or(|finding| finding.verdict == Call::Negative) {
+            write_withdrawal(&mut tx, study, now).await?;
+        }
         let urgent = finding.is_some_and(|finding| finding.verdict == Call::Positive);
         for object in objects {
             let context = ObjectContext { blobs, study, analysis: claim.id, destinations: &destinations, urgent, now };
@@ -388,13 +392,10 @@ async fn record_result(
     Ok(())
 }
 
-async fn write_outcome_events(
+async fn write_series_events(
     connection: &mut Connection,
     study: i64,
-    claim: &AnalysisClaim,
-    verdict: &Verdict,
     series: &[SeriesOutcomeRow],
-    timings: &[(String, u64)],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     for outcome in series {
@@ -407,6 +408,18 @@ async fn write_outcome_events(
             .write(&mut *connection)
             .await?;
     }
+    Ok(())
+}
+
+async fn write_outcome_event(
+    connection: &mut Connection,
+    study: i64,
+    claim: &AnalysisClaim,
+    verdict: &Verdict,
+    slices_known: usize,
+    timings: &[(String, u64)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let (kind, text) = match verdict {
         Verdict::Analysed(finding) => ("analysed", finding_text(claim.version, finding)),
         Verdict::NotAnalysed(reason) => ("not-analysed", format!("version {} not analysed: {reason}", claim.version)),
@@ -418,7 +431,24 @@ async fn write_outcome_events(
     NewEvent::new(now, kind, text)
         .detail(json!({
             "version": claim.version, "attempt": claim.attempts, "outcome": outcome, "timings_ms": timings,
+            "slices_known": slices_known,
         }))
+        .study(study)
+        .write(connection)
+        .await
+}
+
+/// Who was alerted must hear that the whole study came to something else.
+async fn write_withdrawal(connection: &mut Connection, study: i64, now: Timestamp) -> Result<(), StoreError> {
+    let alerted: Option<i64> = sqlx::query_scalar("SELECT alerted_at FROM study WHERE id = ?")
+        .bind(study)
+        .fetch_one(&mut *connection)
+        .await
+        .during("recording an outcome")?;
+    if alerted.is_none() {
+        return Ok(());
+    }
+    NewEvent::new(now, "alert-withdrawn", "the whole study does not bear the alert out")
         .study(study)
         .write(connection)
         .await

@@ -190,6 +190,8 @@ async fn a_full_disk_in_a_batch_is_told_to_those_it_concerns() {
         let rows: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM instance").fetch_one(&store.index().read).await.unwrap();
         assert_eq!((rows as usize, published(&folder)), (kept, kept), "operation {operation}");
+        // How many operations eight instances need hangs on how they share folders' fsyncs: the failure may be to come.
+        disk.fail_after(-1);
         assert!(record(&store, 100).await.is_ok(), "operation {operation}: the disk is free again");
     }
     assert!(failed_answers > 20, "{failed_answers}");

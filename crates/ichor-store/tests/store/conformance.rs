@@ -32,6 +32,12 @@ macro_rules! conformance {
                     late_slice_during_the_analysis_keeps_the_outcome,
                     late_slice_during_a_failing_analysis,
                 }
+                triage {
+                    slices_wait_in_the_order_of_arrival,
+                    probabilities_stay_for_the_analysis,
+                    study_is_alerted_once,
+                    alert_that_was_wrong_is_withdrawn,
+                }
                 analyse {
                     claim_is_exclusive,
                     oldest_is_claimed_first,

@@ -215,6 +215,7 @@ pub(crate) async fn outcome(
             staged: stage(store, b"segmentation").await,
         }],
         destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
+        slices_known: 0,
         timings: vec![("classify".to_owned(), 1_200), ("mask".to_owned(), 800)],
     }
 }
@@ -227,6 +228,7 @@ pub(crate) fn not_analysed() -> AnalysisOutcome {
         slices: Vec::new(),
         objects: Vec::new(),
         destinations: Vec::new(),
+        slices_known: 0,
         timings: Vec::new(),
     }
 }

@@ -18,10 +18,10 @@ use tokio::sync::oneshot;
 use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
-    AnalysisConfig, Config, DecoderConfig, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig,
-    SourceConfig, StoreConfig,
+    AlertConfig, AnalysisConfig, Config, DecoderConfig, DestinationConfig, GateConfig, LimitsConfig, ListenConfig,
+    LogConfig, ModelConfig, SourceConfig, StoreConfig,
 };
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Work};
 use compare::Comparison;
 use pacs::FolderPacs;
 
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: DemoArgs, json: bool) -> anyhow::Result<()> {
 
     let mut pacs = FolderPacs::start(&folder.join("pacs"), AeTitle::parse("DEMO_PACS")?).await?;
     let config = config(&args, &folder, &pacs)?;
-    let daemon = Daemon::start(&config).await?;
+    let daemon = Daemon::start(&config, Work::Everything).await?;
     say(&format!("started   ichor on {}, a PACS on {}", daemon.address(), pacs.address));
     let (address, store) = (daemon.address(), daemon.store().clone());
     let (stop, stopped) = oneshot::channel::<()>();
@@ -228,8 +228,10 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             quiet_period_s: QUIET_PERIOD_S,
         }],
         gate: GateConfig::default(),
+        limits: LimitsConfig::default(),
         analysis: AnalysisConfig::default(),
         decoder: DecoderConfig::default(),
+        alert: AlertConfig::default(),
         model: ModelConfig {
             weights: crate::model::weights_or_demo(args.weights.as_deref())?,
             device: args.device.clone(),

@@ -4,21 +4,23 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::cli::ConfigArg;
+use crate::cli::ServeArgs;
 use crate::config::Config;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Work};
 use crate::logging;
 
 /// Runs the daemon until SIGTERM or SIGINT.
-pub(crate) fn run(args: &ConfigArg) -> anyhow::Result<()> {
-    let config = Config::load(&args.config)?;
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let path = &args.config.config;
+    let config = Config::load(path)?;
     logging::start(&config.log)?;
-    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "ichor starts");
+    info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "ichor starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT handler")?;
-        let daemon = Daemon::start(&config).await?;
+        let work = if args.receive_only { Work::ReceiveOnly } else { Work::Everything };
+        let daemon = Daemon::start(&config, work).await?;
         daemon
             .run_until(async {
                 tokio::select! {

@@ -71,6 +71,7 @@ fn line(study: &StudySummary) -> String {
     let verdict = match study.positive {
         Some(true) => "POSITIVE",
         Some(false) => "negative",
+        None if study.alerted_at.is_some() => "ALERT",
         None => "",
     };
     let number = |value: Option<f64>, digits: usize| value.map_or(String::new(), |v| format!("{v:.digits$}"));
@@ -126,6 +127,9 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     if let (Some(positive), Some(probability)) = (summary.positive, summary.probability) {
         let verdict = if positive { "POSITIVE" } else { "negative" };
         println!("verdict    {verdict}, probability {probability:.3}, {:.1} mL", summary.volume_ml.unwrap_or(0.0));
+    }
+    if let Some(at) = summary.alerted_at {
+        println!("alert      {}, before the study was complete", clock(at));
     }
     println!("\nseries");
     for series in &study.series {

@@ -1,4 +1,4 @@
-//! `[gate]`, `[analysis]` and `[model]`: what is analysed, how, and with which weights.
+//! `[gate]`, `[analysis]`, `[alert]` and `[model]`: what is analysed, how, and with which weights.
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,23 @@ pub(crate) struct AnalysisConfig {
     pub(crate) first_backoff_s: f64,
     /// Lesions below this volume are dropped from the mask, in millilitres.
     pub(crate) min_lesion_ml: f64,
+    /// Whether slices are classified as they arrive.
+    pub(crate) while_receiving: bool,
+    /// Nice value of the threads that decode and classify, 0 to 19.
+    pub(crate) nice: i32,
+}
+
+/// `[alert]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AlertConfig {
+    /// Neighbouring slices that must be suspicious.
+    pub(crate) slices: usize,
+    /// A slice is suspicious from this probability on; absent: the weights' own threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) threshold: Option<f32>,
+    /// Slices that have arrived are neighbours up to this distance, in mm.
+    pub(crate) max_gap_mm: f64,
 }
 
 /// `[model]`
@@ -60,18 +77,33 @@ impl GateConfig {
 
 impl Default for AnalysisConfig {
     fn default() -> Self {
-        Self { attempts: 3, first_backoff_s: 10.0, min_lesion_ml: 0.1 }
+        Self { attempts: 3, first_backoff_s: 10.0, min_lesion_ml: 0.1, while_receiving: true, nice: 10 }
     }
 }
 
 impl AnalysisConfig {
     pub(super) fn check(&self) -> Result<(), Fault> {
         at_least_one("analysis.attempts", self.attempts as usize)?;
+        between("analysis.nice", f64::from(self.nice), 19.0)?;
         between("analysis.min_lesion_ml", self.min_lesion_ml, 1000.0)
     }
 
     pub(super) fn durations(&self) -> Durations {
         vec![("analysis.first_backoff_s".to_owned(), self.first_backoff_s)]
+    }
+}
+
+impl Default for AlertConfig {
+    fn default() -> Self {
+        Self { slices: 3, threshold: None, max_gap_mm: 10.0 }
+    }
+}
+
+impl AlertConfig {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        at_least_one("alert.slices", self.slices)?;
+        between("alert.threshold", f64::from(self.threshold.unwrap_or(0.0)), 1.0)?;
+        between("alert.max_gap_mm", self.max_gap_mm, 1000.0)
     }
 }
 

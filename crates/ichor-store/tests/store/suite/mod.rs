@@ -6,3 +6,4 @@ pub(crate) mod deliver;
 pub(crate) mod query;
 pub(crate) mod receive;
 pub(crate) mod recovery;
+pub(crate) mod triage;

@@ -1,0 +1,66 @@
+//! Slices through the model, in batches.
+
+use ichor_ct::volume::PlacedSlice;
+use ichor_decode::{Decoder, Unavailable};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::prepare::{Batch, PreparedSlice, Purpose, Recipe, prepare};
+use super::{AnalysisError, ModelError, ModelTraits, SliceModel};
+
+/// Slices in batches, the next one being prepared while the last is worked on.
+pub(crate) struct Batches {
+    pending: std::vec::IntoIter<PlacedSlice>,
+    next: Option<JoinHandle<Result<Batch, Unavailable>>>,
+    decoder: Decoder,
+    size: usize,
+    recipe: Recipe,
+}
+
+impl Batches {
+    pub(crate) fn new(slices: Vec<PlacedSlice>, decoder: &Decoder, traits: &ModelTraits, purpose: Purpose) -> Self {
+        let recipe = Recipe { preset: traits.preset, size: traits.size, purpose, nice: traits.nice };
+        let (pending, decoder, size) = (slices.into_iter(), decoder.clone(), traits.batch.max(1));
+        let mut batches = Self { pending, next: None, decoder, size, recipe };
+        batches.prefetch();
+        batches
+    }
+
+    fn prefetch(&mut self) {
+        let slices: Vec<PlacedSlice> = self.pending.by_ref().take(self.size).collect();
+        let (decoder, recipe) = (self.decoder.clone(), self.recipe);
+        self.next = (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, &decoder, recipe)));
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>, AnalysisError> {
+        let Some(preparing) = self.next.take() else { return Ok(None) };
+        let batch = preparing.await??;
+        self.prefetch();
+        Ok(Some(batch))
+    }
+}
+
+/// Probability of hemorrhage of each slice, checked.
+pub(crate) async fn classify<M: SliceModel>(model: &M, slices: &[PreparedSlice]) -> Result<Vec<f32>, AnalysisError> {
+    if slices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let inputs: Vec<f32> = slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
+    let probabilities = model.classify(inputs, slices.len()).await?;
+    if probabilities.len() != slices.len() || probabilities.iter().any(|p| !(0.0..=1.0).contains(p)) {
+        return Err(ModelError(format!("probabilities {probabilities:?} for {} slices", slices.len())).into());
+    }
+    Ok(probabilities)
+}
+
+/// The masks of positive slices on their source grids.
+pub(crate) async fn mask<M: SliceModel>(model: &M, slices: Vec<PreparedSlice>) -> Result<Vec<Vec<u8>>, AnalysisError> {
+    let inputs = slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
+    let brains = slices.iter().flat_map(PreparedSlice::brain_on_input).collect();
+    let maps = model.maps(inputs, brains, slices.len()).await?;
+    if maps.len() != slices.len() {
+        return Err(ModelError(format!("{} maps for {} slices", maps.len(), slices.len())).into());
+    }
+    let threshold = model.traits().mask_threshold;
+    let masks = slices.iter().zip(&maps);
+    Ok(masks.map(|(slice, map)| slice.grid.mask_to_source(map, threshold, &slice.brain)).collect())
+}
