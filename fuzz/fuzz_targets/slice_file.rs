@@ -16,7 +16,6 @@ const SIDE: u16 = 64;
 ///
 /// A panic of a codec is no finding: the child that it ends is there for that. What aborts, faults, hangs or allocates
 /// without end is one, although the child contains it, too.
-#[allow(dead_code, reason = "each target uses a part")]
 pub fn decode_fragment(transfer_syntax: &str, bytes: &[u8]) {
     let Some((depth, fragment)) = bytes.split_first() else { return };
     let mut object = header(if depth & 1 == 0 { 16 } else { 8 });
@@ -30,22 +29,6 @@ pub fn decode_fragment(transfer_syntax: &str, bytes: &[u8]) {
     let mut written = Vec::new();
     if file.write_all(&mut written).is_ok() {
         read(&written);
-    }
-}
-
-/// Reads a file whose data set is deflated: the fuzzer's bytes.
-#[allow(dead_code, reason = "each target uses a part")]
-pub fn inflate(bytes: &[u8]) {
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
-        .media_storage_sop_class_uid(uids::CT_IMAGE_STORAGE)
-        .media_storage_sop_instance_uid("2.25.1")
-        .build();
-    let mut file = vec![0; 128];
-    file.extend(b"DICM");
-    if meta.is_ok_and(|meta| meta.write(&mut file).is_ok()) {
-        file.extend(bytes);
-        read(&file);
     }
 }
 

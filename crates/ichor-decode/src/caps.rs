@@ -1,5 +1,7 @@
 //! What an instance may declare before anybody decodes it.
 
+use std::io::{Read, Seek};
+
 use ichor_core::Reason;
 
 use crate::survey::{Form, Survey};
@@ -30,6 +32,14 @@ impl Default for Caps {
 }
 
 impl Caps {
+    /// Checks a Part 10 file of `length` bytes, from its header and its fragments' lengths.
+    ///
+    /// # Errors
+    /// The reason for which its slice is not decoded.
+    pub fn check_file(&self, file: impl Read + Seek, length: u64) -> Result<(), Reason> {
+        self.check(&Survey::read(file, length, self).map_err(|error| error.reason())?)
+    }
+
     /// Checks a survey.
     ///
     /// # Errors

@@ -88,7 +88,10 @@ impl Survey {
     pub(crate) fn of(path: &Path, caps: &Caps) -> Result<Self, SurveyError> {
         let file = File::open(path)?;
         let encoded_bytes = file.metadata()?.len();
-        let mut file = BufReader::new(file);
+        Self::read(BufReader::new(file), encoded_bytes, caps)
+    }
+
+    pub(crate) fn read(mut file: impl Read + Seek, encoded_bytes: u64, caps: &Caps) -> Result<Self, SurveyError> {
         file.seek(SeekFrom::Start(PREAMBLE))?;
         let meta = FileMetaTable::from_reader((&mut file).take(MOST_META_BYTES)).map_err(parse)?;
         let syntax = meta.transfer_syntax().to_owned();
