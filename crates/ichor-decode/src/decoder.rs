@@ -84,8 +84,9 @@ impl Decoder {
 
     /// Reads a slice in Hounsfield units; waits while all children are busy.
     ///
-    /// A child decodes slices of one series only. One that fails takes its slice with it, unless it had decoded others before or was killed from outside:
-    /// then the slice is tried once more in a fresh child, so that no slice pays for another.
+    /// A child decodes slices of one series only. One that fails takes its slice with it, unless it had decoded others
+    /// before or was killed from outside: then the slice is tried once more in a fresh child, so that no slice pays for
+    /// another.
     ///
     /// # Errors
     /// [`DecodeError`].
