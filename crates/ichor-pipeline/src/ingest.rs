@@ -183,27 +183,22 @@ impl InstanceSink for IngestSink {
             source_ae,
             quiet_period,
         } = self;
-        let staged = blob.finish().await.map_err(|error| failure(&request, &error))?;
-        let path = staged.path().to_owned();
+        let written = blob.write_rest().await.map_err(|error| failure(&request, &error))?;
+        let path = written.path().to_owned();
         let transfer_syntax = request.transfer_syntax.clone();
         let read = move || inspect(&path, header_length, &transfer_syntax, limits);
-        let attributes = tokio::task::spawn_blocking(read)
-            .await
+        // The disk works while the data set is read.
+        let (staged, attributes) = tokio::join!(written.sync(), tokio::task::spawn_blocking(read));
+        let staged = staged.map_err(|error| failure(&request, &error))?;
+        let attributes = attributes
             .map_err(|error| refuse(&request, StoreStatus::CannotUnderstand, format!("reader failed: {error}")))?
             .map_err(|reason| refuse(&request, StoreStatus::CannotUnderstand, reason))?;
         check_identity(&request, &attributes)?;
-        let study = &attributes.study.study_instance;
-        let room = store.has_room(study, &attributes.sop_instance, max_study_instances).await;
-        if !room.map_err(|error| failure(&request, &error))? {
-            let reason = format!("study has {max_study_instances} instances, the most allowed");
-            return Err(refuse(&request, StoreStatus::OutOfResources, reason));
-        }
-        let own = attributes.made_by_ichor
-            || store.is_own_object(&attributes.sop_instance).await.map_err(|error| failure(&request, &error))?;
         let recorded = store
             .record_instance(
                 NewInstance {
-                    own,
+                    own: attributes.made_by_ichor,
+                    max_study_instances,
                     sop_instance: attributes.sop_instance,
                     sop_class: attributes.sop_class,
                     study: attributes.study,
@@ -261,7 +256,7 @@ fn refuse(request: &StoreRequest, status: StoreStatus, reason: String) -> StoreF
 /// The one place that maps the store's errors to a DIMSE status.
 fn failure(request: &StoreRequest, error: &StoreError) -> StoreFailure {
     let status = match error {
-        StoreError::DiskFull { .. } => StoreStatus::OutOfResources,
+        StoreError::DiskFull { .. } | StoreError::StudyFull { .. } => StoreStatus::OutOfResources,
         _ => StoreStatus::ProcessingFailure,
     };
     refuse(request, status, chain(error))

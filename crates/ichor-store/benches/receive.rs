@@ -86,6 +86,7 @@ async fn receive(store: &Store, study: &str, name: &str, pixels: &[u8]) {
         staged: blob.finish().await.unwrap(),
         quiet_period_ms: 10_000,
         own: false,
+        max_study_instances: 100_000,
     };
     let recorded = store.record_instance(instance, Timestamp::from_millis(0)).await.unwrap();
     assert!(matches!(recorded, Recorded::New { .. }));

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 
 use crate::StoreError;
 pub(crate) use disk::{Disk, RealDisk};
-pub use incoming::{IncomingBlob, StagedBlob};
+pub use incoming::{IncomingBlob, StagedBlob, WrittenBlob};
 pub(crate) use shelves::Shelf;
 use shelves::Shelves;
 

@@ -65,6 +65,14 @@ pub enum StoreError {
         /// Study Instance UIDs that it fits; at most 20.
         matches: Vec<Uid>,
     },
+    /// The study has as many instances as one may have.
+    #[error("study {study} has {most} instances, the most allowed")]
+    StudyFull {
+        /// Study Instance UID.
+        study: Uid,
+        /// How many it may have.
+        most: u32,
+    },
     /// The claim is no longer the caller's: it was completed, failed or taken back.
     #[error("the claim on {what} is no longer held")]
     StaleClaim {

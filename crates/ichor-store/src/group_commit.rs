@@ -34,7 +34,7 @@ pub(crate) enum Bytes {
 pub(crate) struct Entry {
     pub(crate) instance: Description,
     pub(crate) bytes: Bytes,
-    /// Why the bytes could not be published: the entry's answer, whatever becomes of its neighbours.
+    /// Why it is refused, or its bytes could not be published: the entry's answer, whatever becomes of its neighbours.
     pub(crate) failure: Option<StoreError>,
     pub(crate) now: Timestamp,
     answer: oneshot::Sender<Result<Recorded, StoreError>>,
@@ -52,6 +52,7 @@ pub(crate) struct Description {
     pub(crate) source_ae: Option<ichor_core::AeTitle>,
     pub(crate) quiet_period_ms: i64,
     pub(crate) own: bool,
+    pub(crate) max_study_instances: u32,
     pub(crate) size: u64,
     pub(crate) sha256: [u8; 32],
 }
@@ -73,6 +74,7 @@ impl Entry {
             staged,
             quiet_period_ms,
             own,
+            max_study_instances,
         } = instance;
         let instance = Description {
             sop_instance,
@@ -84,6 +86,7 @@ impl Entry {
             source_ae,
             quiet_period_ms,
             own,
+            max_study_instances,
             size: staged.size(),
             sha256: staged.sha256(),
         };

@@ -36,7 +36,7 @@ fn folder() -> tempfile::TempDir {
 
 pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 pub use assemble::StudyRef;
-pub use blobs::{BlobRef, BlobStore, IncomingBlob, StagedBlob};
+pub use blobs::{BlobRef, BlobStore, IncomingBlob, StagedBlob, WrittenBlob};
 pub use changes::{Changes, Topic};
 pub use deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 pub use error::{StorageFailure, StoreError};

@@ -103,8 +103,11 @@ pub struct NewInstance {
     pub staged: StagedBlob,
     /// How long to wait for more of the study, in milliseconds.
     pub quiet_period_ms: i64,
-    /// One of our own results coming back: kept, never analysed, opens no study again.
+    /// It says that this program made it. Such a one, and one whose SOP Instance UID is that of a result made here, is
+    /// kept, never analysed, and opens no study again.
     pub own: bool,
+    /// Most instances of its study, without our own results; one more is refused.
+    pub max_study_instances: u32,
 }
 
 /// What became of an instance. All of these are durable when returned, and a success to the peer.
@@ -171,30 +174,13 @@ impl Store {
     /// Instances of different associations that arrive together share one transaction and its fsync.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::File`], [`StoreError::Database`]: nothing was
-    /// kept. [`StoreError::Closed`] after [`Store::close`].
+    /// [`StoreError::StudyFull`], [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::File`],
+    /// [`StoreError::Database`]: nothing was kept. [`StoreError::Closed`] after [`Store::close`].
     pub async fn record_instance(&self, instance: NewInstance, now: Timestamp) -> Result<Recorded, StoreError> {
         let (answer, answered) = oneshot::channel();
         let queue = self.record_queue()?;
         queue.send(Entry::new(instance, now, answer)).await.map_err(|_| StoreError::Closed)?;
         drop(queue);
         answered.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// Whether an instance may be recorded in a study of at most `most` instances, without our own results: there are
-    /// fewer, or it is there already. Of instances that arrive at the same time a few more may get in.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`], [`StoreError::Database`].
-    pub async fn has_room(&self, study: &Uid, sop_instance: &Uid, most: u32) -> Result<bool, StoreError> {
-        self.index().has_room(study, sop_instance, most).await
-    }
-
-    /// Whether this SOP Instance UID is that of a result made here.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`], [`StoreError::Database`].
-    pub async fn is_own_object(&self, sop_instance: &Uid) -> Result<bool, StoreError> {
-        self.index().is_own_object(sop_instance).await
     }
 }

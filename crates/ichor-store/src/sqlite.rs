@@ -53,8 +53,10 @@ impl Sqlite {
         };
         schema::check(database).await?;
         let connect = connect_options(database, options.busy_timeout);
-        let write =
-            pool_options(1, options.busy_timeout).connect_with(connect.clone()).await.during("opening the database")?;
+        let write = write_pool_options(options.busy_timeout)
+            .connect_with(connect.clone())
+            .await
+            .during("opening the database")?;
         schema::migrate(&write, database).await?;
         drop(opening);
         let read = pool_options(options.max_connections.max(1), options.busy_timeout)
@@ -114,6 +116,11 @@ fn pool_options(connections: u32, busy_timeout: Duration) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+}
+
+/// The pool of the one connection that writes.
+fn write_pool_options(busy_timeout: Duration) -> SqlitePoolOptions {
+    pool_options(1, busy_timeout)
         // On a full disk SQLite rolls a transaction back by itself; sqlx then still believes to be in it, and no
         // other can be begun on that connection. The ping waits until a rollback on drop is through.
         .after_release(|connection, _| {

@@ -65,11 +65,11 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(mut self, block: &[u8]) -> Result<StagedBlob, StoreError> {
+    fn finish(mut self: Box<Self>, block: &[u8]) -> Result<WrittenBlob, StoreError> {
         self.write(block)?;
         let Some((file, temporary)) = self.file.take() else { return Err(StoreError::Closed) };
-        self.disk.sync(&file).map_err(|e| StoreError::file("syncing", &self.path, e))?;
-        Ok(StagedBlob { path: self.path, temporary, size: self.size, sha256: self.hash.finalize().into() })
+        let Self { disk, path, hash, size, .. } = *self;
+        Ok(WrittenBlob { disk, file, staged: StagedBlob { path, temporary, size, sha256: hash.finalize().into() } })
     }
 }
 
@@ -130,7 +130,15 @@ impl IncomingBlob {
     ///
     /// # Errors
     /// As [`Self::write`]; the file is removed then.
-    pub async fn finish(mut self) -> Result<StagedBlob, StoreError> {
+    pub async fn finish(self) -> Result<StagedBlob, StoreError> {
+        self.write_rest().await?.sync().await
+    }
+
+    /// Writes what is left: the file can be read to its end, and is still to be fsynced. Both may be done at once.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; the file is removed then.
+    pub async fn write_rest(mut self) -> Result<WrittenBlob, StoreError> {
         let writer = self.settle().await?;
         let block = std::mem::take(&mut self.buffer);
         spawn_blocking(move || writer.finish(&block))
@@ -158,6 +166,37 @@ impl IncomingBlob {
                 source: std::io::Error::other("an earlier block could not be written"),
             }),
         }
+    }
+}
+
+/// A blob that is complete, but may not survive a power cut. Dropped, its file is removed.
+#[derive(Debug)]
+pub struct WrittenBlob {
+    disk: Arc<dyn Disk>,
+    file: File,
+    staged: StagedBlob,
+}
+
+impl WrittenBlob {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.staged.path()
+    }
+
+    /// Fsyncs the file.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`] or [`StoreError::File`]; the file is removed then.
+    pub async fn sync(self) -> Result<StagedBlob, StoreError> {
+        let sync = move || {
+            let Self { disk, file, staged } = self;
+            match disk.sync(&file) {
+                Ok(()) => Ok(staged),
+                Err(error) => Err(StoreError::file("syncing", staged.path(), error)),
+            }
+        };
+        spawn_blocking(sync).await.map_err(|error| StoreError::task("syncing a blob", error))?
     }
 }
 

@@ -1,5 +1,7 @@
 //! Statements of receive: instances.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::events::NewEvent;
@@ -15,7 +17,12 @@ use ichor_core::{AeTitle, StudyStatus, Uid};
 /// What an entry turns out to be.
 enum Plan {
     /// Not seen before.
-    New,
+    New {
+        /// One of our own results.
+        own: bool,
+    },
+    /// Not seen before, and its study can take no more.
+    Full,
     /// Seen before, same content, file in place.
     Duplicate { study: i64 },
     /// Seen before, same content, but the file is gone: these bytes take its place.
@@ -28,32 +35,31 @@ enum Plan {
 
 impl Plan {
     fn needs_bytes(&self) -> bool {
-        matches!(self, Self::New | Self::Restore { .. } | Self::Conflict { .. })
+        matches!(self, Self::New { .. } | Self::Restore { .. } | Self::Conflict { .. })
     }
 }
 
+/// A study in the database.
+#[derive(Clone, Copy)]
+struct KnownStudy {
+    id: i64,
+    status: StudyStatus,
+    version: i64,
+    instances: i64,
+}
+
+/// A study of a batch: as it was before, then as the batch leaves it.
+#[derive(Default)]
+struct BatchStudy {
+    known: Option<KnownStudy>,
+    /// Instances that the batch adds to it.
+    planned: i64,
+}
+
+/// The studies of a batch, each read once.
+type Studies = HashMap<Uid, BatchStudy>;
+
 impl Sqlite {
-    pub(crate) async fn has_room(&self, study: &Uid, sop_instance: &Uid, most: u32) -> Result<bool, StoreError> {
-        sqlx::query_scalar(
-            "SELECT NOT EXISTS (SELECT 1 FROM study WHERE study_instance = ? AND instances >= ?)
-                 OR EXISTS (SELECT 1 FROM instance WHERE sop_instance = ?)",
-        )
-        .bind(study.as_str())
-        .bind(most)
-        .bind(sop_instance.as_str())
-        .fetch_one(&self.read)
-        .await
-        .during("counting the instances of a study")
-    }
-
-    pub(crate) async fn is_own_object(&self, sop_instance: &Uid) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM object WHERE sop_instance = ?)")
-            .bind(sop_instance.as_str())
-            .fetch_one(&self.read)
-            .await
-            .during("looking for an object")
-    }
-
     /// Whether a committed row points to this blob.
     pub(crate) async fn is_blob_known(&self, blob: &BlobRef) -> Result<bool, StoreError> {
         sqlx::query_scalar(BLOB_IS_KNOWN).bind(blob.as_str()).fetch_one(&self.read).await.during("looking for a blob")
@@ -68,16 +74,21 @@ impl Sqlite {
     ) -> Result<Vec<Option<Recorded>>, StoreError> {
         let during = "recording instances";
         let mut tx = self.begin(during).await?;
-        let mut plans = Vec::with_capacity(entries.len());
-        for entry in entries.iter() {
-            plans.push(plan(&mut tx, blobs, &entry.instance).await?);
+        let (mut studies, mut plans) = (Studies::new(), Vec::with_capacity(entries.len()));
+        for entry in entries.iter_mut() {
+            let plan = plan(&mut tx, blobs, &entry.instance, &mut studies).await?;
+            if matches!(plan, Plan::Full) {
+                let Description { study, max_study_instances: most, .. } = &entry.instance;
+                entry.failure = Some(StoreError::StudyFull { study: study.study_instance.clone(), most: *most });
+            }
+            plans.push(plan);
         }
         publish(&mut tx, blobs, entries, &plans).await;
         let mut outcomes = Vec::with_capacity(entries.len());
         for (entry, plan) in entries.iter().zip(&plans) {
             outcomes.push(match entry.failure {
                 Some(_) => None,
-                None => Some(apply(&mut tx, entry, plan).await?),
+                None => Some(apply(&mut tx, entry, plan, &mut studies).await?),
             });
         }
         tx.commit().await.during(during)?;
@@ -85,14 +96,59 @@ impl Sqlite {
     }
 }
 
-async fn plan(connection: &mut Connection, blobs: &BlobStore, new: &Description) -> Result<Plan, StoreError> {
-    let known: Option<(i64, i64, Vec<u8>, String, i64)> =
-        sqlx::query_as("SELECT id, study_id, sha256, blob, size FROM instance WHERE sop_instance = ?")
-            .bind(new.sop_instance.as_str())
-            .fetch_optional(&mut *connection)
-            .await
-            .during("looking for an instance")?;
-    let Some((instance, study, sha256, blob, size)) = known else { return Ok(Plan::New) };
+/// The columns of an instance that decide what becomes of another under its UID, and its study's columns.
+#[derive(sqlx::FromRow)]
+struct KnownRow {
+    instance: Option<i64>,
+    instance_study: Option<i64>,
+    sha256: Option<Vec<u8>>,
+    blob: Option<String>,
+    size: Option<i64>,
+    made_here: bool,
+    study: Option<i64>,
+    status: Option<String>,
+    version: Option<i64>,
+    instances: Option<i64>,
+}
+
+async fn plan(
+    connection: &mut Connection,
+    blobs: &BlobStore,
+    new: &Description,
+    studies: &mut Studies,
+) -> Result<Plan, StoreError> {
+    let row: KnownRow = sqlx::query_as(
+        "SELECT i.id AS instance, i.study_id AS instance_study, i.sha256, i.blob, i.size,
+             EXISTS (SELECT 1 FROM object WHERE sop_instance = ?1) AS made_here,
+             s.id AS study, s.status, s.version, s.instances
+         FROM (SELECT 1) LEFT JOIN instance i ON i.sop_instance = ?1 LEFT JOIN study s ON s.study_instance = ?2",
+    )
+    .bind(new.sop_instance.as_str())
+    .bind(new.study.study_instance.as_str())
+    .fetch_one(&mut *connection)
+    .await
+    .during("looking for an instance")?;
+    let known_study = match (row.study, row.status, row.version, row.instances) {
+        (Some(id), Some(status), Some(version), Some(instances)) => {
+            Some(KnownStudy { id, status: word(&status)?, version, instances })
+        }
+        _ => None,
+    };
+    let study = studies
+        .entry(new.study.study_instance.clone())
+        .or_insert_with(|| BatchStudy { known: known_study, planned: 0 });
+    let (Some(instance), Some(instance_study), Some(sha256), Some(blob), Some(size)) =
+        (row.instance, row.instance_study, row.sha256, row.blob, row.size)
+    else {
+        let own = new.own || row.made_here;
+        let instances = study.known.map_or(0, |known| known.instances) + study.planned;
+        if !own && instances >= i64::from(new.max_study_instances) {
+            return Ok(Plan::Full);
+        }
+        study.planned += i64::from(!own);
+        return Ok(Plan::New { own });
+    };
+    let study = instance_study;
     if sha256 == new.sha256 {
         let intact = blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
         return Ok(if intact { Plan::Duplicate { study } } else { Plan::Restore { instance, study } });
@@ -139,7 +195,12 @@ async fn publish(connection: &mut Connection, blobs: &BlobStore, entries: &mut [
     }
 }
 
-async fn apply(connection: &mut Connection, entry: &Entry, plan: &Plan) -> Result<Recorded, StoreError> {
+async fn apply(
+    connection: &mut Connection,
+    entry: &Entry,
+    plan: &Plan,
+    studies: &mut Studies,
+) -> Result<Recorded, StoreError> {
     let (new, now) = (&entry.instance, entry.now);
     let event = |kind, text: String, study| {
         NewEvent::new(now, kind, text)
@@ -148,7 +209,9 @@ async fn apply(connection: &mut Connection, entry: &Entry, plan: &Plan) -> Resul
             .association(new.association)
     };
     match plan {
-        Plan::New => insert(connection, entry).await,
+        Plan::New { own } => insert(connection, entry, *own, studies).await,
+        // Answered already.
+        Plan::Full => Err(StoreError::corrupt(format!("an instance too many, {}", new.sop_instance))),
         Plan::Duplicate { study } => {
             let text = format!("{} came again, with the same content", new.sop_instance);
             event("duplicate", text, *study).write(connection).await?;
@@ -213,14 +276,22 @@ async fn keep_apart(connection: &mut Connection, entry: &Entry, instance: i64) -
     Ok(())
 }
 
-async fn insert(connection: &mut Connection, entry: &Entry) -> Result<Recorded, StoreError> {
+async fn insert(
+    connection: &mut Connection,
+    entry: &Entry,
+    own: bool,
+    studies: &mut Studies,
+) -> Result<Recorded, StoreError> {
     let during = "recording an instance";
     let (new, now) = (&entry.instance, entry.now);
-    let study = if new.own {
-        own_result_into_study(connection, entry).await?
+    let known = &mut studies.entry(new.study.study_instance.clone()).or_default().known;
+    let left = if own {
+        own_result_into_study(connection, entry, *known).await?
     } else {
-        instance_into_study(connection, entry).await?
+        instance_into_study(connection, entry, *known).await?
     };
+    *known = Some(left);
+    let study = left.id;
     let series: i64 = sqlx::query_scalar(
         "INSERT INTO series (study_id, series_instance, modality, description, number) VALUES (?, ?, ?, ?, ?)
          ON CONFLICT (study_id, series_instance) DO UPDATE SET
@@ -250,7 +321,7 @@ async fn insert(connection: &mut Connection, entry: &Entry) -> Result<Recorded, 
     .bind(new.transfer_syntax.as_str())
     .bind(new.source_ae.as_ref().map(AeTitle::as_str))
     .bind(now.as_millis())
-    .bind(new.own)
+    .bind(own)
     .bind(published(entry)?.as_str())
     .bind(signed(new.size))
     .bind(&new.sha256[..])
@@ -260,24 +331,15 @@ async fn insert(connection: &mut Connection, entry: &Entry) -> Result<Recorded, 
     Ok(Recorded::New { instance: InstanceId(instance), study: uid(new.study.study_instance.as_str())? })
 }
 
-async fn find_study(
-    connection: &mut Connection,
-    study: &Uid,
-) -> Result<Option<(i64, StudyStatus, i64, i64)>, StoreError> {
-    let row: Option<(i64, String, i64, i64)> =
-        sqlx::query_as("SELECT id, status, version, instances FROM study WHERE study_instance = ?")
-            .bind(study.as_str())
-            .fetch_optional(connection)
-            .await
-            .during("looking for a study")?;
-    row.map(|(id, status, version, instances)| Ok((id, word(&status)?, version, instances))).transpose()
-}
-
 /// One of our own results: its study stays as it is. A study that holds nothing else has the state `not-analysed`.
-async fn own_result_into_study(connection: &mut Connection, entry: &Entry) -> Result<i64, StoreError> {
+async fn own_result_into_study(
+    connection: &mut Connection,
+    entry: &Entry,
+    known: Option<KnownStudy>,
+) -> Result<KnownStudy, StoreError> {
     let (new, now) = (&entry.instance, entry.now);
-    let study = match find_study(connection, &new.study.study_instance).await? {
-        Some((id, ..)) => id,
+    let study = match known {
+        Some(known) => known,
         None => {
             let id = insert_study(connection, entry, StudyStatus::NotAnalysed).await?;
             sqlx::query("UPDATE study SET reason_code = ?, reason_text = ? WHERE id = ?")
@@ -287,12 +349,12 @@ async fn own_result_into_study(connection: &mut Connection, entry: &Entry) -> Re
                 .execute(&mut *connection)
                 .await
                 .during("recording a study")?;
-            id
+            KnownStudy { id, status: StudyStatus::NotAnalysed, version: 0, instances: 0 }
         }
     };
     NewEvent::new(now, "own-result-returned", format!("our own result {} came back and is kept", new.sop_instance))
         .detail(json!({ "sop_instance": new.sop_instance, "association": new.association }))
-        .study(study)
+        .study(study.id)
         .association(new.association)
         .write(connection)
         .await?;
@@ -300,9 +362,12 @@ async fn own_result_into_study(connection: &mut Connection, entry: &Entry) -> Re
 }
 
 /// A new instance: its study is receiving from now on, whatever it was before.
-async fn instance_into_study(connection: &mut Connection, entry: &Entry) -> Result<i64, StoreError> {
+async fn instance_into_study(
+    connection: &mut Connection,
+    entry: &Entry,
+    known: Option<KnownStudy>,
+) -> Result<KnownStudy, StoreError> {
     let (new, now) = (&entry.instance, entry.now);
-    let known = find_study(connection, &new.study.study_instance).await?;
     let opened = |study, kind, text: String| NewEvent::new(now, kind, text).study(study).association(new.association);
     let study = match known {
         None => {
@@ -310,12 +375,12 @@ async fn instance_into_study(connection: &mut Connection, entry: &Entry) -> Resu
             opened(id, "study-opened", "the first instance was recorded".into()).write(connection).await?;
             id
         }
-        Some((id, StudyStatus::Receiving, ..)) => id,
-        Some((id, _, _, 0)) => {
+        Some(KnownStudy { id, status: StudyStatus::Receiving, .. }) => id,
+        Some(KnownStudy { id, instances: 0, .. }) => {
             opened(id, "study-opened", "the first instance was recorded".into()).write(connection).await?;
             id
         }
-        Some((id, status, version, _)) => {
+        Some(KnownStudy { id, status, version, .. }) => {
             supersede(connection, id, now).await?;
             let text = format!("a late instance opened the study again after version {version} ({status})");
             opened(id, "reopened", text)
@@ -348,7 +413,8 @@ async fn instance_into_study(connection: &mut Connection, entry: &Entry) -> Resu
     .execute(connection)
     .await
     .during("recording a study")?;
-    Ok(study)
+    let (version, instances) = known.map_or((0, 0), |known| (known.version, known.instances));
+    Ok(KnownStudy { id: study, status: StudyStatus::Receiving, version, instances: instances + 1 })
 }
 
 async fn insert_study(connection: &mut Connection, entry: &Entry, status: StudyStatus) -> Result<i64, StoreError> {

@@ -6,9 +6,9 @@ use ichor_core::StudyStatus;
 use serde_json::json;
 
 use super::analyse::set_status;
+use super::association::end_association;
 use super::events::NewEvent;
 use super::failure::During;
-use super::association::end_association;
 use super::values::{blob as parse_blob, unsigned};
 use super::{Connection, Sqlite};
 use crate::blobs::{BlobRef, BlobStore};

@@ -121,6 +121,7 @@ async fn record(store: &Store, number: usize) -> Result<Recorded, StoreError> {
         staged: blob.finish().await?,
         quiet_period_ms: 1_000,
         own: false,
+        max_study_instances: 1_000,
     };
     store.record_instance(instance, Timestamp::from_millis(0)).await
 }

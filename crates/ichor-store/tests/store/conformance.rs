@@ -17,6 +17,7 @@ macro_rules! conformance {
                     other_content_is_kept_apart,
                     own_result_is_kept_and_never_analysed,
                     own_result_does_not_open_its_study_again,
+                    full_study_takes_no_more,
                     end_of_association_restarts_the_quiet_period,
                     association_ends_once,
                     attributes_fill_gaps_and_never_change,

@@ -92,9 +92,12 @@ async fn try_stage(store: &Store, content: &[u8]) -> Result<StagedBlob, StoreErr
 pub(crate) struct Slice<'a> {
     pub(crate) study: &'a str,
     pub(crate) number: u32,
+    /// Another SOP Instance UID than the number's.
+    pub(crate) sop_instance: Option<Uid>,
     pub(crate) content: &'a [u8],
     pub(crate) association: Option<AssociationId>,
     pub(crate) own: bool,
+    pub(crate) room: u32,
     pub(crate) patient: Option<&'a str>,
     pub(crate) accession: Option<&'a str>,
     pub(crate) date: Option<&'a str>,
@@ -106,9 +109,11 @@ impl<'a> Slice<'a> {
         Self {
             study,
             number,
+            sop_instance: None,
             content: b"pixels",
             association: None,
             own: false,
+            room: 5_000,
             patient: Some("PATIENT-7"),
             accession: None,
             date: Some("20260301"),
@@ -120,7 +125,7 @@ impl<'a> Slice<'a> {
         let staged = try_stage(store, self.content).await?;
         let text = |value: Option<&str>| value.map(str::to_owned);
         let instance = NewInstance {
-            sop_instance: slice_uid(self.study, self.number),
+            sop_instance: self.sop_instance.unwrap_or_else(|| slice_uid(self.study, self.number)),
             sop_class: Uid::parse("1.2.840.10008.5.1.4.1.1.2").unwrap(),
             study: StudyAttributes {
                 study_instance: study_uid(self.study),
@@ -142,6 +147,7 @@ impl<'a> Slice<'a> {
             staged,
             quiet_period_ms: i64::try_from(QUIET.as_millis()).unwrap(),
             own: self.own,
+            max_study_instances: self.room,
         };
         store.record_instance(instance, now).await
     }

@@ -123,14 +123,42 @@ pub(crate) async fn own_result_does_not_open_its_study_again(backend: impl Backe
     let store = backend.open().await;
     closed_study(&store, "a", 2, 0).await;
     let claim = analyse(&store, true, &["pacs"], at(20)).await;
-    assert!(store.is_own_object(&object_uid(&claim)).await.unwrap());
-    assert!(!store.is_own_object(&slice_uid("a", 1)).await.unwrap());
-
+    // By what it says of itself, and by its UID if a PACS has written another maker over it.
     Slice { own: true, ..Slice::of("a", 9) }.record(&store, at(30)).await;
+    let returned = Slice { sop_instance: Some(object_uid(&claim)), ..Slice::of("a", 10) };
+    assert!(matches!(returned.record(&store, at(30)).await, Recorded::New { .. }));
     let summary = detail(&store, "a").await.summary;
     assert_eq!((summary.status, summary.version, summary.instances), (StudyStatus::Analysed, 1, 2));
     assert_eq!(store.close_quiet_studies(at(1_000)).await.unwrap(), []);
     assert!(kinds(&store, "a").await.contains(&"own-result-returned".to_owned()));
+}
+
+pub(crate) async fn full_study_takes_no_more(backend: impl Backend) {
+    let store = backend.open().await;
+    let slice = |study, number| Slice { room: 3, ..Slice::of(study, number) };
+    // At once, so that some of them meet in one batch.
+    let tasks: Vec<_> = (0..8)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { slice("a", number).try_record(&store, at(0)).await })
+        })
+        .collect();
+    let (mut kept, mut refused) = (Vec::new(), 0);
+    for (number, task) in (0..).zip(tasks) {
+        match task.await.unwrap() {
+            Ok(Recorded::New { .. }) => kept.push(number),
+            Err(StoreError::StudyFull { study, most: 3 }) if study == study_uid("a") => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((kept.len(), refused), (3, 5));
+    assert_eq!(detail(&store, "a").await.summary.instances, 3);
+    assert_eq!(files(&backend.blobs()).len(), 3, "what was refused leaves nothing");
+    // What is there already is no more, our own results are none of its slices, and another study has its own room.
+    assert_eq!(slice("a", kept[0]).record(&store, at(1)).await, Recorded::Duplicate);
+    let own = Slice { own: true, ..slice("a", 99) };
+    assert!(matches!(own.record(&store, at(1)).await, Recorded::New { .. }));
+    assert!(matches!(slice("b", 0).record(&store, at(1)).await, Recorded::New { .. }));
 }
 
 pub(crate) async fn end_of_association_restarts_the_quiet_period(backend: impl Backend) {
