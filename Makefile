@@ -20,7 +20,7 @@ demo: build ## Build, then watch a synthetic study arrive, be analysed and land 
 	target/release/ichor demo --keep target/demo
 
 .PHONY: build
-build: setup-build ## Build target/release/ichor
+build: setup-build ## Build target/release/ichor and the decoder beside it
 	$(CARGO) build --release --locked --package ichor
 
 ##@ Work

@@ -10,6 +10,7 @@ mod bad_input;
 mod chaos;
 mod cli;
 mod compressed;
+mod decoder;
 mod delivery;
 mod demo;
 mod disk_full;

@@ -32,6 +32,9 @@ pub enum CtError {
     /// Compressed or native pixel data that cannot be decoded.
     #[error("pixel data cannot be decoded: {0}")]
     Decode(String),
+    /// A codestream that disagrees with the header, found before it is decoded.
+    #[error("compressed pixel data do not match the header: {0}")]
+    Codestream(String),
     /// Fewer bytes than rows × columns × bytes a pixel.
     #[error("pixel data has {found} bytes, {rows} rows × {columns} columns need {wanted}")]
     ShortPixelData {
@@ -60,6 +63,7 @@ impl CtError {
             Self::ModalityLut => "modality-lut",
             Self::RescaleType(_) => "not-hounsfield",
             Self::Decode(_) => "pixel-data-undecodable",
+            Self::Codestream(_) => "pixel-data-mismatch",
             Self::ShortPixelData { .. } => "pixel-data-short",
         };
         Reason::new(code, self.to_string())

@@ -7,6 +7,7 @@
 mod attribute;
 mod body;
 pub mod brain;
+mod codestream;
 pub mod components;
 mod distance;
 mod error;

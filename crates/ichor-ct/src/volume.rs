@@ -1,13 +1,16 @@
 //! Slices in Hounsfield units, in their order along the patient, one at a time.
 
+use std::io::Read;
 use std::path::Path;
 
 use dicom_dictionary_std::tags;
-use dicom_object::{DefaultDicomObject, open_file};
+use dicom_object::file::ReadPreamble;
+use dicom_object::{DefaultDicomObject, OpenFileOptions, open_file};
 use dicom_pixeldata::PixelDecoder;
 use ichor_core::{ImagePlane, Reason, Uid};
 
 use crate::attribute::{count, number, numbers, text};
+use crate::codestream::{self, Expected};
 use crate::error::CtError;
 use crate::header::InstanceHeader;
 
@@ -137,6 +140,16 @@ pub fn read_slice(path: &Path) -> Result<Slice, CtError> {
     read_object(&object)
 }
 
+/// Decodes one single-frame CT image from the bytes of a Part 10 file.
+///
+/// # Errors
+/// As [`read_slice`].
+pub fn read_slice_from(file: impl Read) -> Result<Slice, CtError> {
+    let options = OpenFileOptions::new().read_preamble(ReadPreamble::Always);
+    let object = options.from_reader(file).map_err(|error| CtError::Parse(error.to_string()))?;
+    read_object(&object)
+}
+
 fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
     let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
     if rows == 0 || columns == 0 || rows > LARGEST_SIDE || columns > LARGEST_SIDE {
@@ -211,7 +224,7 @@ impl Stored {
             return Err(CtError::Attribute { name: "Bits Allocated", problem });
         }
         let wanted = rows as usize * columns as usize * (allocated as usize / 8);
-        check_length(object, wanted, rows, columns)?;
+        check_length(object, wanted, Expected { rows, columns, allocated })?;
         let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
         let bytes = decoded.data();
         if bytes.len() < wanted {
@@ -238,13 +251,16 @@ fn extended(cell: u32, bits: u32) -> i32 {
     if cell >> (bits - 1) & 1 == 1 { cell as i32 - (1i32 << bits) } else { cell as i32 }
 }
 
-/// Native pixel data must hold as many bytes as its matrix says; compressed ones show at decoding.
-fn check_length(object: &DefaultDicomObject, wanted: usize, rows: u32, columns: u32) -> Result<(), CtError> {
+/// Native pixel data must hold as many bytes as its matrix says; compressed ones must say the same matrix.
+fn check_length(object: &DefaultDicomObject, wanted: usize, expected: Expected) -> Result<(), CtError> {
     let element = object.element_opt(tags::PIXEL_DATA).ok().flatten().ok_or(CtError::Missing("Pixel Data"))?;
+    if let Some(fragments) = element.fragments() {
+        return codestream::check(object, fragments, expected);
+    }
     if let Ok(bytes) = element.to_bytes()
-        && element.fragments().is_none()
         && bytes.len() < wanted
     {
+        let Expected { rows, columns, .. } = expected;
         return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
     }
     Ok(())

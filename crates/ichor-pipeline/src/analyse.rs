@@ -28,6 +28,8 @@ const POLL: Duration = Duration::from_secs(2);
 pub struct AnalyseOptions {
     /// Which series are eligible.
     pub gate: ichor_ct::series::GateOptions,
+    /// What reads the slices.
+    pub decoder: ichor_decode::Decoder,
     /// Waits between attempts.
     pub backoff: Backoff,
     /// Lesions below this volume are dropped from the mask, in millilitres.

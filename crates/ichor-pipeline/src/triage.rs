@@ -15,6 +15,7 @@ use ichor_core::Uid;
 use ichor_ct::header::{CT_IMAGE_STORAGE, InstanceHeader};
 use ichor_ct::series::{GateOptions, place};
 use ichor_ct::volume::PlacedSlice;
+use ichor_decode::Decoder;
 use ichor_store::{ArrivedInstance, NewAlert, SliceProbability, Store, Topic};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -34,10 +35,12 @@ const POLL: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 3;
 
 /// Settings of the stage.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TriageOptions {
     /// Which series are eligible.
     pub gate: GateOptions,
+    /// What reads the slices.
+    pub decoder: Decoder,
     /// When to raise an alert.
     pub alert: AlertOptions,
 }
@@ -107,7 +110,7 @@ impl<M: SliceModel> Stage<M> {
             numbers.push((slice.header.sop_instance.clone(), arrived.instance.id));
             slices.push(slice);
         }
-        let mut batches = Batches::new(slices, self.model.traits(), Purpose::Classify);
+        let mut batches = Batches::new(slices, &self.options.decoder, self.model.traits(), Purpose::Classify);
         while let Some(batch) = batches.next().await? {
             for (sop_instance, reason) in &batch.broken {
                 debug!(%sop_instance, %reason, "not classified on arrival");

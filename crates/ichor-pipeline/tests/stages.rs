@@ -115,6 +115,28 @@ async fn failing_model_is_asked_as_often_as_allowed() {
 }
 
 #[tokio::test]
+async fn a_study_waits_for_a_decoder_that_cannot_be_started() {
+    let mut house = House::new().await;
+    for file in &mut house.study.files {
+        let mut object = dicom_object::open_file(&*file).unwrap();
+        object.meta_mut().transfer_syntax = "1.2.840.10008.1.2.1.99".to_owned();
+        *file = file.with_extension("deflated");
+        object.write_to_file(&file).unwrap();
+    }
+    house.receive().await;
+    let (detail, model) = house.work(Says::Probability(0.9), &[StudyStatus::Failed]).await;
+    assert_eq!(model.asked.load(Ordering::SeqCst), 0);
+    let reason = detail.summary.reason.unwrap();
+    assert_eq!(reason.code.as_str(), "decoder-unavailable", "{reason}");
+    assert!(reason.text.contains("/nonexistent") && reason.text.contains("No such file"), "{reason}");
+    let timeline = house.store.timeline(&house.study.study_instance).await.unwrap();
+    let failures = timeline.iter().filter(|event| format!("{event:?}").contains("decoder-unavailable"));
+    assert_eq!(failures.count(), 3, "{timeline:#?}");
+    assert_eq!(detail.summary.instances, 12, "nothing is lost, and a person may have it taken up again");
+    assert!(house.store.retry(&house.study.study_instance, now()).await.is_ok());
+}
+
+#[tokio::test]
 async fn study_that_ends_the_process_is_given_up_at_last() {
     let mut house = House::new().await;
     house.receive().await;

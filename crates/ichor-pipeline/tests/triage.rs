@@ -29,7 +29,7 @@ struct Triage {
 impl Triage {
     fn start(house: &House, says: Says) -> Self {
         let (model, stop) = (Scripted::new(says), CancellationToken::new());
-        let options = TriageOptions { gate: GateOptions::default(), alert: ALERT };
+        let options = TriageOptions { gate: GateOptions::default(), decoder: support::no_decoder(), alert: ALERT };
         let task = tokio::spawn(triage::run(house.store.clone(), Arc::clone(&model), options, stop.clone()));
         Self { model, stop, task }
     }

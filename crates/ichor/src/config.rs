@@ -2,6 +2,7 @@
 //! `deploy/ichor.toml`. A section lives in the module that is named after what it is about.
 
 mod analysis;
+mod decoder;
 mod destination;
 mod listen;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
+pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use listen::{LimitsConfig, ListenConfig, SourceConfig};
 
@@ -41,6 +43,9 @@ pub(crate) struct Config {
     /// The analysis.
     #[serde(default)]
     pub(crate) analysis: AnalysisConfig,
+    /// Decoding of compressed slices.
+    #[serde(default)]
+    pub(crate) decoder: DecoderConfig,
     /// The alert that does not wait for the study.
     #[serde(default)]
     pub(crate) alert: AlertConfig,
@@ -163,6 +168,7 @@ impl Config {
         self.limits.check()?;
         self.gate.check()?;
         self.analysis.check()?;
+        self.decoder.check()?;
         self.alert.check()?;
         self.model.check()?;
         let mut names: Vec<&str> = self.destinations.iter().map(|d| d.name.as_str()).collect();
@@ -178,6 +184,7 @@ impl Config {
         let mut all = self.listen.durations();
         all.extend(self.sources.iter().flat_map(SourceConfig::durations));
         all.extend(self.analysis.durations());
+        all.extend(self.decoder.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ichor_core::{AeTitle, DeliveryStatus};
 use ichor_ct::series::GateOptions;
+use ichor_decode::Decoder;
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scp::{PeerRule, ScpOptions, StorageScp};
 use ichor_dimse::scu::ScuOptions;
@@ -44,14 +45,14 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Opens the store, takes up what the last run left, loads the model, and starts listening and working.
     ///
-    /// The model is loaded before the port is opened: a daemon that cannot analyse does not accept studies, unless it is
-    /// told to receive only.
+    /// The model is loaded and a decoder started before the port is opened: a daemon that cannot analyse does not accept
+    /// studies, unless it is told to receive only.
     pub(crate) async fn start(config: &Config, work: Work) -> anyhow::Result<Self> {
         let store = open_store(config).await?;
         let recovery = store.recover(now()).await.context("recovery of the store")?;
         info!(?recovery, "store opened");
-        let model = match work {
-            Work::Everything => Some(load_model(config).await?),
+        let workers = match work {
+            Work::Everything => Some((load_model(config).await?, open_decoder(config)?)),
             Work::ReceiveOnly => {
                 warn!(
                     "receiving only: studies are kept and queued, and analysed by the next start without --receive-only"
@@ -78,16 +79,16 @@ impl Daemon {
             assemble::run(stage_store, token).await;
             "assemble"
         });
-        if let Some(model) = model {
+        if let Some((model, decoder)) = workers {
             if config.analysis.while_receiving {
-                let options = triage_options(config, model.traits().slice_threshold);
+                let options = triage_options(config, decoder.clone(), model.traits().slice_threshold);
                 let (stage_store, model, token) = (store.clone(), Arc::clone(&model), stop.clone());
                 tasks.spawn(async move {
                     triage::run(stage_store, model, options, token).await;
                     "triage"
                 });
             }
-            let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config));
+            let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder));
             tasks.spawn(async move {
                 analyse::run(stage_store, model, options, token).await;
                 "analyse"
@@ -202,6 +203,15 @@ async fn load_model(config: &Config) -> anyhow::Result<Arc<TorchModel>> {
     Ok(model)
 }
 
+/// A decoder one of whose children has started, so that a missing program shows before a study waits for it.
+fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
+    let mut options = config.decoder.options().context("finding the decoder")?;
+    options.nice = config.analysis.nice;
+    let decoder = Decoder::new(options).context("starting the decoder")?;
+    decoder.check()?;
+    Ok(decoder)
+}
+
 fn gate_options(config: &Config) -> GateOptions {
     let mut gate = GateOptions::default();
     gate.min_slices = config.gate.min_slices;
@@ -209,18 +219,19 @@ fn gate_options(config: &Config) -> GateOptions {
     gate
 }
 
-fn triage_options(config: &Config, slice_threshold: f32) -> TriageOptions {
+fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32) -> TriageOptions {
     let alert = AlertOptions {
         slices: config.alert.slices,
         threshold: config.alert.threshold.unwrap_or(slice_threshold),
         max_gap_mm: config.alert.max_gap_mm,
     };
-    TriageOptions { gate: gate_options(config), alert }
+    TriageOptions { gate: gate_options(config), decoder, alert }
 }
 
-fn analyse_options(config: &Config) -> AnalyseOptions {
+fn analyse_options(config: &Config, decoder: Decoder) -> AnalyseOptions {
     AnalyseOptions {
         gate: gate_options(config),
+        decoder,
         backoff: Backoff {
             first: seconds(config.analysis.first_backoff_s),
             longest: Duration::from_secs(600),

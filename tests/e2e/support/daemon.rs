@@ -206,6 +206,11 @@ impl Daemon {
         false
     }
 
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon is not running").id()
+    }
+
     /// Whether the process is there.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
@@ -225,7 +230,7 @@ impl Daemon {
 
     /// Resident memory of the daemon (`/proc/PID/status`).
     pub(crate) fn memory(&self) -> Memory {
-        let pid = self.child.as_ref().expect("the daemon is not running").id();
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let field = |name: &str| -> u64 {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap();

@@ -1,6 +1,7 @@
 //! Slices through the model, in batches.
 
 use ichor_ct::volume::PlacedSlice;
+use ichor_decode::{Decoder, Unavailable};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::prepare::{Batch, PreparedSlice, Purpose, Recipe, prepare};
@@ -9,28 +10,30 @@ use super::{AnalysisError, ModelError, ModelTraits, SliceModel};
 /// Slices in batches, the next one being prepared while the last is worked on.
 pub(crate) struct Batches {
     pending: std::vec::IntoIter<PlacedSlice>,
-    next: Option<JoinHandle<Batch>>,
+    next: Option<JoinHandle<Result<Batch, Unavailable>>>,
+    decoder: Decoder,
     size: usize,
     recipe: Recipe,
 }
 
 impl Batches {
-    pub(crate) fn new(slices: Vec<PlacedSlice>, traits: &ModelTraits, purpose: Purpose) -> Self {
+    pub(crate) fn new(slices: Vec<PlacedSlice>, decoder: &Decoder, traits: &ModelTraits, purpose: Purpose) -> Self {
         let recipe = Recipe { preset: traits.preset, size: traits.size, purpose, nice: traits.nice };
-        let mut batches = Self { pending: slices.into_iter(), next: None, size: traits.batch.max(1), recipe };
+        let (pending, decoder, size) = (slices.into_iter(), decoder.clone(), traits.batch.max(1));
+        let mut batches = Self { pending, next: None, decoder, size, recipe };
         batches.prefetch();
         batches
     }
 
     fn prefetch(&mut self) {
         let slices: Vec<PlacedSlice> = self.pending.by_ref().take(self.size).collect();
-        let recipe = self.recipe;
-        self.next = (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, recipe)));
+        let (decoder, recipe) = (self.decoder.clone(), self.recipe);
+        self.next = (!slices.is_empty()).then(|| spawn_blocking(move || prepare(slices, &decoder, recipe)));
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, AnalysisError> {
         let Some(preparing) = self.next.take() else { return Ok(None) };
-        let batch = preparing.await?;
+        let batch = preparing.await??;
         self.prefetch();
         Ok(Some(batch))
     }

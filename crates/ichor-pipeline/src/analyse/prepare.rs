@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ichor_core::{Reason, Uid};
 use ichor_ct::brain::brain_mask;
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
-use ichor_ct::volume::{PlacedSlice, read_slice};
+use ichor_ct::volume::PlacedSlice;
+use ichor_decode::{DecodeError, Decoder, Unavailable};
 use tracing::debug;
 
 /// One slice, ready for the model.
@@ -55,17 +56,28 @@ pub(crate) struct Recipe {
     pub(crate) nice: i32,
 }
 
+/// Why a slice is not prepared.
+enum Fault {
+    /// It cannot be decoded.
+    Broken(Uid, Reason),
+    /// No slice can be decoded now.
+    Unavailable(Unavailable),
+}
+
 /// Prepares a batch.
-pub(crate) fn prepare(slices: Vec<PlacedSlice>, recipe: Recipe) -> Batch {
+///
+/// # Errors
+/// If no decoder can be started: nothing is known about the slices then.
+pub(crate) fn prepare(slices: Vec<PlacedSlice>, decoder: &Decoder, recipe: Recipe) -> Result<Batch, Unavailable> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(slices.len()).max(1);
     let share = slices.len().div_ceil(threads).max(1);
-    let prepared: Vec<Result<PreparedSlice, (Uid, Reason)>> = std::thread::scope(|scope| {
+    let prepared: Vec<Result<PreparedSlice, Fault>> = std::thread::scope(|scope| {
         let workers: Vec<_> = slices
             .chunks(share)
             .map(|chunk| {
                 scope.spawn(move || {
                     stand_back(recipe.nice);
-                    chunk.iter().map(|slice| caught(slice, recipe)).collect::<Vec<_>>()
+                    chunk.iter().map(|slice| caught(slice, decoder, recipe)).collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -75,7 +87,8 @@ pub(crate) fn prepare(slices: Vec<PlacedSlice>, recipe: Recipe) -> Batch {
             .flat_map(|(worker, chunk)| {
                 worker.join().unwrap_or_else(|_| {
                     let crashed = || Reason::new("decoder-crashed", "the thread that prepared this slice crashed");
-                    chunk.iter().map(|slice| Err((slice.header.sop_instance.clone(), crashed()))).collect()
+                    let broken = |slice: &PlacedSlice| Fault::Broken(slice.header.sop_instance.clone(), crashed());
+                    chunk.iter().map(|slice| Err(broken(slice))).collect()
                 })
             })
             .collect()
@@ -84,10 +97,11 @@ pub(crate) fn prepare(slices: Vec<PlacedSlice>, recipe: Recipe) -> Batch {
     for result in prepared {
         match result {
             Ok(slice) => batch.slices.push(slice),
-            Err(broken) => batch.broken.push(broken),
+            Err(Fault::Broken(sop_instance, reason)) => batch.broken.push((sop_instance, reason)),
+            Err(Fault::Unavailable(error)) => return Err(error),
         }
     }
-    batch
+    Ok(batch)
 }
 
 /// Lowers the priority of this thread, which ends with its batch. On Linux a nice value belongs to a thread.
@@ -97,18 +111,20 @@ fn stand_back(nice: i32) {
     }
 }
 
-/// A decoder that panics on one slice takes no other with it.
-fn caught(placed: &PlacedSlice, recipe: Recipe) -> Result<PreparedSlice, (Uid, Reason)> {
+/// Code that panics on one slice takes no other with it.
+fn caught(placed: &PlacedSlice, decoder: &Decoder, recipe: Recipe) -> Result<PreparedSlice, Fault> {
     let crashed = |_| {
-        let reason = Reason::new("decoder-crashed", "a decoder crashed on this slice");
-        Err((placed.header.sop_instance.clone(), reason))
+        let reason = Reason::new("decoder-crashed", "reading this slice crashed");
+        Err(Fault::Broken(placed.header.sop_instance.clone(), reason))
     };
-    catch_unwind(AssertUnwindSafe(|| one(placed, recipe))).unwrap_or_else(crashed)
+    catch_unwind(AssertUnwindSafe(|| one(placed, decoder, recipe))).unwrap_or_else(crashed)
 }
 
-fn one(placed: &PlacedSlice, recipe: Recipe) -> Result<PreparedSlice, (Uid, Reason)> {
-    let slice =
-        read_slice(&placed.header.path).map_err(|error| (placed.header.sop_instance.clone(), error.reason()))?;
+fn one(placed: &PlacedSlice, decoder: &Decoder, recipe: Recipe) -> Result<PreparedSlice, Fault> {
+    let slice = decoder.read_slice(placed).map_err(|error| match error {
+        DecodeError::Slice(reason) => Fault::Broken(placed.header.sop_instance.clone(), reason),
+        DecodeError::Unavailable(error) => Fault::Unavailable(error),
+    })?;
     let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
     let brain = match recipe.purpose {
         Purpose::Classify => Vec::new(),

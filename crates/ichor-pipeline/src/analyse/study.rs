@@ -12,6 +12,7 @@ use ichor_ct::components::MaskStack;
 use ichor_ct::header::InstanceHeader;
 use ichor_ct::series::{SeriesChoice, choose_series};
 use ichor_ct::volume::{PlacedSlice, Stack};
+use ichor_decode::{Decoder, Unavailable};
 use ichor_store::{
     AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceProbability, SliceScore, Store, StoreError, Verdict,
 };
@@ -31,6 +32,9 @@ pub enum AnalysisError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// No decoder can be started.
+    #[error(transparent)]
+    Decoder(#[from] Unavailable),
     /// A slice that could be decoded a moment ago: its file has changed since.
     #[error("slice {0} could be decoded once and not again")]
     Gone(Uid),
@@ -51,6 +55,7 @@ impl AnalysisError {
     pub fn reason(&self) -> Reason {
         let code = match self {
             Self::Model(_) => "model-failed",
+            Self::Decoder(_) => "decoder-unavailable",
             Self::Store(_) | Self::Gone(_) => "store-failed",
             Self::Source(_) | Self::Result(_) => "result-invalid",
             Self::Thread(_) => "analysis-crashed",
@@ -113,9 +118,9 @@ pub(super) async fn analyse<M: SliceModel>(
     };
 
     let known = store.probabilities(claim, &model.traits().fed()).await?;
-    let (first, broken, slices_known) = first_pass(store, model, claim, stack, &known).await?;
+    let (first, broken, slices_known) = first_pass(store, model, &options.decoder, claim, stack, &known).await?;
     timings.lap("classify", &mut started);
-    let scored = second_pass(model, first).await?;
+    let scored = second_pass(model, &options.decoder, first).await?;
     timings.lap("mask", &mut started);
     if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
         row.reasons.extend(broken.iter().map(|(uid, reason)| about(uid, reason)));
@@ -250,6 +255,7 @@ struct FirstPass {
 async fn first_pass<M: SliceModel>(
     store: &Store,
     model: &M,
+    decoder: &Decoder,
     claim: &AnalysisClaim,
     stack: Stack,
     known: &HashMap<Uid, f32>,
@@ -259,7 +265,7 @@ async fn first_pass<M: SliceModel>(
     let new: Vec<PlacedSlice> = stack.slices.iter().filter(is_new).cloned().collect();
     let numbers: HashMap<&Uid, i64> = claim.instances.iter().map(|i| (&i.sop_instance, i.id)).collect();
     let (mut said, mut broken) = (HashMap::with_capacity(new.len()), Vec::new());
-    let mut batches = Batches::new(new, traits, Purpose::Classify);
+    let mut batches = Batches::new(new, decoder, traits, Purpose::Classify);
     while let Some(batch) = batches.next().await? {
         broken.extend(batch.broken);
         let probabilities = classify(model, &batch.slices).await?;
@@ -293,14 +299,14 @@ async fn first_pass<M: SliceModel>(
 
 /// Masks the positive slices: whether a slice is positive hangs on its neighbours, and positive slices are few. They are
 /// read again rather than held, so that the memory does not grow with the study.
-async fn second_pass<M: SliceModel>(model: &M, first: FirstPass) -> Result<Scored, AnalysisError> {
+async fn second_pass<M: SliceModel>(model: &M, decoder: &Decoder, first: FirstPass) -> Result<Scored, AnalysisError> {
     let FirstPass { stack, probabilities } = first;
     let traits = model.traits();
     let slices = &stack.slices;
     let (rows, columns) = slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
     let is_positive = |index: usize| probabilities[index] >= traits.slice_threshold;
     let positive = (0..slices.len()).filter(|index| is_positive(*index)).map(|index| slices[index].clone()).collect();
-    let mut batches = Batches::new(positive, traits, Purpose::Mask);
+    let mut batches = Batches::new(positive, decoder, traits, Purpose::Mask);
     let mut masks = MaskStack::new(rows, columns);
     let mut next_masks = Vec::new().into_iter();
     for (index, slice) in slices.iter().enumerate() {

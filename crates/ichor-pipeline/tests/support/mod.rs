@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ichor_core::{ModelId, StudyStatus};
 use ichor_ct::input::InputPreset;
+use ichor_decode::{Decoder, DecoderOptions};
 use ichor_dimse::part10::read_header;
 use ichor_dimse::scp::{
     AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, PeerRule, StorageHandler, StoreFailure, StoreRequest,
@@ -173,9 +174,15 @@ impl House {
     }
 }
 
+/// Reads uncompressed slices, and has no program for others.
+pub(crate) fn no_decoder() -> Decoder {
+    Decoder::new(DecoderOptions::new("/nonexistent".into())).unwrap()
+}
+
 pub(crate) fn analyse_options() -> AnalyseOptions {
     AnalyseOptions {
         gate: ichor_ct::series::GateOptions::default(),
+        decoder: no_decoder(),
         backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
         min_lesion_ml: 0.1,
         destinations: vec!["one".to_owned(), "two".to_owned()],

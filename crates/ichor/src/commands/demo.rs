@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
-    AlertConfig, AnalysisConfig, Config, DestinationConfig, GateConfig, LimitsConfig, ListenConfig, LogConfig,
-    ModelConfig, SourceConfig, StoreConfig,
+    AlertConfig, AnalysisConfig, Config, DecoderConfig, DestinationConfig, GateConfig, LimitsConfig, ListenConfig,
+    LogConfig, ModelConfig, SourceConfig, StoreConfig,
 };
 use crate::daemon::{Daemon, Work};
 use compare::Comparison;
@@ -230,6 +230,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         gate: GateConfig::default(),
         limits: LimitsConfig::default(),
         analysis: AnalysisConfig::default(),
+        decoder: DecoderConfig::default(),
         alert: AlertConfig::default(),
         model: ModelConfig {
             weights: crate::model::weights_or_demo(args.weights.as_deref())?,
