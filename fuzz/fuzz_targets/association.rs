@@ -90,7 +90,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((how, bytes)) = bytes.split_first() else { return };
     let is_associated = how % 8 != 0;
     let mut options = ScpOptions::new(AeTitle::parse("ICHOR").unwrap());
-    options.peers = vec![PeerRule { ae_title: None, networks: Vec::new() }];
+    options.peers = vec![PeerRule { ae_title: None, networks: Vec::new(), user: None }];
     options.max_instance_bytes = 1 << 16;
     let handler = Counter::default();
     let counts = handler.0.clone();

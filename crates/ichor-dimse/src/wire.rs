@@ -48,6 +48,13 @@ pub(crate) enum WireError {
     Malformed(String),
 }
 
+impl WireError {
+    /// Names the whole limit where only the rest of it was waited for.
+    pub(crate) fn within(self, whole: Duration) -> Self {
+        if matches!(self, Self::TimedOut(_)) { Self::TimedOut(whole) } else { self }
+    }
+}
+
 /// A TCP stream whose receptions are acknowledged at once: a peer that has Nagle's algorithm on holds its last segment
 /// back until then, which costs 40 ms an instance. The option is not lasting, hence set after each read.
 #[derive(Debug)]
@@ -152,7 +159,11 @@ impl<S: Stream> Wire<S> {
     async fn frame(&mut self) -> Result<Bytes, WireError> {
         loop {
             let mut wanted = PDU_HEADER_SIZE as usize;
-            if let Some([_, _, length @ ..]) = self.read.first_chunk::<6>() {
+            if let Some([kind, second, length @ ..]) = self.read.first_chunk::<6>() {
+                // A record of a TLS handshake; no PDU has this type.
+                if (*kind, *second) == (0x16, 0x03) {
+                    return Err(WireError::Malformed("a TLS handshake where TLS is not spoken".to_owned()));
+                }
                 let length = u32::from_be_bytes(*length);
                 if length > self.max_receive {
                     let what = format!("PDU of {length} bytes, at most {} are accepted", self.max_receive);

@@ -99,7 +99,7 @@ async fn one_association_too_many() {
 async fn silent_strangers_keep_nobody_out() {
     let provider = Provider::start({
         let mut options = options();
-        options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.1".parse().unwrap()] }];
+        options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.1".parse().unwrap()], user: None }];
         options
     })
     .await;
@@ -122,7 +122,7 @@ async fn who_may_not_come() {
     let mut options = options();
     options.check_called_ae = true;
     let networks = vec!["127.0.0.1/32".parse().unwrap()];
-    options.peers = vec![PeerRule { ae_title: Some(AeTitle::parse("CT1").unwrap()), networks }];
+    options.peers = vec![PeerRule { ae_title: Some(AeTitle::parse("CT1").unwrap()), networks, user: None }];
     let provider = Provider::start(options).await;
     let contexts: &[(u8, &str, &[&str])] = &[(1, CT, &[EXPLICIT])];
 

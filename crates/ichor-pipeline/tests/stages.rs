@@ -102,7 +102,7 @@ impl House {
     }
 
     fn ingest(&self) -> Ingest {
-        let peer = PeerRule { ae_title: None, networks: Vec::new() };
+        let peer = PeerRule { ae_title: None, networks: Vec::new(), user: None };
         let sources = vec![Source { peer, quiet_period: QUIET }];
         Ingest::new(self.store.clone(), IngestOptions { sources, min_free_bytes: 0, limits: DatasetLimits::default() })
     }
@@ -174,11 +174,9 @@ async fn open(folder: &Path) -> Store {
 
 fn peer() -> PeerInfo {
     PeerInfo {
-        address: "127.0.0.1:4000".parse().unwrap(),
         calling_ae: "SCANNER".to_owned(),
         called_ae: "ICHOR".to_owned(),
-        implementation_class: None,
-        implementation_version: None,
+        ..PeerInfo::stranger("127.0.0.1:4000".parse().unwrap())
     }
 }
 
