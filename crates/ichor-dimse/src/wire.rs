@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::associate::overlook;
+use crate::associate::{overlook, user_items_hold_together};
 
 /// Bounds of the PDU length that is announced. The lower one holds any response in one PDU; the upper one bounds what
 /// an association may take of memory.
@@ -148,6 +148,9 @@ impl<S: Stream> Wire<S> {
     /// Receives the next PDU. Dropping the future loses nothing: what has come stays for the next call.
     pub(crate) async fn receive(&mut self, limit: Duration) -> Result<Pdu, WireError> {
         let frame = timeout(limit, self.frame()).await.map_err(|_| WireError::TimedOut(limit))??;
+        if !user_items_hold_together(&frame) {
+            return Err(WireError::Malformed("user information whose lengths contradict each other".to_owned()));
+        }
         match read_pdu(overlook(frame), self.max_receive, true) {
             Ok(Some(pdu)) => Ok(pdu),
             Ok(None) => Err(WireError::Malformed("PDU shorter than its own length".to_owned())),

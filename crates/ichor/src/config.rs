@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub(crate) use analysis::{AnalysisConfig, GateConfig, ModelConfig};
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
-pub(crate) use listen::{ListenConfig, SourceConfig};
+pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -138,6 +138,10 @@ impl Config {
     fn resolve(&mut self, folder: &Path) {
         for path in [&mut self.store.database, &mut self.store.blobs] {
             *path = folder.join(&path);
+        }
+        self.listen.resolve(folder);
+        for source in &mut self.sources {
+            source.resolve(folder);
         }
         self.model.resolve(folder);
         for destination in &mut self.destinations {

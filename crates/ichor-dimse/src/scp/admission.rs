@@ -8,12 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handler::Rejection;
 
-/// Counts open associations.
+/// Counts open associations, or connections on the way to one.
 #[derive(Debug)]
 pub(super) struct Admission {
     places: Arc<Semaphore>,
     per_peer: usize,
-    /// Addresses with at least one association, so it has no more entries than there are places.
+    /// Addresses that have a place, so it has no more entries than there are places.
     peers: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
@@ -23,7 +23,7 @@ impl Admission {
         Self { places, per_peer, peers: Arc::default() }
     }
 
-    /// Takes a place for an association.
+    /// Takes a place.
     pub(super) fn enter(&self, address: IpAddr) -> Result<Place, Rejection> {
         let address = address.to_canonical();
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Rejection::LocalLimitExceeded)?;

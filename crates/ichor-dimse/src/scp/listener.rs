@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::admission::Admission;
+use super::admission::{Admission, Place};
 use super::association::{Ending, Service, Tally};
 use super::establish::{self, NoRequest, Request};
 use super::handler::{AssociationEnd, AssociationOutcome, PeerInfo, Rejection, StorageHandler};
@@ -42,8 +42,10 @@ struct Shared<H> {
     options: ScpOptions,
     handler: H,
     admission: Admission,
-    handshakes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    /// Connections without an association, from addresses that a rule covers.
+    handshakes: Admission,
+    /// The same, from all others.
+    strangers: Admission,
     reports: Arc<Semaphore>,
     unreported: AtomicU64,
     /// Open associations stop at the end of the message in progress.
@@ -134,9 +136,9 @@ pub async fn serve_stream<H: StorageHandler>(
     address: SocketAddr,
 ) {
     let shared = Shared::new(options, handler);
-    if let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() {
+    if let Ok(place) = shared.handshakes.enter(address.ip()) {
         let deadline = Instant::now() + shared.options.artim_timeout;
-        shared.handle(Wire::new(stream), PeerInfo::stranger(address), permit, deadline).await;
+        shared.handle(Wire::new(stream), PeerInfo::stranger(address), place, deadline).await;
     }
 }
 
@@ -150,12 +152,11 @@ fn check_task(ended: Result<(), JoinError>) {
 
 impl<H: StorageHandler> Shared<H> {
     fn new(options: ScpOptions, handler: H) -> Self {
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             admission: Admission::new(options.max_associations, options.max_associations_per_peer),
-            handshakes: semaphore(options.max_handshakes),
-            strangers: semaphore(options.max_strangers),
-            reports: semaphore(MAX_REPORTS),
+            handshakes: Admission::new(options.max_handshakes, options.max_associations_per_peer),
+            strangers: Admission::new(options.max_strangers, options.max_strangers),
+            reports: Arc::new(Semaphore::new(MAX_REPORTS)),
             unreported: AtomicU64::new(0),
             options,
             handler,
@@ -175,36 +176,36 @@ impl<H: StorageHandler> Shared<H> {
         let peer = PeerInfo::stranger(address);
         let known = self.options.peers.iter().any(|rule| rule.covers(address.ip()));
         let handshakes = if known { &self.handshakes } else { &self.strangers };
-        match Arc::clone(handshakes).try_acquire_owned() {
-            Ok(permit) => {
+        match handshakes.enter(address.ip()) {
+            Ok(place) => {
                 let deadline = Instant::now() + self.options.artim_timeout;
                 tasks.spawn(async move {
                     match tls {
-                        Some(tls) => shared.handle_tls(&tls, stream, peer, permit, deadline).await,
+                        Some(tls) => shared.handle_tls(&tls, stream, peer, place, deadline).await,
                         None => match PromptStream::new(stream) {
-                            Ok(stream) => shared.handle(Wire::new(stream), peer, permit, deadline).await,
+                            Ok(stream) => shared.handle(Wire::new(stream), peer, place, deadline).await,
                             Err(error) => debug!(peer = %peer.address, %error, "connection lost at once"),
                         },
                     }
                 });
             }
             // No time for a proper answer; the peer sees the connection close.
-            Err(_) => {
+            Err(rejection) => {
                 drop(stream);
-                self.report_overflow(tasks, peer);
+                self.report_overflow(tasks, peer, rejection);
             }
         }
     }
 
     /// Hands a connection that found no room to the handler, or counts it if too many of these are under way.
-    fn report_overflow(self: &Arc<Self>, tasks: &mut JoinSet<()>, peer: PeerInfo) {
+    fn report_overflow(self: &Arc<Self>, tasks: &mut JoinSet<()>, peer: PeerInfo, rejection: Rejection) {
         let Ok(permit) = Arc::clone(&self.reports).try_acquire_owned() else {
             self.unreported.fetch_add(1, Ordering::Relaxed);
             return;
         };
         let shared = Arc::clone(self);
         tasks.spawn(async move {
-            establish::report(&shared.handler, &peer, &Rejection::LocalLimitExceeded).await;
+            establish::report(&shared.handler, &peer, &rejection).await;
             let unreported = shared.unreported.swap(0, Ordering::Relaxed);
             if unreported > 0 {
                 warn!(connections = unreported, "more connections were closed for lack of room than could be recorded");
@@ -219,7 +220,7 @@ impl<H: StorageHandler> Shared<H> {
         tls: &ServerTls,
         stream: TcpStream,
         mut peer: PeerInfo,
-        permit: OwnedSemaphorePermit,
+        place: Place,
         deadline: Instant,
     ) {
         let accepted = tokio::select! {
@@ -230,7 +231,7 @@ impl<H: StorageHandler> Shared<H> {
         let rejection = match accepted {
             Ok(Ok((stream, shown))) => {
                 peer.tls = Some(shown);
-                return self.handle(Wire::new(stream), peer, permit, deadline).await;
+                return self.handle(Wire::new(stream), peer, place, deadline).await;
             }
             Ok(Err(NoTls::Nothing)) => return debug!(peer = %peer.address, "connection closed without a byte"),
             Ok(Err(NoTls::Failed(why))) => Rejection::TlsFailed(why),
@@ -240,13 +241,7 @@ impl<H: StorageHandler> Shared<H> {
     }
 
     /// Takes a connection from its first byte to its last. The handshake's permit goes back once an association stands.
-    async fn handle<S: Stream>(
-        &self,
-        mut wire: Wire<S>,
-        peer: PeerInfo,
-        handshake: OwnedSemaphorePermit,
-        deadline: Instant,
-    ) {
+    async fn handle<S: Stream>(&self, mut wire: Wire<S>, peer: PeerInfo, handshake: Place, deadline: Instant) {
         let request = tokio::select! {
             biased;
             () = self.stopping.cancelled() => return wire.close().await,

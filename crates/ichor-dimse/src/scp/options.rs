@@ -25,6 +25,7 @@ pub struct ScpOptions {
     /// Associations at once from one address; one more is rejected the same way (default: 32).
     pub max_associations_per_peer: usize,
     /// Connections without an association at once, from addresses that a rule covers; one more is closed (default: 64).
+    /// From one address as many as [`Self::max_associations_per_peer`].
     pub max_handshakes: usize,
     /// The same from addresses that no rule covers: few, so that strangers who say nothing keep nobody out (default: 8).
     pub max_strangers: usize,
@@ -140,6 +141,13 @@ impl ScpOptions {
             drain_timeout: Duration::from_secs(10),
             sop_classes: std::iter::once(verification).chain(storage).collect(),
             prefer: Preference::Peer,
+        }
+    }
+
+    /// Sets the transfer syntaxes of every SOP class but Verification.
+    pub fn set_storage_syntaxes(&mut self, transfer_syntaxes: &[&'static str]) {
+        for rule in self.sop_classes.iter_mut().filter(|rule| rule.sop_class != uids::VERIFICATION) {
+            rule.transfer_syntaxes = transfer_syntaxes.to_vec();
         }
     }
 
