@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ichor_core::AeTitle;
 use ichor_dimse::scp::{
-    AssociationEnd, InstanceSink, PeerInfo, PeerRule, Rejection, ScpOptions, StorageHandler, StoreFailure,
-    StoreOutcome, StoreRequest, serve_stream,
+    AssociationEnd, InstanceSink, PeerInfo, PeerRule, Preference, Rejection, ScpOptions, StorageHandler, StoreFailure,
+    StoreOutcome, StoreRequest, UserRule, serve_stream,
 };
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,7 +32,11 @@ impl StorageHandler for Counter {
     type Association = ();
     type Sink = Sink;
 
-    async fn association_opened(&self, _: &PeerInfo) -> Result<(), Rejection> {
+    async fn association_opened(&self, peer: &PeerInfo) -> Result<(), Rejection> {
+        // What a peer says of itself may stand in a log; a user is verified only with a name.
+        let is_printable = |text: &String| text.len() <= 64 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        assert!(peer.user.iter().all(is_printable));
+        assert!(!peer.is_user_verified || peer.user.as_deref() == Some("u"));
         self.0.opened.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -68,8 +72,9 @@ impl Drop for Sink {
     }
 }
 
-/// A-ASSOCIATE-RQ: CT Image Storage on context 1 and Verification on 3, both in Implicit VR Little Endian.
-fn request() -> Vec<u8> {
+/// A-ASSOCIATE-RQ: CT Image Storage on context 1 and Verification on 3, both in Implicit VR Little Endian; further items of
+/// user information as the input has them.
+fn request(user_items: &[u8]) -> Vec<u8> {
     fn item(kind: u8, body: &[u8]) -> Vec<u8> {
         [&[kind, 0][..], &u16::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
     }
@@ -81,7 +86,7 @@ fn request() -> Vec<u8> {
     body.extend(item(0x10, b"1.2.840.10008.3.1.1.1"));
     body.extend(context(1, b"1.2.840.10008.5.1.4.1.1.2"));
     body.extend(context(3, b"1.2.840.10008.1.1"));
-    body.extend(item(0x50, &item(0x51, &16_384u32.to_be_bytes())));
+    body.extend(item(0x50, &[&item(0x51, &16_384u32.to_be_bytes()), user_items].concat()));
     [&[1, 0][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), &body].concat()
 }
 
@@ -89,8 +94,17 @@ fuzz_target!(|bytes: &[u8]| {
     // The first byte says whether an association stands already: most of what there is to find lies behind it.
     let Some((how, bytes)) = bytes.split_first() else { return };
     let is_associated = how % 8 != 0;
+    // The second bit of the rest says whether the request brings user information of the input's making: roles, windows,
+    // extensions, identities, of any length and form.
+    let (user_items, bytes) = match bytes.split_first() {
+        Some((length, rest)) if is_associated && how & 8 != 0 => rest.split_at(usize::from(*length).min(rest.len())),
+        _ => (&[][..], bytes),
+    };
     let mut options = ScpOptions::new(AeTitle::parse("ICHOR").unwrap());
-    options.peers = vec![PeerRule { ae_title: None, networks: Vec::new() }];
+    let passcode = UserRule { name: "u".to_owned(), passcode: "p".to_owned() };
+    // With one bit more, only who proves a user may come.
+    options.peers = vec![PeerRule { ae_title: None, networks: Vec::new(), user: (how & 16 != 0).then_some(passcode) }];
+    options.prefer = if how & 32 != 0 { Preference::Own } else { Preference::Peer };
     options.max_instance_bytes = 1 << 16;
     let handler = Counter::default();
     let counts = handler.0.clone();
@@ -99,7 +113,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (ours, mut theirs) = tokio::io::duplex(1 << 21);
         let served = tokio::spawn(serve_stream(options, handler, ours, "127.0.0.1:104".parse().unwrap()));
         if is_associated {
-            theirs.write_all(&request()).await.unwrap();
+            theirs.write_all(&request(user_items)).await.unwrap();
         }
         // The provider may hang up before it has read everything.
         let _ = theirs.write_all(bytes).await;

@@ -13,6 +13,10 @@ const PROPOSED_CONTEXT: u8 = 0x20;
 const CONTEXT_RESULT: u8 = 0x21;
 const TRANSFER_SYNTAX: u8 = 0x40;
 const USER_INFORMATION: u8 = 0x50;
+const MAXIMUM_LENGTH: u8 = 0x51;
+const ROLE_SELECTION: u8 = 0x54;
+const EXTENDED_NEGOTIATION: u8 = 0x56;
+const USER_IDENTITY: u8 = 0x58;
 
 /// Leaves items of unrecognized types out (PS3.8 9.3.1), and gives each rejected presentation context the transfer
 /// syntax that dicom-ul wants and that is not significant (PS3.8 9.3.3.2; some archives send none). Everything else, and
@@ -22,6 +26,53 @@ pub(crate) fn overlook(pdu: Bytes) -> Bytes {
         return pdu;
     }
     rewrite(&pdu).map_or(pdu, Bytes::from)
+}
+
+/// Whether the sub-items of the user information (PS3.7 D.3.3) keep to their own lengths. dicom-ul does not look at
+/// these where a sub-item has lengths inside, and would take one sub-item's bytes for the next one.
+pub(crate) fn user_items_hold_together(pdu: &[u8]) -> bool {
+    if !matches!(pdu.first(), Some(0x01 | 0x02)) {
+        return true;
+    }
+    let mut rest = pdu.get(FIXED..).unwrap_or_default();
+    while let Some((kind, body, tail)) = next_item(rest) {
+        if kind == USER_INFORMATION && !sub_items_hold_together(body) {
+            return false;
+        }
+        rest = tail;
+    }
+    // Items outside the user information are the decoder's to judge.
+    true
+}
+
+fn sub_items_hold_together(mut rest: &[u8]) -> bool {
+    let length_at = |body: &[u8], at: usize| {
+        body.get(at..at + 2).map(|bytes| usize::from(u16::from_be_bytes([bytes[0], bytes[1]])))
+    };
+    while !rest.is_empty() {
+        let Some((kind, body, tail)) = next_item(rest) else { return false };
+        let holds = match kind {
+            MAXIMUM_LENGTH => body.len() == 4,
+            ROLE_SELECTION => length_at(body, 0).is_some_and(|name| body.len() == 2 + name + 2),
+            EXTENDED_NEGOTIATION => length_at(body, 0).is_some_and(|name| body.len() >= 2 + name),
+            USER_IDENTITY => length_at(body, 2).is_some_and(|primary| {
+                length_at(body, 4 + primary).is_some_and(|secondary| body.len() == 4 + primary + 2 + secondary)
+            }),
+            _ => true,
+        };
+        if !holds {
+            return false;
+        }
+        rest = tail;
+    }
+    true
+}
+
+/// Type and body of the first item, and what follows it.
+fn next_item(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let ([kind, _, l0, l1], tail) = bytes.split_first_chunk::<4>()?;
+    let (body, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
+    Some((*kind, body, tail))
 }
 
 fn rewrite(pdu: &[u8]) -> Option<Vec<u8>> {
@@ -108,6 +159,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(kind in 0u8..4, noise in proptest::collection::vec(any::<u8>(), 0..300)) {
             let length = u32::try_from(noise.len()).unwrap();
             let pdu = Bytes::from([&[kind, 0][..], &length.to_be_bytes(), &noise].concat());
+            user_items_hold_together(&pdu);
             let _ = read_pdu(overlook(pdu), 131_072, true);
         }
     }

@@ -20,6 +20,8 @@ const NO_DATA_SET: u16 = 0x0101;
 const RESPONSE: u16 = 0x8000;
 /// Longest Error Comment (0000,0902), VR LO.
 const MAX_COMMENT: usize = 64;
+/// Most elements that an Offending Element (0000,0901) names here.
+const MAX_OFFENDING: usize = 16;
 
 /// Element numbers of group 0000 (PS3.7 E.1) that are used here.
 pub mod tag {
@@ -41,6 +43,8 @@ pub mod tag {
     pub const DATA_SET_TYPE: u16 = 0x0800;
     /// Status, US.
     pub const STATUS: u16 = 0x0900;
+    /// Offending Element, AT.
+    pub const OFFENDING_ELEMENT: u16 = 0x0901;
     /// Error Comment, LO.
     pub const ERROR_COMMENT: u16 = 0x0902;
     /// Affected SOP Instance UID, UI.
@@ -168,6 +172,28 @@ impl CommandSet {
             self.elements.insert(tag::ERROR_COMMENT, padded(&comment, b' '));
         }
         self
+    }
+
+    /// Sets the Offending Element, of which at most 16 are named. Nothing is set for none.
+    #[must_use]
+    pub fn with_offending(mut self, elements: &[(u16, u16)]) -> Self {
+        if !elements.is_empty() {
+            let bytes = |&(group, element): &(u16, u16)| [group.to_le_bytes(), element.to_le_bytes()].concat();
+            let value = elements.iter().take(MAX_OFFENDING).flat_map(bytes).collect();
+            self.elements.insert(tag::OFFENDING_ELEMENT, value);
+        }
+        self
+    }
+
+    /// The Offending Element, by group and element; what is no whole tag is left out.
+    #[must_use]
+    pub fn offending(&self) -> Vec<(u16, u16)> {
+        let value = self.elements.get(&tag::OFFENDING_ELEMENT).map_or(&[][..], Vec::as_slice);
+        let tag = |bytes: &[u8; 4]| {
+            let [g0, g1, e0, e1] = *bytes;
+            (u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]))
+        };
+        value.as_chunks().0.iter().take(MAX_OFFENDING).map(tag).collect()
     }
 
     /// Reads a US value that must be there.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dicom_ul::Pdu;
 use dicom_ul::pdu::{AbortRQServiceProviderReason as AbortReason, AbortRQSource, PDataValue};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::command::CommandSet;
 use crate::pdv::{Assembler, Fragment, Part, PdvError};
@@ -87,9 +88,11 @@ impl<S: Stream> Exchange<S> {
         !self.pending.is_empty() || self.assembler.is_inside_message() || self.wire.has_received_part()
     }
 
-    /// Waits for the next command or the end of the association: for its first PDU as long as `idle`, for each further
-    /// one as long as `pdu`. Dropping the future loses nothing.
+    /// Waits for the next command or the end of the association: for its first PDU as long as `idle`, for all others
+    /// together as long as `pdu`, so that nobody stretches a command fragment by fragment. Dropping the future loses
+    /// nothing but the time that was counted.
     pub(crate) async fn next_command(&mut self, idle: Duration, pdu: Duration) -> Result<Incoming, ExchangeError> {
+        let mut deadline = None;
         loop {
             while let Some(pdv) = self.pending.pop_front() {
                 if let Part::Command(context, bytes) = self.assembler.accept(pdv)? {
@@ -97,7 +100,14 @@ impl<S: Stream> Exchange<S> {
                 }
             }
             let inside = self.assembler.is_inside_message();
-            match self.wire.receive(if inside { pdu } else { idle }).await? {
+            let limit = if inside {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + pdu);
+                deadline.saturating_duration_since(Instant::now())
+            } else {
+                idle
+            };
+            let received = self.wire.receive(limit).await;
+            match received.map_err(|error| if inside { error.within(pdu) } else { error })? {
                 Pdu::PData { data } if !data.is_empty() => self.pending.extend(data),
                 Pdu::ReleaseRQ if !inside => return Ok(Incoming::ReleaseRequest),
                 Pdu::ReleaseRP if !inside => return Ok(Incoming::ReleaseResponse),

@@ -3,6 +3,7 @@
 //! - [`scp`]: the listener. Each data fragment goes to a [`scp::InstanceSink`] as it arrives; the peer hears of success
 //!   after the sink has committed, and not before.
 //! - [`scu`]: the sender. Each data set travels in the transfer syntax that it has.
+//! - [`tls`]: both behind TLS (PS3.15 B.12).
 //! - [`part10`]: the header of a DICOM file (PS3.10 chapter 7), which turns a received data set into a file and back.
 //! - [`command`] and [`status`]: command sets and status codes (PS3.7).
 //!
@@ -23,6 +24,8 @@ mod pdv;
 pub mod scp;
 pub mod scu;
 pub mod status;
+pub mod tls;
+mod transport;
 pub mod uids;
 mod wire;
 

@@ -15,6 +15,7 @@ use ichor_core::Uid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 pub use error::ScuError;
@@ -24,6 +25,7 @@ use crate::command::{CommandSet, field, tag};
 use crate::exchange::{Exchange, ExchangeError, Incoming};
 use crate::negotiation::{AcceptedContext, MAX_CONTEXTS, PeerInformation, user_information};
 use crate::status::StoreStatus;
+use crate::transport::Transport;
 use crate::uids;
 use crate::wire::{FragmentKind, MIN_PEER_PDU, PromptStream, Wire, WireError};
 
@@ -34,7 +36,7 @@ use crate::wire::{FragmentKind, MIN_PEER_PDU, PromptStream, Wire, WireError};
 /// the last one that is not.
 #[derive(Debug)]
 pub struct StorageScu {
-    exchange: Option<Exchange<PromptStream>>,
+    exchange: Option<Exchange<Transport>>,
     contexts: Vec<AcceptedContext>,
     response_timeout: Duration,
     last_message_id: u16,
@@ -224,7 +226,15 @@ impl StorageScu {
             match exchange.next_command(limit, limit).await? {
                 Incoming::ReleaseResponse => Ok(()),
                 // Both sides at once: the requestor of the association answers first (PS3.8 7.2.2.7).
-                Incoming::ReleaseRequest => Ok(exchange.wire().send(&Pdu::ReleaseRP, limit).await?),
+                Incoming::ReleaseRequest => {
+                    exchange.wire().send(&Pdu::ReleaseRP, limit).await?;
+                    // Its own response is due as well; many hang up instead, and have agreed all the same.
+                    match exchange.next_command(limit, limit).await {
+                        Ok(Incoming::ReleaseResponse) | Err(ExchangeError::Wire(WireError::Closed)) => Ok(()),
+                        Ok(_) => Err(ScuError::Protocol("message instead of A-RELEASE-RP".to_owned())),
+                        Err(error) => Err(error.into()),
+                    }
+                }
                 Incoming::Command { .. } => Err(ScuError::Protocol("message instead of A-RELEASE-RP".to_owned())),
             }
         }
@@ -316,15 +326,29 @@ fn accepted(proposed: &[PresentationContextProposed], answer: &AssociationAC) ->
     proposed.iter().filter_map(accepts).collect()
 }
 
-async fn dial(options: &ScuOptions) -> Result<PromptStream, ScuError> {
-    let unreachable = |source| ScuError::Connect { address: options.address.clone(), source };
-    match timeout(options.connect_timeout, TcpStream::connect(&options.address)).await {
-        Err(_) => Err(ScuError::TimedOut(format!(
-            "no connection to {} within {:?}",
-            options.address, options.connect_timeout
-        ))),
-        Ok(connected) => connected.and_then(PromptStream::new).map_err(unreachable),
-    }
+async fn dial(options: &ScuOptions) -> Result<Transport, ScuError> {
+    let late =
+        |_| ScuError::TimedOut(format!("no connection to {} within {:?}", options.address, options.connect_timeout));
+    timeout(options.connect_timeout, connect(options)).await.map_err(late)?
+}
+
+async fn connect(options: &ScuOptions) -> Result<Transport, ScuError> {
+    let address = &options.address;
+    let tls = match options.tls.clone() {
+        None => None,
+        Some(tls) => {
+            let name = tls.name_for(address)?;
+            // Files are read, which may block.
+            let config = tokio::task::spawn_blocking(move || tls.config()).await;
+            Some((config.map_err(|error| ScuError::Source(error.into()))??, name))
+        }
+    };
+    let unreachable = |source| ScuError::Connect { address: address.clone(), source };
+    let stream = TcpStream::connect(address).await.and_then(PromptStream::new).map_err(unreachable)?;
+    let Some((config, name)) = tls else { return Ok(Transport::Plain(stream)) };
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    let stream = connected.map_err(|error| ScuError::Tls { address: address.clone(), reason: error.to_string() })?;
+    Ok(Transport::Tls(Box::new(stream)))
 }
 
 /// Reads until the chunk is full or the source ends.

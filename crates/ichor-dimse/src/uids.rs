@@ -20,16 +20,44 @@ pub const SEGMENTATION_STORAGE: &str = "1.2.840.10008.5.1.4.1.1.66.4";
 /// Storage SOP classes that are accepted unless configured otherwise: head CT, and what rides along with it.
 pub const STORAGE_SOP_CLASSES: &[&str] = &[
     CT_IMAGE_STORAGE,
-    "1.2.840.10008.5.1.4.1.1.2.1",   // Enhanced CT Image Storage
-    "1.2.840.10008.5.1.4.1.1.2.2",   // Legacy Converted Enhanced CT Image Storage
-    "1.2.840.10008.5.1.4.1.1.7",     // Secondary Capture Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.1", // Enhanced CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.2", // Legacy Converted Enhanced CT Image Storage
+    // Screens and reformats.
+    "1.2.840.10008.5.1.4.1.1.7",   // Secondary Capture Image Storage
+    "1.2.840.10008.5.1.4.1.1.7.1", // Multi-frame Single Bit Secondary Capture Image Storage
+    "1.2.840.10008.5.1.4.1.1.7.2", // Multi-frame Grayscale Byte Secondary Capture Image Storage
+    "1.2.840.10008.5.1.4.1.1.7.3", // Multi-frame Grayscale Word Secondary Capture Image Storage
+    "1.2.840.10008.5.1.4.1.1.7.4", // Multi-frame True Color Secondary Capture Image Storage
+    // Reports and dose.
     "1.2.840.10008.5.1.4.1.1.88.11", // Basic Text SR Storage
     "1.2.840.10008.5.1.4.1.1.88.22", // Enhanced SR Storage
     "1.2.840.10008.5.1.4.1.1.88.33", // Comprehensive SR Storage
-    "1.2.840.10008.5.1.4.1.1.88.67", // X-Ray Radiation Dose SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.34", // Comprehensive 3D SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.35", // Extensible SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.40", // Procedure Log Storage
     "1.2.840.10008.5.1.4.1.1.88.59", // Key Object Selection Document Storage
-    "1.2.840.10008.5.1.4.1.1.11.1",  // Grayscale Softcopy Presentation State Storage
+    "1.2.840.10008.5.1.4.1.1.88.67", // X-Ray Radiation Dose SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.71", // Acquisition Context SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.73", // Patient Radiation Dose SR Storage
+    "1.2.840.10008.5.1.4.1.1.88.76", // Enhanced X-Ray Radiation Dose SR Storage
+    "1.2.840.10008.5.1.4.1.1.104.1", // Encapsulated PDF Storage
+    "1.2.840.10008.5.1.4.1.1.104.2", // Encapsulated CDA Storage
+    // How to show it.
+    "1.2.840.10008.5.1.4.1.1.11.1", // Grayscale Softcopy Presentation State Storage
+    "1.2.840.10008.5.1.4.1.1.11.2", // Color Softcopy Presentation State Storage
+    "1.2.840.10008.5.1.4.1.1.11.3", // Pseudo-Color Softcopy Presentation State Storage
+    "1.2.840.10008.5.1.4.1.1.11.4", // Blending Softcopy Presentation State Storage
+    "1.2.840.10008.5.1.4.1.1.11.8", // Advanced Blending Presentation State Storage
+    // What scanners and workstations derive.
     SEGMENTATION_STORAGE,
+    "1.2.840.10008.5.1.4.1.1.66.7",  // Label Map Segmentation Storage
+    "1.2.840.10008.5.1.4.1.1.66.5",  // Surface Segmentation Storage
+    "1.2.840.10008.5.1.4.1.1.30",    // Parametric Map Storage
+    "1.2.840.10008.5.1.4.1.1.66",    // Raw Data Storage
+    "1.2.840.10008.5.1.4.1.1.66.1",  // Spatial Registration Storage
+    "1.2.840.10008.5.1.4.1.1.66.2",  // Spatial Fiducials Storage
+    "1.2.840.10008.5.1.4.1.1.67",    // Real World Value Mapping Storage
+    "1.2.840.10008.5.1.4.1.1.200.2", // CT Performed Procedure Protocol Storage
 ];
 
 /// Transfer syntaxes that are accepted unless configured otherwise: received bytes are kept as they come, so this is

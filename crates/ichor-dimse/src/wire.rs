@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::associate::overlook;
+use crate::associate::{overlook, user_items_hold_together};
 
 /// Bounds of the PDU length that is announced. The lower one holds any response in one PDU; the upper one bounds what
 /// an association may take of memory.
@@ -46,6 +46,13 @@ pub(crate) enum WireError {
     /// What came is no PDU, or one that is too long.
     #[error("{0}")]
     Malformed(String),
+}
+
+impl WireError {
+    /// Names the whole limit where only the rest of it was waited for.
+    pub(crate) fn within(self, whole: Duration) -> Self {
+        if matches!(self, Self::TimedOut(_)) { Self::TimedOut(whole) } else { self }
+    }
 }
 
 /// A TCP stream whose receptions are acknowledged at once: a peer that has Nagle's algorithm on holds its last segment
@@ -141,6 +148,9 @@ impl<S: Stream> Wire<S> {
     /// Receives the next PDU. Dropping the future loses nothing: what has come stays for the next call.
     pub(crate) async fn receive(&mut self, limit: Duration) -> Result<Pdu, WireError> {
         let frame = timeout(limit, self.frame()).await.map_err(|_| WireError::TimedOut(limit))??;
+        if !user_items_hold_together(&frame) {
+            return Err(WireError::Malformed("user information whose lengths contradict each other".to_owned()));
+        }
         match read_pdu(overlook(frame), self.max_receive, true) {
             Ok(Some(pdu)) => Ok(pdu),
             Ok(None) => Err(WireError::Malformed("PDU shorter than its own length".to_owned())),
@@ -152,7 +162,11 @@ impl<S: Stream> Wire<S> {
     async fn frame(&mut self) -> Result<Bytes, WireError> {
         loop {
             let mut wanted = PDU_HEADER_SIZE as usize;
-            if let Some([_, _, length @ ..]) = self.read.first_chunk::<6>() {
+            if let Some([kind, second, length @ ..]) = self.read.first_chunk::<6>() {
+                // A record of a TLS handshake; no PDU has this type.
+                if (*kind, *second) == (0x16, 0x03) {
+                    return Err(WireError::Malformed("a TLS handshake where TLS is not spoken".to_owned()));
+                }
                 let length = u32::from_be_bytes(*length);
                 if length > self.max_receive {
                     let what = format!("PDU of {length} bytes, at most {} are accepted", self.max_receive);

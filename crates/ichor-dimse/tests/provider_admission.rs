@@ -99,7 +99,7 @@ async fn one_association_too_many() {
 async fn silent_strangers_keep_nobody_out() {
     let provider = Provider::start({
         let mut options = options();
-        options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.1".parse().unwrap()] }];
+        options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.1".parse().unwrap()], user: None }];
         options
     })
     .await;
@@ -122,7 +122,7 @@ async fn who_may_not_come() {
     let mut options = options();
     options.check_called_ae = true;
     let networks = vec!["127.0.0.1/32".parse().unwrap()];
-    options.peers = vec![PeerRule { ae_title: Some(AeTitle::parse("CT1").unwrap()), networks }];
+    options.peers = vec![PeerRule { ae_title: Some(AeTitle::parse("CT1").unwrap()), networks, user: None }];
     let provider = Provider::start(options).await;
     let contexts: &[(u8, &str, &[&str])] = &[(1, CT, &[EXPLICIT])];
 
@@ -232,4 +232,37 @@ async fn the_handler_has_the_last_word() {
     assert_eq!(provider.recorder.refused(1).await.1, Rejection::TemporaryCongestion);
     Peer::associate(provider.address).await.release().await;
     assert_eq!(provider.stop().await.read(|log| (log.opened.len(), log.closed.len())), (1, 1));
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_every_place() {
+    let mut options = options();
+    options.max_associations = 8;
+    options.max_associations_per_peer = 2;
+    let provider = Provider::start(options).await;
+    let contexts: &[(u8, &str, &[&str])] = &[(1, CT, &[EXPLICIT])];
+    let first = Peer::associate(provider.address).await;
+    let second = Peer::associate(provider.address).await;
+    let limit = AssociationRJSource::ServiceProviderPresentation(PresentationReason::LocalLimitExceeded);
+    let transient = Err(AssociationRJ { result: AssociationRJResult::Transient, source: limit });
+    assert_eq!(Peer::connect(provider.address).await.ask(request("GREEDY", contexts)).await, transient);
+    assert_eq!(provider.recorder.refused(1).await.1, Rejection::PeerLimitExceeded);
+    let mut other = Peer::connect_from("127.0.0.2", provider.address).await;
+    assert!(other.ask(request("OTHER", contexts)).await.is_ok());
+    other.release().await;
+    // However an association ends, its place is free again.
+    first.release().await;
+    drop(second);
+    provider.recorder.closed(3).await;
+    let start = Instant::now();
+    for _ in 0..2 {
+        loop {
+            let mut again = Peer::connect(provider.address).await;
+            if again.ask(request("AGAIN", contexts)).await.is_ok() {
+                break again.release().await;
+            }
+            assert!(start.elapsed() < support::PATIENCE);
+        }
+    }
+    provider.stop().await;
 }

@@ -175,7 +175,8 @@ async fn storescu_is_refused() {
     let instance = format!("{ROOT}.5");
     let file = write_file(folder.path(), &instance, &ct_data_set(&instance, 8, 8));
     let mut allowed = options();
-    allowed.peers = vec![PeerRule { ae_title: Some(AeTitle::parse("CT1").unwrap()), networks: Vec::new() }];
+    let ae_title = Some(AeTitle::parse("CT1").unwrap());
+    allowed.peers = vec![PeerRule { ae_title, networks: Vec::new(), user: None }];
     let provider = Provider::start(allowed).await;
     let refused = run("storescu", &["-v", "127.0.0.1", &port(&provider), file.to_str().unwrap()]).await;
     assert!(!refused.status.success());

@@ -341,3 +341,132 @@ async fn a_drain_ends_after_its_grace_period() {
         assert!(log.closed.iter().all(|end| end.outcome == AssociationOutcome::ShutDown));
     });
 }
+
+#[tokio::test]
+async fn peers_that_keep_a_place_by_dripping() {
+    let mut options = options();
+    options.idle_timeout = Duration::from_secs(5);
+    options.pdu_timeout = Duration::from_secs(1);
+    options.min_bytes_per_second = 20_000;
+    options.throughput_window = Duration::from_millis(500);
+    let provider = Provider::start(options).await;
+    let recorder = &provider.recorder;
+
+    // A data set, a few bytes at a time: each PDU is in time, and far more than one comes in each window.
+    let mut slow = Peer::associate(provider.address).await;
+    slow.send_command(1, &store_request(1, INSTANCE)).await;
+    let start = Instant::now();
+    let (mut reader, mut writer) = slow.stream.into_split();
+    let drip = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        while writer.write_all(&[4, 0, 0, 0, 0, 8, 0, 0, 0, 4, 1, 0, 7, 7]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let AssociationOutcome::TimedOut(words) = recorder.closed(1).await.outcome else { panic!() };
+    assert!(words.ends_with("of waiting, fewer than 20000 a second"), "{words}");
+    assert!(start.elapsed() >= Duration::from_millis(490));
+    tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.ok();
+    drip.await.unwrap();
+
+    // A command, a byte at a time.
+    let slow = Peer::associate(provider.address).await;
+    let start = Instant::now();
+    let (mut reader, mut writer) = slow.stream.into_split();
+    let drip = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        while writer.write_all(&[4, 0, 0, 0, 0, 7, 0, 0, 0, 3, 1, 1, 0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let outcome = recorder.closed(2).await.outcome;
+    assert_eq!(outcome, AssociationOutcome::TimedOut("no whole PDU within 1s".into()));
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.ok();
+    drip.await.unwrap();
+
+    // Our own time is not the peer's: a commit that takes longer than several windows is no reason to abort.
+    let gate = Arc::new(Semaphore::new(0));
+    recorder.plan([Plan::HoldCommit(gate.clone())]);
+    let mut fast = Peer::associate(provider.address).await;
+    let bytes = ct_data_set(INSTANCE, 64, 64);
+    let opener = gate.clone();
+    let opened = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        opener.add_permits(1);
+    });
+    assert_eq!(fast.store(1, INSTANCE, &bytes).await.1, StoreStatus::Success);
+    assert_eq!(fast.store(2, INSTANCE, &bytes).await.1, StoreStatus::Success);
+    opened.await.unwrap();
+    fast.release().await;
+    assert_eq!(provider.stop().await.read(|log| log.stored.len()), 2);
+}
+
+#[tokio::test]
+async fn every_failure_says_what_is_wrong() {
+    let provider = Provider::start(options()).await;
+    let tagged = failure(StoreStatus::DataSetDoesNotMatch).at(0x0008, 0x0018).at(0x0020, 0x000d);
+    provider.recorder.plan([
+        Plan::FailCommit(tagged),
+        Plan::FailCommit(StoreFailure::new(StoreStatus::CannotUnderstand, "")),
+        Plan::FailCommit(StoreFailure::new(StoreStatus::CannotUnderstand, "patienté\\\u{7}".repeat(30))),
+    ]);
+    let mut peer = Peer::associate(provider.address).await;
+    let bytes = ct_data_set(INSTANCE, 8, 8);
+    let mut comments = Vec::new();
+    for (id, offending) in [(1, &[(0x0008, 0x0018), (0x0020, 0x000d)][..]), (2, &[]), (3, &[])] {
+        let (response, _) = peer.store(id, INSTANCE, &bytes).await;
+        assert_eq!(response.offending(), offending);
+        comments.push(response.comment().unwrap());
+    }
+    assert_eq!(comments[1], "0xC000 cannot understand");
+
+    // Requests that are wrong in themselves: a UID of 10,000 characters, one that climbs, none, none of the class.
+    let long = vec![b'1'; 10_000];
+    let class = CT.as_bytes();
+    let cases: [(&[u8], &[u8], StoreStatus, &str); 5] = [
+        (class, &long, StoreStatus::InvalidSopInstance, "SOP Instance UID: "),
+        (class, b"../../x\0", StoreStatus::InvalidSopInstance, "SOP Instance UID: "),
+        (class, b"", StoreStatus::InvalidSopInstance, "SOP Instance UID: empty UID"),
+        (b"", b"1.2.3\0", StoreStatus::NoSuchSopClass, "SOP Class UID: empty UID"),
+        (&long, b"1.2.3\0", StoreStatus::NoSuchSopClass, "SOP Class UID: "),
+    ];
+    for (class, instance, wanted, words) in cases {
+        let mut body = Vec::new();
+        for (element, value) in [
+            (0x0002u16, class),
+            (0x0100, &[1, 0][..]),
+            (0x0110, &[9, 0]),
+            (0x0700, &[0, 0]),
+            (0x0800, &[0, 0]),
+            (0x1000, instance),
+        ] {
+            body.extend_from_slice(&[0, 0]);
+            body.extend_from_slice(&element.to_le_bytes());
+            body.extend_from_slice(&u32::try_from(value.len()).unwrap().to_le_bytes());
+            body.extend_from_slice(value);
+        }
+        peer.send(&Pdu::PData { data: vec![pdv(1, PDataValueType::Command, &body, true)] }).await;
+        peer.send_data(1, &bytes, true).await;
+        let (response, status) = peer.response().await;
+        let comment = response.comment().unwrap();
+        assert!(status == wanted && comment.starts_with(words), "{status} {comment}");
+        comments.push(comment);
+    }
+    // C-ECHO where it was not agreed on, and an operation that nobody knows.
+    for operation in [field::C_ECHO_RQ, 0x0fe0] {
+        let command = CommandSet::c_echo_request(10).with_u16(tag::COMMAND_FIELD, operation);
+        peer.send_command(1, &command).await;
+        let (response, status) = peer.response().await;
+        assert!(!status.is_success_or_warning());
+        comments.push(response.comment().unwrap());
+    }
+    for comment in &comments {
+        assert!(
+            comment.len() <= 64 && comment.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'\\'),
+            "{comment:?}"
+        );
+    }
+    peer.release().await;
+    provider.stop().await;
+}

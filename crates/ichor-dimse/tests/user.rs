@@ -342,4 +342,20 @@ async fn a_release_that_collides() {
     .await;
     let scu = StorageScu::connect(&scu_options(address), &[ct(&[EXPLICIT])]).await.unwrap();
     scu.release().await.unwrap();
+    // By the book the peer answers as well, after our answer; a message at that point is none.
+    for (last, is_agreed) in [(Pdu::ReleaseRP, true), (Pdu::ReleaseRQ, false)] {
+        let address = peer_that(move |mut peer| async move {
+            peer.receive().await;
+            peer.send(&acceptance(EXPLICIT, 0)).await;
+            assert_eq!(peer.receive().await, Some(Pdu::ReleaseRQ));
+            peer.send(&Pdu::ReleaseRQ).await;
+            assert_eq!(peer.receive().await, Some(Pdu::ReleaseRP));
+            peer.send(&last).await;
+            let farewell = peer.receive().await;
+            assert_eq!(matches!(farewell, Some(Pdu::AbortRQ { .. })), !is_agreed, "{farewell:?}");
+        })
+        .await;
+        let scu = StorageScu::connect(&scu_options(address), &[ct(&[EXPLICIT])]).await.unwrap();
+        assert_eq!(scu.release().await.is_ok(), is_agreed);
+    }
 }

@@ -15,7 +15,7 @@ use ichor_dimse::scp::{
 };
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{AssociationId, IncomingBlob, NewAssociation, NewInstance, Recorded, Store, StoreError};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub(crate) use attributes::chain;
 pub use attributes::{AttributeError, InstanceAttributes};
@@ -86,13 +86,24 @@ impl StorageHandler for Ingest {
             warn!(peer = %peer.address, %error, "association rejected: the job log cannot record it");
             Rejection::TemporaryCongestion
         })?;
-        debug!(association = id.get(), peer = %peer.address, calling_ae = %peer.calling_ae, "association opened");
+        let (tls, user) = (peer.tls.as_ref().map(ToString::to_string), peer.user.as_deref());
+        info!(
+            association = id.get(),
+            peer = %peer.address,
+            calling_ae = %peer.calling_ae,
+            tls,
+            user,
+            is_user_verified = user.map(|_| peer.is_user_verified),
+            "association opened"
+        );
         let calling_ae = AeTitle::parse(&peer.calling_ae).ok();
         Ok(OpenAssociation { id, calling_ae, quiet_period: source.quiet_period })
     }
 
     async fn association_refused(&self, peer: &PeerInfo, rejection: &Rejection) {
-        warn!(peer = %peer.address, calling_ae = %peer.calling_ae, reason = %rejection, "association refused");
+        let (tls, user) = (peer.tls.as_ref().map(ToString::to_string), peer.user.as_deref());
+        let calling_ae = &peer.calling_ae;
+        warn!(peer = %peer.address, %calling_ae, tls, user, reason = %rejection, "association refused");
         let refused = NewAssociation {
             peer_address: peer.address.to_string(),
             calling_ae: peer.calling_ae.clone(),
@@ -236,14 +247,16 @@ fn inspect(
 
 /// The data set must be what the command said it is (PS3.4 B.2.3: 0xA900).
 fn check_identity(request: &StoreRequest, attributes: &InstanceAttributes) -> Result<(), StoreFailure> {
-    let differs = |what, said: &Uid, found: &Uid| {
-        refuse(request, StoreStatus::DataSetDoesNotMatch, format!("{what} is {found}, the command said {said}"))
+    let differs = |what: &str, element, said: &Uid, found: &Uid| {
+        warn!(%said, %found, "{what} of command and data set differ: instance refused");
+        let comment = format!("{what} of command and data set differ");
+        StoreFailure::new(StoreStatus::DataSetDoesNotMatch, comment).at(0x0008, element)
     };
     if attributes.sop_class != request.sop_class {
-        return Err(differs("SOP Class UID", &request.sop_class, &attributes.sop_class));
+        return Err(differs("SOP Class UID", 0x0016, &request.sop_class, &attributes.sop_class));
     }
     if attributes.sop_instance != request.sop_instance {
-        return Err(differs("SOP Instance UID", &request.sop_instance, &attributes.sop_instance));
+        return Err(differs("SOP Instance UID", 0x0018, &request.sop_instance, &attributes.sop_instance));
     }
     Ok(())
 }
@@ -259,5 +272,7 @@ fn failure(request: &StoreRequest, error: &StoreError) -> StoreFailure {
         StoreError::DiskFull { .. } | StoreError::StudyFull { .. } => StoreStatus::OutOfResources,
         _ => StoreStatus::ProcessingFailure,
     };
-    refuse(request, status, chain(error))
+    // The peer need not know of our folders.
+    let comment = if status == StoreStatus::OutOfResources { "disk is full" } else { "cannot be stored just now" };
+    StoreFailure { comment: comment.to_owned(), ..refuse(request, status, chain(error)) }
 }

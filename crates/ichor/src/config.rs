@@ -4,6 +4,7 @@
 mod analysis;
 mod decoder;
 mod destination;
+mod limits;
 mod listen;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use thiserror::Error;
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
-pub(crate) use listen::{LimitsConfig, ListenConfig, SourceConfig};
+pub(crate) use limits::LimitsConfig;
+pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -149,6 +151,10 @@ impl Config {
     fn resolve(&mut self, folder: &Path) {
         for path in [&mut self.store.database, &mut self.store.blobs] {
             *path = folder.join(&path);
+        }
+        self.listen.resolve(folder);
+        for source in &mut self.sources {
+            source.resolve(folder);
         }
         self.model.resolve(folder);
         for destination in &mut self.destinations {

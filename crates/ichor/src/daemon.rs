@@ -1,6 +1,7 @@
 //! The daemon: configuration → store, model, listener, and the four stages, until told to stop.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use ichor_core::{AeTitle, DeliveryStatus};
 use ichor_ct::series::GateOptions;
 use ichor_decode::Decoder;
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
-use ichor_dimse::scp::{PeerRule, ScpOptions, StorageScp};
+use ichor_dimse::scp::{PeerRule, Preference, ScpOptions, StorageScp, UserRule};
 use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
 use ichor_pipeline::backoff::Backoff;
@@ -22,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, seconds};
+use crate::certificates;
+use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, Prefer, seconds};
 use crate::model::TorchModel;
 
 /// What a daemon does.
@@ -62,13 +64,26 @@ impl Daemon {
         };
 
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
-        let scp = StorageScp::bind(config.listen.address, scp_options(config)?, ingest)
+        let mut scp = StorageScp::bind(config.listen.address, scp_options(config)?, ingest)
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        if let Some(settings) = &config.listen.tls {
+            let (tls, certificate) = certificates::load(settings)?;
+            scp = scp
+                .with_tls(settings.address, tls.clone())
+                .await
+                .with_context(|| format!("listening on {} for TLS", settings.address))?;
+            info!(address = ?scp.tls_addr().context("local address")?, "listening for TLS");
+            let (interval, token) = (seconds(settings.reload_interval_s), stop.clone());
+            tasks.spawn(async move {
+                certificates::keep_fresh(tls, certificate, interval, token).await;
+                "certificates"
+            });
+        }
         let token = stop.clone();
         tasks.spawn(async move {
             scp.run(token).await;
@@ -157,7 +172,11 @@ pub(crate) async fn open_store(config: &Config) -> anyhow::Result<Store> {
 fn peer_rules(config: &Config) -> anyhow::Result<Vec<PeerRule>> {
     let rule = |source: &crate::config::SourceConfig| {
         let networks = source.networks.iter().map(|network| network.parse()).collect::<Result<_, _>>();
-        Ok(PeerRule { ae_title: source.ae_title.clone(), networks: networks.context("source.networks")? })
+        let user = match (&source.user, &source.passcode_file) {
+            (Some(name), Some(file)) => Some(UserRule { name: name.clone(), passcode: read_secret(file)? }),
+            _ => None,
+        };
+        Ok(PeerRule { ae_title: source.ae_title.clone(), networks: networks.context("source.networks")?, user })
     };
     config.sources.iter().map(rule).collect()
 }
@@ -168,6 +187,18 @@ fn scp_options(config: &Config) -> anyhow::Result<ScpOptions> {
     options.check_called_ae = listen.check_called_ae;
     options.peers = peer_rules(config)?;
     options.max_associations = listen.max_associations;
+    options.max_associations_per_peer = listen.max_associations_per_peer;
+    options.max_handshakes = listen.max_handshakes;
+    options.max_strangers = listen.max_strangers;
+    options.min_bytes_per_second = listen.min_bytes_per_s;
+    options.throughput_window = seconds(listen.throughput_window_s);
+    let syntaxes =
+        listen.chosen_syntaxes().map_err(|message| anyhow::anyhow!("listen.transfer_syntaxes: {message}"))?;
+    options.set_storage_syntaxes(&syntaxes);
+    options.prefer = match listen.prefer {
+        Prefer::Peer => Preference::Peer,
+        Prefer::Own => Preference::Own,
+    };
     options.max_pdu = listen.max_pdu;
     options.max_instance_bytes = listen.max_instance_mib.saturating_mul(1 << 20);
     options.artim_timeout = seconds(listen.artim_timeout_s);
@@ -246,10 +277,14 @@ fn open_destination(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::
     let timeout = seconds(config.timeout_s);
     let endpoint = config.endpoint().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
     let transport = match endpoint {
-        Endpoint::CStore { address, ae_title, calling_ae_title } => {
+        Endpoint::CStore { address, ae_title, calling_ae_title, tls } => {
             let mut options = ScuOptions::new(calling_ae_title.unwrap_or_else(|| own_title.clone()), ae_title, address);
             options.connect_timeout = timeout;
             options.response_timeout = timeout;
+            if let Some(tls) = &tls {
+                tls.check().with_context(|| format!("destination {:?}", config.name))?;
+            }
+            options.tls = tls;
             Transport::CStore(options)
         }
         Endpoint::StowRs { url, credentials } => {
@@ -268,12 +303,15 @@ fn open_destination(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::
 }
 
 fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
-    let secret = |path: std::path::PathBuf| {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        anyhow::Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-    };
     Ok(match files {
-        CredentialFiles::Bearer(file) => Credentials::Bearer(secret(file)?),
-        CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: secret(file)? },
+        CredentialFiles::Bearer(file) => Credentials::Bearer(read_secret(&file)?),
+        CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: read_secret(&file)? },
     })
+}
+
+fn read_secret(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    anyhow::ensure!(!secret.is_empty(), "{} is empty", path.display());
+    Ok(secret.to_owned())
 }

@@ -1,5 +1,6 @@
 //! The daemon and its command line.
 
+mod certificates;
 mod cli;
 mod commands;
 mod config;

@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::handler::{AssociationOutcome, InstanceSink, StorageHandler, StoreFailure, StoreOutcome, StoreRequest};
 use super::options::ScpOptions;
+use super::pace::Pace;
 use crate::command::{CommandError, CommandSet, field, tag};
 use crate::exchange::{Exchange, ExchangeError, Incoming, abort_words};
 use crate::negotiation::AcceptedContext;
@@ -79,6 +80,29 @@ impl From<CommandError> for Ending {
     }
 }
 
+/// What a response says.
+struct Answer {
+    status: StoreStatus,
+    comment: String,
+    offending: Vec<(u16, u16)>,
+}
+
+impl Answer {
+    fn new(status: StoreStatus, comment: impl Into<String>) -> Self {
+        Self { status, comment: comment.into(), offending: Vec::new() }
+    }
+}
+
+impl From<StoreFailure> for Answer {
+    /// A failure is told as one, and with words: those of its code where it brings none.
+    fn from(failure: StoreFailure) -> Self {
+        let StoreFailure { status, comment, offending } = failure;
+        let status = if status.is_success_or_warning() { StoreStatus::ProcessingFailure } else { status };
+        let comment = if comment.trim().is_empty() { status.to_string() } else { comment };
+        Self { status, comment, offending }
+    }
+}
+
 /// An accepted association.
 pub(super) struct Service<'a, H: StorageHandler, S> {
     pub(super) exchange: &'a mut Exchange<S>,
@@ -133,10 +157,10 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
             return Err(Ending::violation("response without request"));
         }
         let operation = command.u16(tag::COMMAND_FIELD)?;
-        let (status, comment) = match operation {
+        let Answer { status, comment, offending } = match operation {
             field::C_STORE_RQ => {
                 let answer = self.store(context, &command, has_data).await?;
-                if answer.0.is_success_or_warning() {
+                if answer.status.is_success_or_warning() {
                     self.tally.instances += 1;
                 } else {
                     self.tally.failures += 1;
@@ -153,7 +177,7 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
                 self.answer_without_data(context, operation)
             }
         };
-        let response = CommandSet::response(&command, status, &comment)?;
+        let response = CommandSet::response(&command, status, &comment)?.with_offending(&offending);
         debug!(operation, %status, "answered");
         self.exchange.send_command(context.id, &response, self.options.pdu_timeout).await?;
         Ok(())
@@ -167,15 +191,15 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
         Ok(())
     }
 
-    fn answer_without_data(&self, context: &AcceptedContext, operation: u16) -> (StoreStatus, String) {
+    fn answer_without_data(&self, context: &AcceptedContext, operation: u16) -> Answer {
         if operation != field::C_ECHO_RQ {
             let comment = format!("command field 0x{operation:04X} is not supported");
-            return (StoreStatus::UnrecognizedOperation, comment);
+            return Answer::new(StoreStatus::UnrecognizedOperation, comment);
         }
         if context.abstract_syntax.as_str() != uids::VERIFICATION {
-            return (StoreStatus::SopClassNotSupported, "not a Verification context".to_owned());
+            return Answer::new(StoreStatus::SopClassNotSupported, "not a Verification context");
         }
-        (StoreStatus::Success, String::new())
+        Answer::new(StoreStatus::Success, "")
     }
 
     /// Takes an instance; the status and comment of the response.
@@ -184,9 +208,9 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
         context: &AcceptedContext,
         command: &CommandSet,
         has_data: bool,
-    ) -> Result<(StoreStatus, String), Ending> {
+    ) -> Result<Answer, Ending> {
         if !has_data {
-            return Ok((StoreStatus::CannotUnderstand, "no data set follows".to_owned()));
+            return Ok(Answer::new(StoreStatus::CannotUnderstand, "no data set follows"));
         }
         let sink = match store_request(context, command) {
             Ok(request) => self.handler.begin(self.association, &request).await,
@@ -197,13 +221,10 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
             Err(failure) => Err(failure),
         };
         Ok(match taken {
-            Ok(StoreOutcome::Success) => (StoreStatus::Success, String::new()),
-            Ok(StoreOutcome::Warning { status, comment }) if status.is_warning() => (status, comment),
-            Ok(StoreOutcome::Warning { comment, .. }) => (StoreStatus::Success, comment),
-            Err(StoreFailure { status, comment }) if status.is_success_or_warning() => {
-                (StoreStatus::ProcessingFailure, comment)
-            }
-            Err(StoreFailure { status, comment }) => (status, comment),
+            Ok(StoreOutcome::Success) => Answer::new(StoreStatus::Success, ""),
+            Ok(StoreOutcome::Warning { status, comment }) if status.is_warning() => Answer::new(status, comment),
+            Ok(StoreOutcome::Warning { comment, .. }) => Answer::new(StoreStatus::Success, comment),
+            Err(failure) => failure.into(),
         })
     }
 
@@ -215,13 +236,18 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
     ) -> Result<Result<K, StoreFailure>, Ending> {
         let (limit, deadline) = (self.options.max_instance_bytes, Instant::now() + self.options.instance_timeout);
         let mut received: u64 = 0;
+        let mut pace = Pace::new(self.options.min_bytes_per_second, self.options.throughput_window);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let words = format!("instance not complete within {:?}", self.options.instance_timeout);
                 return Err(Ending::Abort(AssociationOutcome::TimedOut(words), AbortReason::ReasonNotSpecified));
             }
+            let asked = Instant::now();
             let fragment = self.exchange.next_fragment(self.options.pdu_timeout.min(left)).await?;
+            if let Err(words) = pace.count(fragment.bytes.len(), asked.elapsed()) {
+                return Err(Ending::Abort(AssociationOutcome::TimedOut(words), AbortReason::ReasonNotSpecified));
+            }
             received = received.saturating_add(fragment.bytes.len() as u64);
             self.tally.bytes = self.tally.bytes.saturating_add(fragment.bytes.len() as u64);
             if received > limit {
@@ -264,11 +290,17 @@ impl Ending {
 
 /// Parses a C-STORE-RQ (PS3.7 9.3.1.1).
 fn store_request(context: &AcceptedContext, command: &CommandSet) -> Result<StoreRequest, StoreFailure> {
-    let uid = |element, status| -> Result<Uid, StoreFailure> {
-        command.uid(element).map_err(|error| StoreFailure::new(status, error.to_string()))
+    let uid = |element, status, name| -> Result<Uid, StoreFailure> {
+        command.uid(element).map_err(|error| {
+            let what = match error {
+                CommandError::Value { reason, .. } => reason,
+                _ => "missing".to_owned(),
+            };
+            StoreFailure::new(status, format!("{name}: {what}"))
+        })
     };
-    let sop_class = uid(tag::AFFECTED_SOP_CLASS, StoreStatus::NoSuchSopClass)?;
-    let sop_instance = uid(tag::AFFECTED_SOP_INSTANCE, StoreStatus::InvalidSopInstance)?;
+    let sop_class = uid(tag::AFFECTED_SOP_CLASS, StoreStatus::NoSuchSopClass, "SOP Class UID")?;
+    let sop_instance = uid(tag::AFFECTED_SOP_INSTANCE, StoreStatus::InvalidSopInstance, "SOP Instance UID")?;
     if sop_class != context.abstract_syntax || sop_class.as_str() == uids::VERIFICATION {
         let comment = "SOP class is not that of the presentation context";
         return Err(StoreFailure::new(StoreStatus::SopClassNotSupported, comment));

@@ -1,17 +1,22 @@
 //! From a connection to an association (PS3.8 7.1): the request is read within the ARTIM time, held against the rules
 //! and the handler, and answered. Nobody is refused in silence.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dicom_ul::Pdu;
-use dicom_ul::pdu::{AbortRQServiceProviderReason as AbortReason, AssociationAC, AssociationRQ};
+use dicom_ul::pdu::{
+    AbortRQServiceProviderReason as AbortReason, AssociationAC, AssociationRQ, UserIdentityType, UserVariableItem,
+};
 use ichor_core::AeTitle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::admission::{Admission, Place};
 use super::handler::{PeerInfo, Rejection, StorageHandler};
-use super::options::ScpOptions;
-use crate::negotiation::{AcceptedContext, MAX_CONTEXTS, PeerInformation, negotiate, printable, user_information};
+use super::options::{PeerRule, ScpOptions};
+use crate::negotiation::{
+    AcceptedContext, MAX_CONTEXTS, PeerInformation, answer_to_identity, answer_to_operations, claimed_name, negotiate,
+    printable, user_identity, user_information,
+};
 use crate::uids;
 use crate::wire::{MIN_PEER_PDU, Stream, Wire, WireError};
 
@@ -34,16 +39,18 @@ pub(super) enum NoRequest {
 pub(super) async fn read_request<S: Stream>(
     wire: &mut Wire<S>,
     mut peer: PeerInfo,
-    limit: Duration,
+    options: &ScpOptions,
+    deadline: Instant,
 ) -> Result<Request, NoRequest> {
     let refused = |what: String, reason| NoRequest::Refused(Rejection::NotAnAssociation(what), reason);
-    match wire.receive(limit).await {
+    match wire.receive(deadline.saturating_duration_since(Instant::now())).await {
         Ok(Pdu::AssociationRQ(message)) => {
             let information = PeerInformation::read(&message.user_variables);
             peer.calling_ae = printable(&message.calling_ae_title, AeTitle::MAX_LENGTH);
             peer.called_ae = printable(&message.called_ae_title, AeTitle::MAX_LENGTH);
             peer.implementation_class = information.implementation_class;
             peer.implementation_version = information.implementation_version;
+            identify(&mut peer, &message.user_variables, &options.peers);
             Ok(Request { peer, message, max_pdu: information.max_pdu })
         }
         Ok(Pdu::Unknown { pdu_type, .. }) => {
@@ -51,19 +58,15 @@ pub(super) async fn read_request<S: Stream>(
         }
         Ok(Pdu::AbortRQ { .. }) | Err(WireError::Closed) => Err(NoRequest::Nothing),
         Ok(_) => Err(refused("another PDU came first".to_owned(), AbortReason::UnexpectedPdu)),
-        Err(WireError::TimedOut(limit)) => {
-            Err(NoRequest::Refused(Rejection::TimedOut(limit), AbortReason::ReasonNotSpecified))
+        Err(WireError::TimedOut(_)) => {
+            Err(NoRequest::Refused(Rejection::TimedOut(options.artim_timeout), AbortReason::ReasonNotSpecified))
         }
         Err(error) => Err(refused(error.to_string(), AbortReason::InvalidPduParameter)),
     }
 }
 
 /// Holds a request against the rules; what comes first is what a stranger may learn.
-pub(super) fn check(
-    request: &Request,
-    options: &ScpOptions,
-    associations: &Arc<Semaphore>,
-) -> Result<OwnedSemaphorePermit, Rejection> {
+pub(super) fn check(request: &Request, options: &ScpOptions, admission: &Admission) -> Result<Place, Rejection> {
     let Request { peer, message, max_pdu } = request;
     // Only bit 0 is tested (PS3.8 9.3.2).
     if message.protocol_version & 1 == 0 {
@@ -73,7 +76,8 @@ pub(super) fn check(
         return Err(Rejection::ApplicationContextNotSupported);
     }
     if !options.peers.iter().any(|rule| rule.matches(peer)) {
-        return Err(Rejection::CallingAeNotRecognized);
+        let is_named = options.peers.iter().any(|rule| rule.names(peer));
+        return Err(if is_named { Rejection::UserNotVerified } else { Rejection::CallingAeNotRecognized });
     }
     if options.check_called_ae && AeTitle::parse(&peer.called_ae).ok().as_ref() != Some(&options.ae_title) {
         return Err(Rejection::CalledAeNotRecognized);
@@ -85,7 +89,20 @@ pub(super) fn check(
         let count = message.presentation_contexts.len();
         return Err(Rejection::NotAnAssociation(format!("{count} presentation contexts, of {MAX_CONTEXTS} possible")));
     }
-    Arc::clone(associations).try_acquire_owned().map_err(|_| Rejection::LocalLimitExceeded)
+    admission.enter(peer.address.ip())
+}
+
+/// Who the peer says it acts for, and whether a rule's passcode proves it. The passcode goes no further than this.
+fn identify(peer: &mut PeerInfo, items: &[UserVariableItem], rules: &[PeerRule]) {
+    let Some(identity) = user_identity(items) else { return };
+    peer.user = claimed_name(identity);
+    let proves = |rule: &PeerRule| {
+        rule.user.as_ref().is_some_and(|user| {
+            identity.identity_type() == UserIdentityType::UsernamePassword
+                && user.is_proven_by(&identity.primary_field(), &identity.secondary_field())
+        })
+    };
+    peer.is_user_verified = rules.iter().any(proves);
 }
 
 /// Accepts: answers each presentation context, and agrees on PDU lengths.
@@ -94,7 +111,12 @@ pub(super) async fn accept<S: Stream>(
     request: &Request,
     options: &ScpOptions,
 ) -> Result<Vec<AcceptedContext>, WireError> {
-    let negotiated = negotiate(&request.message.presentation_contexts, &options.sop_classes);
+    let AssociationRQ { presentation_contexts, user_variables, .. } = &request.message;
+    let negotiated = negotiate(presentation_contexts, user_variables, &options.sop_classes, options.prefer);
+    let mut answers = user_information(options.pdu_length());
+    answers.extend(negotiated.roles);
+    answers.extend(answer_to_operations(user_variables));
+    answers.extend(answer_to_identity(user_variables, request.peer.is_user_verified));
     let answer = AssociationAC {
         protocol_version: 1,
         // Reserved fields that carry what the request had (PS3.8 9.3.3); made printable, which no peer may test.
@@ -102,7 +124,7 @@ pub(super) async fn accept<S: Stream>(
         called_ae_title: request.peer.called_ae.clone(),
         application_context_name: uids::APPLICATION_CONTEXT.to_owned(),
         presentation_contexts: negotiated.results,
-        user_variables: user_information(options.pdu_length()),
+        user_variables: answers,
     };
     wire.send(&answer.into(), options.pdu_timeout).await?;
     wire.agree(options.pdu_length(), request.max_pdu);

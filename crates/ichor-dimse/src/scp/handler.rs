@@ -13,6 +13,7 @@ use dicom_ul::pdu::{
 use ichor_core::Uid;
 
 use crate::status::StoreStatus;
+use crate::tls::TlsPeer;
 
 /// A peer that asks for an association, or has one. Its texts are cut to their field's length, and hold printable
 /// ASCII only.
@@ -28,17 +29,27 @@ pub struct PeerInfo {
     pub implementation_class: Option<String>,
     /// Implementation Version Name, if given.
     pub implementation_version: Option<String>,
+    /// What the TLS handshake has shown; `None` on the port without TLS.
+    pub tls: Option<TlsPeer>,
+    /// User that it claims to act for (PS3.7 D.3.3.7), if it gives a name.
+    pub user: Option<String>,
+    /// Whether a passcode of ours has proven that user.
+    pub is_user_verified: bool,
 }
 
 impl PeerInfo {
     /// A peer of which nothing but the address is known.
-    pub(super) fn stranger(address: SocketAddr) -> Self {
+    #[must_use]
+    pub fn stranger(address: SocketAddr) -> Self {
         Self {
             address,
             calling_ae: String::new(),
             called_ae: String::new(),
             implementation_class: None,
             implementation_version: None,
+            tls: None,
+            user: None,
+            is_user_verified: false,
         }
     }
 }
@@ -48,6 +59,8 @@ impl PeerInfo {
 pub enum Rejection {
     /// Permanent: no rule allows this calling AE title from this address.
     CallingAeNotRecognized,
+    /// Permanent: a rule for this peer asks for a user, and the passcode that proves it did not come.
+    UserNotVerified,
     /// Permanent: the peer calls another AE title.
     CalledAeNotRecognized,
     /// Permanent: the application context is not DICOM's.
@@ -58,6 +71,10 @@ pub enum Rejection {
     TemporaryCongestion,
     /// Transient: as many associations as are allowed are open.
     LocalLimitExceeded,
+    /// Transient: this address has as many associations as one may have.
+    PeerLimitExceeded,
+    /// The TLS handshake came to nothing, for this reason; the connection was closed.
+    TlsFailed(String),
     /// No A-ASSOCIATE-RQ came in time; the connection was aborted.
     TimedOut(Duration),
     /// What came was no A-ASSOCIATE-RQ; the connection was aborted.
@@ -69,6 +86,8 @@ impl Rejection {
     pub(super) fn pdu(&self) -> Option<AssociationRJ> {
         let (result, source) = match self {
             Self::CallingAeNotRecognized => permanent(UserReason::CallingAETitleNotRecognized),
+            // PS3.7 D.3.3.7 leaves the reason open.
+            Self::UserNotVerified => permanent(UserReason::NoReasonGiven),
             Self::CalledAeNotRecognized => permanent(UserReason::CalledAETitleNotRecognized),
             Self::ApplicationContextNotSupported => permanent(UserReason::ApplicationContextNameNotSupported),
             Self::ProtocolVersionNotSupported => (
@@ -76,8 +95,8 @@ impl Rejection {
                 AssociationRJSource::ServiceProviderASCE(AcseReason::ProtocolVersionNotSupported),
             ),
             Self::TemporaryCongestion => transient(PresentationReason::TemporaryCongestion),
-            Self::LocalLimitExceeded => transient(PresentationReason::LocalLimitExceeded),
-            Self::TimedOut(_) | Self::NotAnAssociation(_) => return None,
+            Self::LocalLimitExceeded | Self::PeerLimitExceeded => transient(PresentationReason::LocalLimitExceeded),
+            Self::TimedOut(_) | Self::NotAnAssociation(_) | Self::TlsFailed(_) => return None,
         };
         Some(AssociationRJ { result, source })
     }
@@ -95,11 +114,14 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CallingAeNotRecognized => f.write_str("calling AE title not recognized"),
+            Self::UserNotVerified => f.write_str("user identity not verified"),
             Self::CalledAeNotRecognized => f.write_str("called AE title not recognized"),
             Self::ApplicationContextNotSupported => f.write_str("application context not supported"),
             Self::ProtocolVersionNotSupported => f.write_str("protocol version not supported"),
             Self::TemporaryCongestion => f.write_str("temporary congestion"),
             Self::LocalLimitExceeded => f.write_str("local limit exceeded"),
+            Self::PeerLimitExceeded => f.write_str("local limit exceeded: associations of this address"),
+            Self::TlsFailed(why) => write!(f, "no TLS: {why}"),
             Self::TimedOut(limit) => write!(f, "no association request within {limit:?}"),
             Self::NotAnAssociation(what) => write!(f, "no association request: {what}"),
         }
@@ -167,15 +189,25 @@ pub struct StoreRequest {
 pub struct StoreFailure {
     /// Failure status; a success or warning here is answered as a processing failure.
     pub status: StoreStatus,
-    /// Error Comment (0000,0902). Patient data has no place in it.
+    /// Error Comment (0000,0902); empty stands for the words of the status. Patient data has no place in it.
     pub comment: String,
+    /// Elements of the data set that are at fault, by group and element: Offending Element (0000,0901), which goes with
+    /// 0xA9xx and 0xCxxx (PS3.4 table B.2-1). Usually none.
+    pub offending: Vec<(u16, u16)>,
 }
 
 impl StoreFailure {
     /// Puts a failure together.
     #[must_use]
     pub fn new(status: StoreStatus, comment: impl Into<String>) -> Self {
-        Self { status, comment: comment.into() }
+        Self { status, comment: comment.into(), offending: Vec::new() }
+    }
+
+    /// Names an element that is at fault.
+    #[must_use]
+    pub fn at(mut self, group: u16, element: u16) -> Self {
+        self.offending.push((group, element));
+        self
     }
 }
 

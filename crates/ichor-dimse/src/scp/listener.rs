@@ -3,28 +3,29 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::admission::{Admission, Place};
 use super::association::{Ending, Service, Tally};
 use super::establish::{self, NoRequest, Request};
 use super::handler::{AssociationEnd, AssociationOutcome, PeerInfo, Rejection, StorageHandler};
 use super::options::ScpOptions;
 use crate::exchange::Exchange;
+use crate::tls::{self, NoTls, ServerTls};
 use crate::wire::{PromptStream, Stream, Wire};
 
-/// Connections without an association, from addresses that a rule covers.
-const MAX_HANDSHAKES: usize = 64;
-/// Connections without an association, from addresses that no rule covers: few, so that strangers who say nothing keep
-/// nobody out.
-const MAX_STRANGERS: usize = 8;
+/// Refusals for lack of room that are handed to the handler at once; more are counted, so that a flood of connections
+/// fills neither the memory nor the handler's log.
+const MAX_REPORTS: usize = 64;
 /// Pause after the system refused to accept, usually for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for aborted associations to tell their peers and the handler at shutdown.
@@ -33,15 +34,20 @@ const ABORT_GRACE: Duration = Duration::from_secs(3);
 /// A Storage and Verification provider, bound to its address.
 pub struct StorageScp<H> {
     listener: TcpListener,
+    tls: Option<(TcpListener, ServerTls)>,
     shared: Arc<Shared<H>>,
 }
 
 struct Shared<H> {
     options: ScpOptions,
     handler: H,
-    associations: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    admission: Admission,
+    /// Connections without an association, from addresses that a rule covers.
+    handshakes: Admission,
+    /// The same, from all others.
+    strangers: Admission,
+    reports: Arc<Semaphore>,
+    unreported: AtomicU64,
     /// Open associations stop at the end of the message in progress.
     stopping: CancellationToken,
     /// Open associations stop at once.
@@ -55,7 +61,24 @@ impl<H: StorageHandler> StorageScp<H> {
     /// If the address cannot be bound.
     pub async fn bind(address: impl ToSocketAddrs, options: ScpOptions, handler: H) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, shared: Arc::new(Shared::new(options, handler)) })
+        Ok(Self { listener, tls: None, shared: Arc::new(Shared::new(options, handler)) })
+    }
+
+    /// Binds a second address, on which everybody must speak TLS. All else is the same on both: rules, limits, handler.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn with_tls(self, address: impl ToSocketAddrs, tls: ServerTls) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { tls: Some((listener, tls)), ..self })
+    }
+
+    /// The address that it listens on for TLS, if it does.
+    ///
+    /// # Errors
+    /// If the system cannot say.
+    pub fn tls_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()
     }
 
     /// The address that it listens on.
@@ -69,15 +92,15 @@ impl<H: StorageHandler> StorageScp<H> {
     /// Accepts associations until `shutdown`, then drains: no more are accepted, open ones may finish the instance in
     /// progress within [`ScpOptions::drain_timeout`], and are aborted.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { listener, shared } = self;
+        let Self { listener, tls, shared } = self;
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = tasks.join_next() => check_task(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => shared.connected(&mut tasks, stream, address),
+                (accepted, tls) = next_connection(&listener, tls.as_ref()) => match accepted {
+                    Ok((stream, address)) => shared.connected(&mut tasks, stream, address, tls),
                     Err(error) => {
                         error!(%error, "connections cannot be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -85,8 +108,22 @@ impl<H: StorageHandler> StorageScp<H> {
                 },
             }
         }
-        drop(listener);
+        drop((listener, tls));
         shared.drain(tasks).await;
+    }
+}
+
+/// Waits at both doors, in turn when both have somebody.
+async fn next_connection(
+    plain: &TcpListener,
+    tls: Option<&(TcpListener, ServerTls)>,
+) -> (io::Result<(TcpStream, SocketAddr)>, Option<ServerTls>) {
+    match tls {
+        None => (plain.accept().await, None),
+        Some((listener, tls)) => tokio::select! {
+            accepted = plain.accept() => (accepted, None),
+            accepted = listener.accept() => (accepted, Some(tls.clone())),
+        },
     }
 }
 
@@ -99,8 +136,9 @@ pub async fn serve_stream<H: StorageHandler>(
     address: SocketAddr,
 ) {
     let shared = Shared::new(options, handler);
-    if let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() {
-        shared.handle(Wire::new(stream), PeerInfo::stranger(address), permit).await;
+    if let Ok(place) = shared.handshakes.enter(address.ip()) {
+        let deadline = Instant::now() + shared.options.artim_timeout;
+        shared.handle(Wire::new(stream), PeerInfo::stranger(address), place, deadline).await;
     }
 }
 
@@ -114,44 +152,100 @@ fn check_task(ended: Result<(), JoinError>) {
 
 impl<H: StorageHandler> Shared<H> {
     fn new(options: ScpOptions, handler: H) -> Self {
-        let associations = options.max_associations.min(Semaphore::MAX_PERMITS);
         Self {
+            admission: Admission::new(options.max_associations, options.max_associations_per_peer),
+            handshakes: Admission::new(options.max_handshakes, options.max_associations_per_peer),
+            strangers: Admission::new(options.max_strangers, options.max_strangers),
+            reports: Arc::new(Semaphore::new(MAX_REPORTS)),
+            unreported: AtomicU64::new(0),
             options,
             handler,
-            associations: Arc::new(Semaphore::new(associations)),
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
         }
     }
 
-    fn connected(self: &Arc<Self>, tasks: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr) {
+    fn connected(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        stream: TcpStream,
+        address: SocketAddr,
+        tls: Option<ServerTls>,
+    ) {
         let shared = Arc::clone(self);
         let peer = PeerInfo::stranger(address);
         let known = self.options.peers.iter().any(|rule| rule.covers(address.ip()));
         let handshakes = if known { &self.handshakes } else { &self.strangers };
-        match Arc::clone(handshakes).try_acquire_owned() {
-            Ok(permit) => tasks.spawn(async move {
-                match PromptStream::new(stream) {
-                    Ok(stream) => shared.handle(Wire::new(stream), peer, permit).await,
-                    Err(error) => debug!(peer = %peer.address, %error, "connection lost at once"),
-                }
-            }),
+        match handshakes.enter(address.ip()) {
+            Ok(place) => {
+                let deadline = Instant::now() + self.options.artim_timeout;
+                tasks.spawn(async move {
+                    match tls {
+                        Some(tls) => shared.handle_tls(&tls, stream, peer, place, deadline).await,
+                        None => match PromptStream::new(stream) {
+                            Ok(stream) => shared.handle(Wire::new(stream), peer, place, deadline).await,
+                            Err(error) => debug!(peer = %peer.address, %error, "connection lost at once"),
+                        },
+                    }
+                });
+            }
             // No time for a proper answer; the peer sees the connection close.
-            Err(_) => tasks.spawn(async move {
+            Err(rejection) => {
                 drop(stream);
-                establish::report(&shared.handler, &peer, &Rejection::LocalLimitExceeded).await;
-            }),
+                self.report_overflow(tasks, peer, rejection);
+            }
+        }
+    }
+
+    /// Hands a connection that found no room to the handler, or counts it if too many of these are under way.
+    fn report_overflow(self: &Arc<Self>, tasks: &mut JoinSet<()>, peer: PeerInfo, rejection: Rejection) {
+        let Ok(permit) = Arc::clone(&self.reports).try_acquire_owned() else {
+            self.unreported.fetch_add(1, Ordering::Relaxed);
+            return;
         };
+        let shared = Arc::clone(self);
+        tasks.spawn(async move {
+            establish::report(&shared.handler, &peer, &rejection).await;
+            let unreported = shared.unreported.swap(0, Ordering::Relaxed);
+            if unreported > 0 {
+                warn!(connections = unreported, "more connections were closed for lack of room than could be recorded");
+            }
+            drop(permit);
+        });
+    }
+
+    /// Shakes hands before an association is asked for, within the same time.
+    async fn handle_tls(
+        &self,
+        tls: &ServerTls,
+        stream: TcpStream,
+        mut peer: PeerInfo,
+        place: Place,
+        deadline: Instant,
+    ) {
+        let accepted = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return,
+            accepted = timeout_at(deadline, tls::accept(tls, stream)) => accepted,
+        };
+        let rejection = match accepted {
+            Ok(Ok((stream, shown))) => {
+                peer.tls = Some(shown);
+                return self.handle(Wire::new(stream), peer, place, deadline).await;
+            }
+            Ok(Err(NoTls::Nothing)) => return debug!(peer = %peer.address, "connection closed without a byte"),
+            Ok(Err(NoTls::Failed(why))) => Rejection::TlsFailed(why),
+            Err(_) => Rejection::TlsFailed(format!("no whole handshake within {:?}", self.options.artim_timeout)),
+        };
+        establish::report(&self.handler, &peer, &rejection).await;
     }
 
     /// Takes a connection from its first byte to its last. The handshake's permit goes back once an association stands.
-    async fn handle<S: Stream>(&self, mut wire: Wire<S>, peer: PeerInfo, handshake: OwnedSemaphorePermit) {
+    async fn handle<S: Stream>(&self, mut wire: Wire<S>, peer: PeerInfo, handshake: Place, deadline: Instant) {
         let request = tokio::select! {
             biased;
             () = self.stopping.cancelled() => return wire.close().await,
-            request = establish::read_request(&mut wire, peer.clone(), self.options.artim_timeout) => request,
+            request = establish::read_request(&mut wire, peer.clone(), &self.options, deadline) => request,
         };
         let request = match request {
             Ok(request) => request,
@@ -161,7 +255,7 @@ impl<H: StorageHandler> Shared<H> {
                 return wire.abort_as_provider(reason).await;
             }
         };
-        let checked = match establish::check(&request, &self.options, &self.associations) {
+        let checked = match establish::check(&request, &self.options, &self.admission) {
             Ok(_) if self.stopping.is_cancelled() => Err(Rejection::TemporaryCongestion),
             checked => checked,
         };

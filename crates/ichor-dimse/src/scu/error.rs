@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::command::CommandError;
 use crate::exchange::{ExchangeError, abort_words};
+use crate::tls::TlsError;
 use crate::wire::WireError;
 
 /// What can go wrong between a user and its peer.
@@ -20,6 +21,17 @@ pub enum ScuError {
         address: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// Own certificates or keys cannot be used; nothing was sent.
+    #[error("no TLS: {0}")]
+    TlsFiles(#[from] TlsError),
+    /// The TLS handshake came to nothing.
+    #[error("no TLS with {address}: {reason}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// Whose certificate, or what else, was not accepted.
+        reason: String,
     },
     /// The peer rejected the association (A-ASSOCIATE-RJ).
     #[error("association rejected ({}): {reason}", if *permanent { "permanent" } else { "transient" })]
@@ -78,6 +90,8 @@ impl ScuError {
             | Self::NoAcceptedContext
             | Self::ContextNotAccepted { .. }
             | Self::Connect { .. }
+            | Self::TlsFiles(_)
+            | Self::Tls { .. }
             | Self::Source(_)
             | Self::Aborted(_)
             | Self::Dropped(_)

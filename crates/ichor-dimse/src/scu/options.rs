@@ -5,6 +5,7 @@ use std::time::Duration;
 use ichor_core::{AeTitle, Uid};
 
 use crate::status::StoreStatus;
+use crate::tls::ClientTls;
 use crate::uids;
 use crate::wire::PDU_LENGTHS;
 
@@ -20,7 +21,9 @@ pub struct ScuOptions {
     /// Longest PDU that is announced, in bytes, kept between 4,096 and 131,072 (default: 131,072). What is sent goes by
     /// the peer's word, up to 131,072.
     pub max_pdu: u32,
-    /// Time for name resolution and connection (default: 30 s).
+    /// How to speak TLS with the peer (default: not at all).
+    pub tls: Option<ClientTls>,
+    /// Time for name resolution, connection and TLS handshake (default: 30 s).
     pub connect_timeout: Duration,
     /// Time for each answer, and for each PDU to be taken (default: 60 s).
     pub response_timeout: Duration,
@@ -35,6 +38,7 @@ impl ScuOptions {
             called_ae,
             address: address.into(),
             max_pdu: *PDU_LENGTHS.end(),
+            tls: None,
             connect_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(60),
         }

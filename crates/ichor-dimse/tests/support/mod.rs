@@ -1,6 +1,7 @@
 //! What the tests share: a handler that remembers, a running provider, a peer that sends what it is told to.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
 
+pub mod certificates;
 pub mod dcmtk;
 pub mod peer;
 
@@ -13,6 +14,7 @@ use ichor_dimse::scp::{
     AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, PeerRule, Rejection, ScpOptions, StorageHandler,
     StorageScp, StoreFailure, StoreOutcome, StoreRequest,
 };
+use ichor_dimse::tls::ServerTls;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -163,7 +165,7 @@ impl InstanceSink for Sink {
     async fn commit(mut self) -> Result<StoreOutcome, StoreFailure> {
         let outcome = match &self.plan {
             Plan::FailCommit(failure) => return Err(failure.clone()),
-            Plan::Warn(StoreFailure { status, comment }) => {
+            Plan::Warn(StoreFailure { status, comment, .. }) => {
                 StoreOutcome::Warning { status: *status, comment: comment.clone() }
             }
             Plan::HoldCommit(gate) => {
@@ -191,6 +193,8 @@ impl Drop for Sink {
 /// A provider on loopback.
 pub struct Provider {
     pub address: SocketAddr,
+    /// The address for TLS; that without, if there is none.
+    pub tls_address: SocketAddr,
     pub recorder: Recorder,
     pub shutdown: CancellationToken,
     task: JoinHandle<()>,
@@ -200,9 +204,22 @@ impl Provider {
     pub async fn start(options: ScpOptions) -> Self {
         let recorder = Recorder::default();
         let scp = StorageScp::bind("127.0.0.1:0", options, recorder.clone()).await.unwrap();
-        let (address, shutdown) = (scp.local_addr().unwrap(), CancellationToken::new());
+        Self::run(scp, recorder)
+    }
+
+    /// A provider with a second address for TLS.
+    pub async fn start_tls(options: ScpOptions, tls: ServerTls) -> Self {
+        let recorder = Recorder::default();
+        let scp = StorageScp::bind("127.0.0.1:0", options, recorder.clone()).await.unwrap();
+        Self::run(scp.with_tls("127.0.0.1:0", tls).await.unwrap(), recorder)
+    }
+
+    fn run(scp: StorageScp<Recorder>, recorder: Recorder) -> Self {
+        let address = scp.local_addr().unwrap();
+        let tls_address = scp.tls_addr().unwrap().unwrap_or(address);
+        let shutdown = CancellationToken::new();
         let task = tokio::spawn(scp.run(shutdown.clone()));
-        Self { address, recorder, shutdown, task }
+        Self { address, tls_address, recorder, shutdown, task }
     }
 
     /// Stops, and waits for the end of the drain.
@@ -216,7 +233,7 @@ impl Provider {
 /// Everybody from loopback may come; short times, so that tests are quick.
 pub fn options() -> ScpOptions {
     let mut options = ScpOptions::new(AeTitle::parse("ICHOR").unwrap());
-    options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.0/8".parse().unwrap()] }];
+    options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.0/8".parse().unwrap()], user: None }];
     options.artim_timeout = Duration::from_secs(5);
     options.drain_timeout = Duration::from_secs(5);
     options

@@ -112,7 +112,7 @@ impl House {
     }
 
     pub(crate) fn ingest(&self) -> Ingest {
-        let peer = PeerRule { ae_title: None, networks: Vec::new() };
+        let peer = PeerRule { ae_title: None, networks: Vec::new(), user: None };
         let sources = vec![Source { peer, quiet_period: QUIET }];
         let limits = DatasetLimits::default();
         let options = IngestOptions { sources, min_free_bytes: 0, limits, max_study_instances: 12 };
@@ -201,11 +201,9 @@ pub(crate) async fn open(folder: &Path) -> Store {
 
 pub(crate) fn peer() -> PeerInfo {
     PeerInfo {
-        address: "127.0.0.1:4000".parse().unwrap(),
         calling_ae: "SCANNER".to_owned(),
         called_ae: "ICHOR".to_owned(),
-        implementation_class: None,
-        implementation_version: None,
+        ..PeerInfo::stranger("127.0.0.1:4000".parse().unwrap())
     }
 }
 

@@ -226,6 +226,8 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             ae_title: Some(AeTitle::parse("DEMO_CT")?),
             networks: vec!["127.0.0.0/8".to_owned()],
             quiet_period_s: QUIET_PERIOD_S,
+            user: None,
+            passcode_file: None,
         }],
         gate: GateConfig::default(),
         limits: LimitsConfig::default(),

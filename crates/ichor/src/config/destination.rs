@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ichor_core::AeTitle;
+use ichor_dimse::tls::{ClientTls, IdentityFiles};
 use serde::{Deserialize, Serialize};
 
 use super::{Durations, Fault};
@@ -34,6 +35,24 @@ pub(crate) struct DestinationConfig {
     pub(crate) ae_title: Option<AeTitle>,
     /// C-STORE: calling AE title; absent: the listener's own.
     pub(crate) calling_ae_title: Option<AeTitle>,
+    /// C-STORE: TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) tls: bool,
+    /// C-STORE with TLS: authorities of which one must have issued the peer's certificate, PEM; absent: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    /// C-STORE with TLS: own certificate with its chain, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    /// C-STORE with TLS: its private key, PEM, not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+    /// C-STORE with TLS: name in the peer's certificate; absent: the host of `address`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_server_name: Option<String>,
+    /// C-STORE with TLS: whether that name must stand there; absent: yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_check_name: Option<bool>,
     /// STOW-RS: base URL of the DICOMweb service, without `/studies`.
     pub(crate) url: Option<String>,
     /// STOW-RS: file that holds a bearer token.
@@ -65,6 +84,8 @@ pub(crate) enum Endpoint {
         ae_title: AeTitle,
         /// Calling AE title, if another than the listener's.
         calling_ae_title: Option<AeTitle>,
+        /// TLS, if it is to be spoken.
+        tls: Option<ClientTls>,
     },
     /// DICOMweb STOW-RS.
     StowRs {
@@ -98,6 +119,12 @@ impl DestinationConfig {
             address: Some(address.to_string()),
             ae_title: Some(ae_title),
             calling_ae_title: None,
+            tls: false,
+            tls_ca_file: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
+            tls_server_name: None,
+            tls_check_name: None,
             url: None,
             bearer_token_file: None,
             user: None,
@@ -117,6 +144,12 @@ impl DestinationConfig {
             ("address", self.address.is_some()),
             ("ae_title", self.ae_title.is_some()),
             ("calling_ae_title", self.calling_ae_title.is_some()),
+            ("tls", self.tls),
+            ("tls_ca_file", self.tls_ca_file.is_some()),
+            ("tls_certificate_file", self.tls_certificate_file.is_some()),
+            ("tls_key_file", self.tls_key_file.is_some()),
+            ("tls_server_name", self.tls_server_name.is_some()),
+            ("tls_check_name", self.tls_check_name.is_some()),
         ];
         let stow_rs_keys = [
             ("url", self.url.is_some()),
@@ -142,9 +175,31 @@ impl DestinationConfig {
         let ae_title = self.ae_title.clone().ok_or("kind c-store needs the key ae_title")?;
         match address.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0) => {
-                Ok(Endpoint::CStore { address, ae_title, calling_ae_title: self.calling_ae_title.clone() })
+                let (calling_ae_title, tls) = (self.calling_ae_title.clone(), self.client_tls()?);
+                Ok(Endpoint::CStore { address, ae_title, calling_ae_title, tls })
             }
             _ => Err(format!("address {address:?} is not host:port")),
+        }
+    }
+
+    fn client_tls(&self) -> Result<Option<ClientTls>, String> {
+        let identity = match (&self.tls_certificate_file, &self.tls_key_file) {
+            (None, None) => None,
+            (Some(certificate_file), Some(key_file)) => {
+                Some(IdentityFiles { certificate_file: certificate_file.clone(), key_file: key_file.clone() })
+            }
+            _ => return Err("give tls_certificate_file and tls_key_file together".to_owned()),
+        };
+        let has_key = self.tls_ca_file.is_some() || self.tls_server_name.is_some() || self.tls_check_name.is_some();
+        match self.tls {
+            false if has_key || identity.is_some() => Err("keys of TLS do nothing without tls = true".to_owned()),
+            false => Ok(None),
+            true => Ok(Some(ClientTls {
+                ca_file: self.tls_ca_file.clone(),
+                identity,
+                server_name: self.tls_server_name.clone(),
+                check_name: self.tls_check_name.unwrap_or(true),
+            })),
         }
     }
 
@@ -163,7 +218,14 @@ impl DestinationConfig {
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        for path in [&mut self.bearer_token_file, &mut self.password_file].into_iter().flatten() {
+        let files = [
+            &mut self.bearer_token_file,
+            &mut self.password_file,
+            &mut self.tls_ca_file,
+            &mut self.tls_certificate_file,
+            &mut self.tls_key_file,
+        ];
+        for path in files.into_iter().flatten() {
             *path = folder.join(&path);
         }
     }

@@ -38,7 +38,7 @@ impl FolderPacs {
         std::fs::create_dir_all(folder)?;
         let (sender, stored) = mpsc::unbounded_channel();
         let mut options = ScpOptions::new(ae_title.clone());
-        options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.0/8".parse()?] }];
+        options.peers = vec![PeerRule { ae_title: None, networks: vec!["127.0.0.0/8".parse()?], user: None }];
         let handler = Handler { folder: folder.to_owned(), sender };
         let scp = StorageScp::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options, handler).await?;
         let (address, stop) = (scp.local_addr()?, CancellationToken::new());
