@@ -17,7 +17,6 @@ mod associate;
 pub mod command;
 mod exchange;
 mod negotiation;
-mod network;
 pub mod part10;
 mod pdv;
 pub mod scp;
@@ -26,4 +25,4 @@ pub mod status;
 pub mod uids;
 mod wire;
 
-pub use network::{InvalidNetwork, IpNetwork};
+pub use ichor_core::{InvalidNetwork, IpNetwork};
