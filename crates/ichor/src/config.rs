@@ -3,6 +3,7 @@
 
 mod analysis;
 mod destination;
+mod dicomweb;
 mod listen;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 pub(crate) use analysis::{AnalysisConfig, GateConfig, ModelConfig};
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
+pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
 pub(crate) use listen::{ListenConfig, SourceConfig};
 
 /// A key and what is wrong with its value.
@@ -32,6 +34,8 @@ pub(crate) struct Config {
     /// Who may send.
     #[serde(default, rename = "source")]
     pub(crate) sources: Vec<SourceConfig>,
+    /// Where instances arrive by STOW-RS; absent: nowhere.
+    pub(crate) dicomweb: Option<DicomWebConfig>,
     /// Which series are analysed.
     #[serde(default)]
     pub(crate) gate: GateConfig,
@@ -140,6 +144,7 @@ impl Config {
             *path = folder.join(&path);
         }
         self.model.resolve(folder);
+        self.dicomweb.iter_mut().for_each(|dicomweb| dicomweb.resolve(folder));
         for destination in &mut self.destinations {
             destination.resolve(folder);
         }
@@ -154,6 +159,7 @@ impl Config {
         }
         self.listen.check()?;
         self.sources.iter().try_for_each(SourceConfig::check)?;
+        self.dicomweb.iter().try_for_each(DicomWebConfig::check)?;
         self.gate.check()?;
         self.analysis.check()?;
         self.model.check()?;
@@ -169,6 +175,7 @@ impl Config {
     fn durations(&self) -> Durations {
         let mut all = self.listen.durations();
         all.extend(self.sources.iter().flat_map(SourceConfig::durations));
+        all.extend(self.dicomweb.iter().flat_map(DicomWebConfig::durations));
         all.extend(self.analysis.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, seconds};
 use crate::model::TorchModel;
+use crate::stow;
 
 /// A daemon that is listening and working.
 pub(crate) struct Daemon {
@@ -46,7 +47,9 @@ impl Daemon {
         }
 
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
-        let scp = StorageScp::bind(config.listen.address, scp_options(config)?, ingest)
+        let options = scp_options(config)?;
+        let stow = stow::bind(config, ingest.clone(), options.sop_classes.clone()).await?;
+        let scp = StorageScp::bind(config.listen.address, options, ingest)
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
@@ -58,6 +61,14 @@ impl Daemon {
             scp.run(token).await;
             "receive"
         });
+        if let Some(stow) = stow {
+            info!(address = %stow.local_addr().context("local address")?, "listening for STOW-RS");
+            let token = stop.clone();
+            tasks.spawn(async move {
+                stow.run(token).await;
+                "receive by STOW-RS"
+            });
+        }
         let (stage_store, token) = (store.clone(), stop.clone());
         tasks.spawn(async move {
             assemble::run(stage_store, token).await;

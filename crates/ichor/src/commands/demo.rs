@@ -227,6 +227,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             networks: vec!["127.0.0.0/8".to_owned()],
             quiet_period_s: QUIET_PERIOD_S,
         }],
+        dicomweb: None,
         gate: GateConfig::default(),
         analysis: AnalysisConfig::default(),
         model: ModelConfig {
