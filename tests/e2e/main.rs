@@ -15,3 +15,4 @@ mod disk_full;
 mod main_job;
 mod real_series;
 mod restart;
+mod stow;
