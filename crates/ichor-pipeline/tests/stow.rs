@@ -115,7 +115,7 @@ async fn an_instance_is_the_same_by_either_way_and_in_every_cut() {
     sink.commit().await.unwrap();
     let detail = house.study().await;
     assert_eq!(detail.summary.instances, 1);
-    let events = format!("{:?}", detail.events);
+    let events = format!("{:?}", house.store.timeline(&house.study.study_instance).await.unwrap());
     assert!(!events.contains("conflict"), "{events}");
     assert_eq!(events.matches("with the same content").count(), 9, "{events}");
     assert_eq!(house.incoming(), 0);
