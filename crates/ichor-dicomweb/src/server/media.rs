@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-/// Longest boundary (RFC 2046 5.1.1), in characters.
-const MAX_BOUNDARY: usize = 70;
+/// Longest boundary, in characters. RFC 2046 (5.1.1) says 70, but Orthanc sends 73: two UUIDs.
+const MAX_BOUNDARY: usize = 200;
 
 /// A media type with its parameters, names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +143,9 @@ fn check_boundary(boundary: &str) -> Result<(), MediaError> {
     let malformed = |why: &str| Err(MediaError::Malformed(why.to_owned()));
     match boundary {
         "" => malformed("the Content-Type of the request names no boundary"),
-        long if long.len() > MAX_BOUNDARY => malformed("the boundary is longer than 70 characters"),
+        long if long.len() > MAX_BOUNDARY => {
+            Err(MediaError::Malformed(format!("the boundary is longer than {MAX_BOUNDARY} characters")))
+        }
         bad if bad.ends_with(' ') || !bad.bytes().all(is_allowed) => {
             malformed("the boundary holds characters that RFC 2046 does not allow")
         }
@@ -248,8 +250,8 @@ mod tests {
         boundary_of("multipart/related; boundary=\"open", None);
         boundary_of("multipart/related; boundary=\"a \"", None);
         boundary_of("multipart/related; boundary=\"a\r\nb\"", None);
-        boundary_of(&format!("multipart/related; boundary={}", "x".repeat(71)), None);
-        boundary_of(&format!("multipart/related; boundary={}", "x".repeat(70)), Some(&"x".repeat(70)));
+        boundary_of(&format!("multipart/related; boundary={}", "x".repeat(201)), None);
+        boundary_of(&format!("multipart/related; boundary={}", "x".repeat(200)), Some(&"x".repeat(200)));
         boundary_of("multipart/form-data; boundary=abc", None);
     }
 
