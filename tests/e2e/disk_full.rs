@@ -7,6 +7,7 @@ use crate::support::daemon::{Daemon, Settings};
 use crate::support::dcmtk::StoreScu;
 use crate::support::raw::RawAssociation;
 use crate::support::scratch::Scratch;
+use crate::support::stow;
 use crate::support::study::Phantom;
 use crate::support::tools::{requires, skipped};
 use crate::support::{part10, seconds};
@@ -133,4 +134,40 @@ fn storescu_is_told_that_the_disk_is_full() {
     assert_eq!(report.log.matches("Refused: OutOfResources").count(), 5, "{}", report.log);
     std::fs::remove_file(filler).unwrap();
     StoreScu::to(daemon.port).send(&study).expect_all(5);
+}
+
+#[test]
+fn disk_full_in_the_middle_of_a_stow_request() {
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let daemon = Daemon::start(&Settings { stow: true, ..settings(&disk, 0) });
+    let study = Phantom::BLEEDING.matrix(512).slices(5).write(&daemon.folder("study"));
+    let body = stow::body(stow::files(&study.instances));
+    // Room for two slices and a half of 512 × 512; which ones get it is chance.
+    let filler = disk.fill_but(1_300);
+    let answer = stow::post(&daemon, "studies", &body);
+    let (stored, failed) = (answer.stored(), answer.failed());
+    assert!(stored.len() <= 2 && stored.len() + failed.len() == 5, "{answer:?}");
+    assert_eq!(answer.status, if stored.is_empty() { 503 } else { 202 }, "{answer:?}");
+    assert!(failed.iter().all(|(_, reason)| *reason == Some(u64::from(OUT_OF_RESOURCES))), "{answer:?}");
+    let kept = daemon.stored_data_sets();
+    assert!(stored.iter().all(|uid| kept.contains_key(uid)) && kept.len() == stored.len());
+    std::fs::remove_file(filler).unwrap();
+    let answer = stow::post(&daemon, "studies", &body);
+    assert_eq!((answer.status, answer.stored().len()), (200, 5), "{answer:?}");
+}
+
+#[test]
+fn stow_is_asked_to_come_back_when_the_disk_is_below_its_reserve() {
+    let Some(disk) = SmallDisk::mount(32) else { return };
+    let daemon = Daemon::start(&Settings { stow: true, ..settings(&disk, 8) });
+    let study = Phantom::BLEEDING.matrix(512).slices(5).write(&daemon.folder("study"));
+    let body = stow::body(stow::files(&study.instances));
+    let filler = disk.fill_but(4 * 1024);
+    let answer = stow::post(&daemon, "studies", &body);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.head.to_lowercase().contains("retry-after: 10"), "{answer:?}");
+    assert!(daemon.stored_data_sets().is_empty());
+    std::fs::remove_file(filler).unwrap();
+    let answer = stow::post(&daemon, "studies", &body);
+    assert_eq!((answer.status, answer.stored().len()), (200, 5), "{answer:?}");
 }

@@ -17,4 +17,5 @@ mod disk_full;
 mod main_job;
 mod real_series;
 mod restart;
+mod stow;
 mod triage;

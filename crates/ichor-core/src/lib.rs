@@ -7,6 +7,7 @@
 mod ae_title;
 mod finding;
 mod model_id;
+mod network;
 mod plane;
 mod reason;
 mod status;
@@ -15,6 +16,7 @@ mod uid;
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities, study_probability};
 pub use model_id::{InvalidModelId, ModelId};
+pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};
 pub use reason::{Reason, ReasonCode};
 pub use status::{DeliveryStatus, StudyStatus, UnknownStatus};

@@ -1,6 +1,6 @@
-//! DICOMweb: a STOW-RS client (PS3.18 10.5).
+//! DICOMweb: STOW-RS (PS3.18 10.5), as user agent and, in [`server`], as origin server.
 //!
-//! An object counts as stored only when the peer names its SOP Instance UID in the Referenced SOP Sequence of its
+//! For the client an object counts as stored only when the peer names its SOP Instance UID in the Referenced SOP Sequence of its
 //! answer. Files are streamed; an answer is read up to a cap and never trusted beyond it.
 //!
 //! Architecture Invariant: no crypto provider is installed here. The binary installs one, first thing; without it
@@ -12,6 +12,7 @@ mod multipart;
 mod native_xml;
 mod options;
 mod outcome;
+pub mod server;
 
 pub use client::{StowClient, StowInstance};
 pub use error::StowError;

@@ -18,7 +18,6 @@ mod associate;
 pub mod command;
 mod exchange;
 mod negotiation;
-mod network;
 pub mod part10;
 mod pdv;
 pub mod scp;
@@ -29,4 +28,4 @@ mod transport;
 pub mod uids;
 mod wire;
 
-pub use network::{InvalidNetwork, IpNetwork};
+pub use ichor_core::{InvalidNetwork, IpNetwork};

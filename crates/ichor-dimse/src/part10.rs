@@ -167,6 +167,19 @@ pub fn decode_header(bytes: &[u8]) -> Result<Part10, HeaderError> {
     walk(bytes, start, None)
 }
 
+/// Decodes a header of which more may still come: `Some` as soon as its group length says that it is complete and its
+/// elements agree. Where they never do, [`decode_header`] decides once [`MAX_HEADER_BYTES`], or the whole file, are
+/// there; both find the same header.
+#[must_use]
+pub fn decode_arriving_header(bytes: &[u8]) -> Option<Part10> {
+    let start = PREAMBLE + PREFIX.len();
+    if bytes.get(PREAMBLE..start) != Some(PREFIX) {
+        return None;
+    }
+    let end = declared_end(bytes, start)?;
+    walk(bytes, start, Some(end)).ok()
+}
+
 fn declared_end(bytes: &[u8], start: usize) -> Option<usize> {
     let first = next_element(bytes, start).ok().flatten()?;
     if first.number != GROUP_LENGTH {
@@ -307,7 +320,36 @@ mod tests {
         assert_eq!(missing.to_string(), "no such file: cannot be read");
     }
 
+    #[test]
+    fn an_arriving_header_is_found_at_its_last_byte() {
+        let header = write_header(&meta("1.2.3"));
+        let file = [&header[..], &[0x08, 0, 0x05, 0, b'C', b'S', 0, 0]].concat();
+        for length in 0..=file.len() {
+            let found = decode_arriving_header(&file[..length]);
+            assert_eq!(found.is_some(), length >= header.len(), "{length} bytes");
+            assert!(found.is_none_or(|found| found.dataset_offset == header.len() as u64));
+        }
+        let mut wrong = file.clone();
+        wrong[140..144].copy_from_slice(&7u32.to_le_bytes());
+        assert_eq!(decode_arriving_header(&wrong), None);
+        assert_eq!(decode_arriving_header(&[0; 4000]), None);
+    }
+
     proptest! {
+        #[test]
+        fn arriving_headers_are_decoded_alike(at in 132usize..350, byte in any::<u8>(), behind in 0usize..40) {
+            let mut file = write_header(&meta("1.2.3"));
+            let length = file.len();
+            file[at % length] = byte;
+            file.extend(std::iter::repeat_n(byte, behind));
+            for length in 0..=file.len() {
+                if let Some(found) = decode_arriving_header(&file[..length]) {
+                    prop_assert_eq!(Ok(found), decode_header(&file));
+                    break;
+                }
+            }
+        }
+
         #[test]
         fn damaged_headers_never_panic(at in 132usize..350, byte in any::<u8>(), cut in 0usize..400) {
             let mut bytes = write_header(&meta("1.2.3"));

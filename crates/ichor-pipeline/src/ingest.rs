@@ -1,8 +1,9 @@
-//! Ingest: what a Storage SCP hands over becomes a durable blob and a committed row, in that order, before the
-//! peer hears of success (invariant 2).
+//! Ingest: what a Storage SCP, or a STOW-RS service, hands over becomes a durable blob and a committed row, in that
+//! order, before the peer hears of success (invariant 2).
 
 mod attributes;
 mod dataset;
+mod stow;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +16,12 @@ use ichor_dimse::scp::{
 };
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{AssociationId, IncomingBlob, NewAssociation, NewInstance, Recorded, Store, StoreError};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub(crate) use attributes::chain;
 pub use attributes::{AttributeError, InstanceAttributes};
 pub use dataset::{DatasetError, DatasetLimits, DatasetShape, walk_file};
+pub use stow::{StowClientRule, StowIngest, StowRequest, StowSink};
 
 use crate::now;
 
@@ -77,41 +79,19 @@ impl StorageHandler for Ingest {
 
     async fn association_opened(&self, peer: &PeerInfo) -> Result<OpenAssociation, Rejection> {
         let Some(source) = self.source_of(peer) else { return Err(Rejection::CallingAeNotRecognized) };
-        let opened = NewAssociation {
-            peer_address: peer.address.to_string(),
-            calling_ae: peer.calling_ae.clone(),
-            called_ae: peer.called_ae.clone(),
-        };
-        let id = self.store.association_opened(&opened, now()).await.map_err(|error| {
-            warn!(peer = %peer.address, %error, "association rejected: the job log cannot record it");
-            Rejection::TemporaryCongestion
-        })?;
-        let (tls, user) = (peer.tls.as_ref().map(ToString::to_string), peer.user.as_deref());
-        info!(
-            association = id.get(),
-            peer = %peer.address,
-            calling_ae = %peer.calling_ae,
-            tls,
-            user,
-            is_user_verified = user.map(|_| peer.is_user_verified),
-            "association opened"
-        );
         let calling_ae = AeTitle::parse(&peer.calling_ae).ok();
-        Ok(OpenAssociation { id, calling_ae, quiet_period: source.quiet_period })
+        let opened = self.open(&described(peer), calling_ae, source.quiet_period).await;
+        let opened = opened.map_err(|_| Rejection::TemporaryCongestion)?;
+        let (tls, user) = (peer.tls.as_ref().map(ToString::to_string), peer.user.as_deref());
+        if tls.is_some() || user.is_some() {
+            let is_user_verified = user.map(|_| peer.is_user_verified);
+            info!(association = opened.id.get(), tls, user, is_user_verified, "who opened the association");
+        }
+        Ok(opened)
     }
 
     async fn association_refused(&self, peer: &PeerInfo, rejection: &Rejection) {
-        let (tls, user) = (peer.tls.as_ref().map(ToString::to_string), peer.user.as_deref());
-        let calling_ae = &peer.calling_ae;
-        warn!(peer = %peer.address, %calling_ae, tls, user, reason = %rejection, "association refused");
-        let refused = NewAssociation {
-            peer_address: peer.address.to_string(),
-            calling_ae: peer.calling_ae.clone(),
-            called_ae: peer.called_ae.clone(),
-        };
-        if let Err(error) = self.store.association_refused(&refused, &rejection.to_string(), now()).await {
-            warn!(peer = %peer.address, %error, "the refusal could not be recorded");
-        }
+        self.refused(&described(peer), &rejection.to_string()).await;
     }
 
     async fn association_closed(&self, association: OpenAssociation, end: AssociationEnd) {
@@ -120,27 +100,73 @@ impl StorageHandler for Ingest {
             instances: end.instances,
             bytes: end.bytes,
         };
-        info!(
-            association = association.id.get(),
-            outcome = %outcome.outcome,
-            instances = end.instances,
-            bytes = end.bytes,
-            "association closed"
-        );
-        if let Err(error) = self.store.association_closed(association.id, &outcome, now()).await {
-            warn!(association = association.id.get(), %error, "the end of the association could not be recorded");
-        }
+        self.close(&association, &outcome).await;
     }
 
     async fn begin(&self, association: &OpenAssociation, request: &StoreRequest) -> Result<IngestSink, StoreFailure> {
+        self.check_room().map_err(|words| StoreFailure::new(StoreStatus::OutOfResources, words))?;
+        self.begin_instance(association, request, ANNOUNCED_BY_COMMAND).await
+    }
+}
+
+impl Ingest {
+    /// Records that a peer was let in.
+    async fn open(
+        &self,
+        peer: &NewAssociation,
+        calling_ae: Option<AeTitle>,
+        quiet_period: Duration,
+    ) -> Result<OpenAssociation, StoreError> {
+        let (address, calling) = (&peer.peer_address, &peer.calling_ae);
+        let id = self
+            .store
+            .association_opened(peer, now())
+            .await
+            .inspect_err(|error| warn!(peer = %address, %error, "peer rejected: the job log cannot record it"))?;
+        debug!(association = id.get(), peer = %address, calling_ae = %calling, "association opened");
+        Ok(OpenAssociation { id, calling_ae, quiet_period })
+    }
+
+    /// Records that a peer was not let in.
+    async fn refused(&self, peer: &NewAssociation, reason: &str) {
+        let (address, calling) = (&peer.peer_address, &peer.calling_ae);
+        warn!(peer = %address, calling_ae = %calling, %reason, "association refused");
+        if let Err(error) = self.store.association_refused(peer, reason, now()).await {
+            warn!(peer = %address, %error, "the refusal could not be recorded");
+        }
+    }
+
+    /// Records that a peer has left.
+    async fn close(&self, association: &OpenAssociation, end: &ichor_store::AssociationEnd) {
+        let (id, outcome) = (association.id.get(), &end.outcome);
+        info!(association = id, %outcome, instances = end.instances, bytes = end.bytes, "association closed");
+        if let Err(error) = self.store.association_closed(association.id, end, now()).await {
+            warn!(association = id, %error, "the end of the association could not be recorded");
+        }
+    }
+
+    /// Whether there is room for another instance; the words for the peer if not.
+    fn check_room(&self) -> Result<(), &'static str> {
         match self.store.blobs().free_bytes() {
             Ok(free) if free < self.options.min_free_bytes => {
                 warn!(free, wanted = self.options.min_free_bytes, "instance refused: the disk is almost full");
-                return Err(StoreFailure::new(StoreStatus::OutOfResources, "disk is almost full"));
+                Err("disk is almost full")
             }
-            Ok(_) => {}
-            Err(error) => warn!(%error, "free space is not known"),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                warn!(%error, "free space is not known");
+                Ok(())
+            }
         }
+    }
+
+    /// Begins an instance; `announced_by` is where its request comes from, for the words of a refusal.
+    async fn begin_instance(
+        &self,
+        association: &OpenAssociation,
+        request: &StoreRequest,
+        announced_by: &'static str,
+    ) -> Result<IngestSink, StoreFailure> {
         let header = part10::write_header(&part10::Part10Meta {
             sop_class: request.sop_class.clone(),
             sop_instance: request.sop_instance.clone(),
@@ -160,7 +186,20 @@ impl StorageHandler for Ingest {
             association: association.id,
             source_ae: association.calling_ae.clone(),
             quiet_period: association.quiet_period,
+            announced_by,
+            study: None,
         })
+    }
+}
+
+/// What announces an instance that comes by C-STORE.
+const ANNOUNCED_BY_COMMAND: &str = "the command";
+
+fn described(peer: &PeerInfo) -> NewAssociation {
+    NewAssociation {
+        peer_address: peer.address.to_string(),
+        calling_ae: peer.calling_ae.clone(),
+        called_ae: peer.called_ae.clone(),
     }
 }
 
@@ -175,6 +214,9 @@ pub struct IngestSink {
     association: AssociationId,
     source_ae: Option<AeTitle>,
     quiet_period: Duration,
+    announced_by: &'static str,
+    /// The study that it must belong to, if the peer named one.
+    study: Option<Uid>,
 }
 
 impl InstanceSink for IngestSink {
@@ -193,6 +235,8 @@ impl InstanceSink for IngestSink {
             association,
             source_ae,
             quiet_period,
+            announced_by,
+            study,
         } = self;
         let written = blob.write_rest().await.map_err(|error| failure(&request, &error))?;
         let path = written.path().to_owned();
@@ -204,7 +248,7 @@ impl InstanceSink for IngestSink {
         let attributes = attributes
             .map_err(|error| refuse(&request, StoreStatus::CannotUnderstand, format!("reader failed: {error}")))?
             .map_err(|reason| refuse(&request, StoreStatus::CannotUnderstand, reason))?;
-        check_identity(&request, &attributes)?;
+        check_identity(&request, &attributes, announced_by, study.as_ref())?;
         let recorded = store
             .record_instance(
                 NewInstance {
@@ -245,20 +289,26 @@ fn inspect(
     attributes::read(path).map_err(|error| error.to_string())
 }
 
-/// The data set must be what the command said it is (PS3.4 B.2.3: 0xA900).
-fn check_identity(request: &StoreRequest, attributes: &InstanceAttributes) -> Result<(), StoreFailure> {
-    let differs = |what: &str, element, said: &Uid, found: &Uid| {
-        warn!(%said, %found, "{what} of command and data set differ: instance refused");
-        let comment = format!("{what} of command and data set differ");
-        StoreFailure::new(StoreStatus::DataSetDoesNotMatch, comment).at(0x0008, element)
+/// The data set must be what was announced (PS3.4 B.2.3, PS3.18 10.5.2: 0xA900).
+fn check_identity(
+    request: &StoreRequest,
+    attributes: &InstanceAttributes,
+    announced_by: &str,
+    study: Option<&Uid>,
+) -> Result<(), StoreFailure> {
+    let same = |what: &str, tag: (u16, u16), by: &str, said: &Uid, found: &Uid| {
+        if said == found {
+            return Ok(());
+        }
+        warn!(sop_instance = %request.sop_instance, %said, %found, "{what} is not what {by} said: instance refused");
+        // The peer gets 64 characters by DIMSE: what matters comes first.
+        let comment = format!("{what} differs, {by} said {said}");
+        Err(StoreFailure::new(StoreStatus::DataSetDoesNotMatch, comment).at(tag.0, tag.1))
     };
-    if attributes.sop_class != request.sop_class {
-        return Err(differs("SOP Class UID", 0x0016, &request.sop_class, &attributes.sop_class));
-    }
-    if attributes.sop_instance != request.sop_instance {
-        return Err(differs("SOP Instance UID", 0x0018, &request.sop_instance, &attributes.sop_instance));
-    }
-    Ok(())
+    same("SOP Class UID", (0x0008, 0x0016), announced_by, &request.sop_class, &attributes.sop_class)?;
+    same("SOP Instance UID", (0x0008, 0x0018), announced_by, &request.sop_instance, &attributes.sop_instance)?;
+    let found = &attributes.study.study_instance;
+    same("Study Instance UID", (0x0020, 0x000D), "the URL", study.unwrap_or(found), found)
 }
 
 fn refuse(request: &StoreRequest, status: StoreStatus, reason: String) -> StoreFailure {

@@ -4,6 +4,7 @@
 mod analysis;
 mod decoder;
 mod destination;
+mod dicomweb;
 mod limits;
 mod listen;
 
@@ -16,6 +17,7 @@ use thiserror::Error;
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
+pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 
@@ -39,6 +41,8 @@ pub(crate) struct Config {
     /// How large things may be.
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    /// Where instances arrive by STOW-RS; absent: nowhere.
+    pub(crate) dicomweb: Option<DicomWebConfig>,
     /// Which series are analysed.
     #[serde(default)]
     pub(crate) gate: GateConfig,
@@ -157,6 +161,7 @@ impl Config {
             source.resolve(folder);
         }
         self.model.resolve(folder);
+        self.dicomweb.iter_mut().for_each(|dicomweb| dicomweb.resolve(folder));
         for destination in &mut self.destinations {
             destination.resolve(folder);
         }
@@ -172,6 +177,7 @@ impl Config {
         self.listen.check()?;
         self.sources.iter().try_for_each(SourceConfig::check)?;
         self.limits.check()?;
+        self.dicomweb.iter().try_for_each(DicomWebConfig::check)?;
         self.gate.check()?;
         self.analysis.check()?;
         self.decoder.check()?;
@@ -189,6 +195,7 @@ impl Config {
     fn durations(&self) -> Durations {
         let mut all = self.listen.durations();
         all.extend(self.sources.iter().flat_map(SourceConfig::durations));
+        all.extend(self.dicomweb.iter().flat_map(DicomWebConfig::durations));
         all.extend(self.analysis.durations());
         all.extend(self.decoder.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));

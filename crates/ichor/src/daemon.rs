@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use crate::certificates;
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, Prefer, seconds};
 use crate::model::TorchModel;
+use crate::stow;
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,9 @@ impl Daemon {
         };
 
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
-        let mut scp = StorageScp::bind(config.listen.address, scp_options(config)?, ingest)
+        let options = scp_options(config)?;
+        let stow = stow::bind(config, ingest.clone(), options.sop_classes.clone()).await?;
+        let mut scp = StorageScp::bind(config.listen.address, options, ingest)
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
@@ -89,6 +92,14 @@ impl Daemon {
             scp.run(token).await;
             "receive"
         });
+        if let Some(stow) = stow {
+            info!(address = %stow.local_addr().context("local address")?, "listening for STOW-RS");
+            let token = stop.clone();
+            tasks.spawn(async move {
+                stow.run(token).await;
+                "receive by STOW-RS"
+            });
+        }
         let (stage_store, token) = (store.clone(), stop.clone());
         tasks.spawn(async move {
             assemble::run(stage_store, token).await;

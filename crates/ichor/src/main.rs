@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod logging;
 mod model;
+mod stow;
 
 use std::process::ExitCode;
 

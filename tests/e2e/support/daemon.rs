@@ -16,6 +16,9 @@ use super::{eventually, free_port, seconds};
 /// The binary under test.
 pub(crate) const ICHOR: &str = env!("CARGO_BIN_EXE_ichor");
 
+/// The bearer token of the STOW-RS client.
+pub(crate) const WEB_TOKEN: &str = "test-token-0123456789";
+
 /// A file of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
@@ -34,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) destinations: Vec<Destination>,
     /// Further sections of the configuration, as TOML.
     pub(crate) sections: String,
+    /// Whether there is a STOW-RS service.
+    pub(crate) stow: bool,
 }
 
 impl Default for Settings {
@@ -47,6 +52,7 @@ impl Default for Settings {
             pdu_timeout_s: 30.0,
             destinations: Vec::new(),
             sections: String::new(),
+            stow: false,
         }
     }
 }
@@ -91,7 +97,7 @@ impl Settings {
         Self { destinations: destinations.into(), ..Self::default() }
     }
 
-    fn toml(&self, folder: &Path, port: u16) -> String {
+    fn toml(&self, folder: &Path, port: u16, web_port: u16) -> String {
         let blobs = self.blobs.clone().unwrap_or_else(|| folder.join("blobs"));
         let weights = repository("models/demo/demo.safetensors");
         let mut text = format!(
@@ -108,6 +114,15 @@ impl Settings {
             self.pdu_timeout_s,
             self.quiet_period_s,
         );
+        if self.stow {
+            let _ = write!(
+                text,
+                "\n[dicomweb]\naddress = \"127.0.0.1:{web_port}\"\nbody_idle_timeout_s = 5.0\n\n\
+                 [[dicomweb.client]]\nname = \"WEB\"\ntoken_file = \"web.token\"\n\
+                 networks = [\"127.0.0.0/8\"]\nquiet_period_s = {:?}\n",
+                self.quiet_period_s,
+            );
+        }
         for destination in &self.destinations {
             let _ = write!(text, "{}", destination.toml());
         }
@@ -120,6 +135,8 @@ impl Settings {
 pub(crate) struct Daemon {
     child: Option<Child>,
     pub(crate) port: u16,
+    /// Where STOW-RS is spoken, if it is.
+    pub(crate) web_port: u16,
     pub(crate) config: PathBuf,
     pub(crate) blobs: PathBuf,
     // Dropped last: the folder outlives the process.
@@ -139,11 +156,12 @@ impl Daemon {
     /// Writes a configuration, starts the daemon and waits until it answers a C-ECHO.
     pub(crate) fn start(settings: &Settings) -> Self {
         let scratch = Scratch::new("ichor");
-        let port = free_port();
+        let (port, web_port) = (free_port(), free_port());
         let config = scratch.path().join("ichor.toml");
-        std::fs::write(&config, settings.toml(scratch.path(), port)).unwrap();
+        std::fs::write(&config, settings.toml(scratch.path(), port, web_port)).unwrap();
+        std::fs::write(scratch.path().join("web.token"), format!("{WEB_TOKEN}\n")).unwrap();
         let blobs = settings.blobs.clone().unwrap_or_else(|| scratch.path().join("blobs"));
-        let mut daemon = Self { child: None, port, config, blobs, scratch };
+        let mut daemon = Self { child: None, port, web_port, config, blobs, scratch };
         daemon.start_again();
         daemon
     }
@@ -181,6 +199,11 @@ impl Daemon {
             assert!(begun.elapsed() < seconds(60), "ichor serve does not answer a C-ECHO");
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Base URL of the STOW-RS service.
+    pub(crate) fn web_url(&self) -> String {
+        format!("http://127.0.0.1:{}/dicom-web", self.web_port)
     }
 
     /// `kill -9`.

@@ -11,6 +11,7 @@ pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod scratch;
 pub(crate) mod storage_scp;
+pub(crate) mod stow;
 pub(crate) mod study;
 pub(crate) mod tools;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::scratch::Scratch;
+use super::study::Study;
 use super::tools::{DICOM_WEB_PLUGIN, find};
 use super::{free_port, http, seconds};
 
@@ -75,6 +76,20 @@ impl Orthanc {
             assert!(begun.elapsed() < seconds(30), "Orthanc does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Sends a study on by STOW-RS, and returns Orthanc's answer.
+    pub(crate) fn stow(&self, url: &str, token: &str, study: &Study) -> Result<Value, String> {
+        for instance in &study.instances {
+            http::post(self.http_port, "/instances", &std::fs::read(&instance.path).unwrap())?;
+        }
+        let server = json!({ "Url": url, "HttpHeaders": { "Authorization": format!("Bearer {token}") } });
+        http::put(self.http_port, "/dicom-web/servers/ichor", server.to_string().as_bytes())?;
+        let found = self.ask("/studies");
+        let [Value::String(id)] = found.as_array().unwrap().as_slice() else { panic!("{found} in Orthanc") };
+        let order = json!({ "Resources": [id], "Synchronous": true });
+        let answer = http::post(self.http_port, "/dicom-web/servers/ichor/stow", order.to_string().as_bytes())?;
+        serde_json::from_slice(&answer).map_err(|error| error.to_string())
     }
 
     /// Base of the DICOMweb service.

@@ -19,6 +19,8 @@ pub(crate) enum Tool {
     Highdicom,
     /// A Python with pynetdicom.
     Pynetdicom,
+    /// A Python with dicomweb-client.
+    DicomwebClient,
 }
 
 impl Tool {
@@ -30,6 +32,7 @@ impl Tool {
             Self::Dciodvfy => find("dciodvfy").is_some(),
             Self::Highdicom => imports("highdicom"),
             Self::Pynetdicom => imports("pynetdicom"),
+            Self::DicomwebClient => imports("dicomweb_client"),
         };
         (!found).then_some(match self {
             Self::Dcmtk => "DCMTK is not installed",
@@ -38,6 +41,7 @@ impl Tool {
             Self::Dciodvfy => "dciodvfy (dicom3tools) is not installed",
             Self::Highdicom => "the Python of ICHOR_TEST_PYTHON has no highdicom",
             Self::Pynetdicom => "the Python of ICHOR_TEST_PYTHON has no pynetdicom",
+            Self::DicomwebClient => "the Python of ICHOR_TEST_PYTHON has no dicomweb-client",
         })
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ichor_core::AeTitle;
 
 use super::handler::PeerInfo;
-use crate::network::IpNetwork;
 use crate::uids;
 use crate::wire::PDU_LENGTHS;
+use ichor_core::IpNetwork;
 
 /// Settings of a [`StorageScp`](super::StorageScp). [`ScpOptions::new`] gives the defaults named here.
 #[derive(Clone, Debug)]

@@ -65,10 +65,10 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, block: &[u8]) -> Result<WrittenBlob, StoreError> {
+    fn finish(mut self, block: &[u8]) -> Result<WrittenBlob, StoreError> {
         self.write(block)?;
         let Some((file, temporary)) = self.file.take() else { return Err(StoreError::Closed) };
-        let Self { disk, path, hash, size, .. } = *self;
+        let Self { disk, path, hash, size, .. } = self;
         Ok(WrittenBlob { disk, file, staged: StagedBlob { path, temporary, size, sha256: hash.finalize().into() } })
     }
 }

@@ -229,6 +229,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             user: None,
             passcode_file: None,
         }],
+        dicomweb: None,
         gate: GateConfig::default(),
         limits: LimitsConfig::default(),
         analysis: AnalysisConfig::default(),

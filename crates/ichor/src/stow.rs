@@ -1,0 +1,107 @@
+//! The STOW-RS service of a configuration.
+
+use std::path::Path;
+
+use anyhow::Context;
+use ichor_dicomweb::server::{ClientRule, ServerOptions, StowServer, Token, tls_config};
+use ichor_dimse::scp::SopClassRule;
+use ichor_pipeline::ingest::{Ingest, StowClientRule, StowIngest};
+use tracing::warn;
+
+use crate::config::{Config, DicomWebClientConfig, DicomWebConfig, seconds};
+
+/// Shortest token that is taken, in bytes: shorter ones can be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Binds the service, if there is one. It takes what associations take (`sop_classes`), through the same stage.
+pub(crate) async fn bind(
+    config: &Config,
+    ingest: Ingest,
+    sop_classes: Vec<SopClassRule>,
+) -> anyhow::Result<Option<StowServer<StowIngest>>> {
+    let Some(section) = &config.dicomweb else { return Ok(None) };
+    let options = options(section, config.listen.max_instance_mib)?;
+    if options.clients.is_empty() {
+        warn!("no [[dicomweb.client]] is configured: nobody may send by STOW-RS");
+    }
+    let has_tokens = options.clients.iter().any(|client| client.token.is_some());
+    if has_tokens && options.tls.is_none() && !section.address.ip().is_loopback() {
+        warn!("bearer tokens travel in the clear: [dicomweb] has no tls_certificate_file");
+    }
+    let rule = |client: &DicomWebClientConfig| StowClientRule {
+        name: client.name.clone(),
+        quiet_period: seconds(client.quiet_period_s),
+    };
+    let handler = StowIngest::new(ingest, section.clients.iter().map(rule).collect(), sop_classes);
+    let server = StowServer::bind(section.address, options, handler).await;
+    server.map(Some).with_context(|| format!("listening on {} (STOW-RS)", section.address))
+}
+
+fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow::Result<ServerOptions> {
+    let bytes = |mib: u64| mib.saturating_mul(1 << 20);
+    Ok(ServerOptions {
+        prefix: config.prefix.clone(),
+        clients: config.clients.iter().map(client).collect::<anyhow::Result<_>>()?,
+        max_connections: config.max_connections,
+        max_requests: config.max_requests,
+        max_header_bytes: config.max_header_kib << 10,
+        max_body_bytes: bytes(config.max_body_mib),
+        max_part_bytes: bytes(config.max_part_mib.unwrap_or(max_instance_mib)),
+        max_parts: config.max_parts,
+        header_timeout: seconds(config.header_timeout_s),
+        body_idle_timeout: seconds(config.body_idle_timeout_s),
+        min_bytes_per_second: config.min_bytes_per_second,
+        answer_timeout: seconds(config.answer_timeout_s),
+        retry_after: seconds(config.retry_after_s),
+        drain_timeout: seconds(config.drain_timeout_s),
+        tls: match (&config.tls_certificate_file, &config.tls_key_file) {
+            (Some(certificate), Some(key)) => {
+                let tls = tls_config(&read(certificate)?, &read(key)?);
+                Some(tls.with_context(|| format!("TLS with {} and {}", certificate.display(), key.display()))?)
+            }
+            _ => None,
+        },
+    })
+}
+
+fn client(config: &DicomWebClientConfig) -> anyhow::Result<ClientRule> {
+    let networks = config.networks.iter().map(|network| network.parse()).collect::<Result<_, _>>();
+    Ok(ClientRule {
+        name: config.name.as_str().to_owned(),
+        token: config.token_file.as_deref().map(token).transpose()?,
+        networks: networks.context("dicomweb.client.networks")?,
+    })
+}
+
+fn token(path: &Path) -> anyhow::Result<Token> {
+    let text = String::from_utf8(read(path)?).ok();
+    let secret = text.as_deref().map(|text| text.trim_end_matches(['\r', '\n'])).unwrap_or_default();
+    let is_plain = secret.bytes().all(|byte| byte.is_ascii_graphic());
+    if secret.len() < SHORTEST_TOKEN || !is_plain {
+        let path = path.display();
+        anyhow::bail!("{path}: a token is one line of at least {SHORTEST_TOKEN} printable characters without spaces");
+    }
+    Ok(Token::new(secret))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (text, good) in
+            [("", false), ("short\n", false), ("two words of enough length", false), ("0123456789abcdef\n", true)]
+        {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(token(&path).is_ok(), good, "{text:?}");
+        }
+        assert!(token(&folder.path().join("absent")).unwrap_err().to_string().contains("absent"));
+    }
+}
