@@ -3,6 +3,7 @@
 //! - [`scp`]: the listener. Each data fragment goes to a [`scp::InstanceSink`] as it arrives; the peer hears of success
 //!   after the sink has committed, and not before.
 //! - [`scu`]: the sender. Each data set travels in the transfer syntax that it has.
+//! - [`commitment`]: requests and reports of Storage Commitment (PS3.4 Annex J).
 //! - [`part10`]: the header of a DICOM file (PS3.10 chapter 7), which turns a received data set into a file and back.
 //! - [`command`] and [`status`]: command sets and status codes (PS3.7).
 //!
@@ -15,6 +16,7 @@
 
 mod associate;
 pub mod command;
+pub mod commitment;
 mod exchange;
 mod negotiation;
 mod network;

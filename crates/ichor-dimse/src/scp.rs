@@ -1,11 +1,14 @@
 //! Storage and Verification as provider (PS3.4 Annex A and B): who may come, what is taken, and to whom it is handed.
 
 mod association;
+mod commitment;
 mod establish;
 mod handler;
 mod listener;
 mod options;
 
+pub(crate) use commitment::report_command;
+pub use commitment::{CommitmentLimits, PendingReport};
 pub use handler::{
     AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, Rejection, StorageHandler, StoreFailure, StoreOutcome,
     StoreRequest,

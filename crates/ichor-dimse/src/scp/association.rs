@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::commitment::Unanswered;
 use super::handler::{AssociationOutcome, InstanceSink, StorageHandler, StoreFailure, StoreOutcome, StoreRequest};
 use super::options::ScpOptions;
 use crate::command::{CommandError, CommandSet, field, tag};
@@ -43,7 +44,7 @@ impl Ending {
         Self::Abort(AssociationOutcome::ShutDown, AbortReason::ReasonNotSpecified)
     }
 
-    fn violation(why: impl Into<String>) -> Self {
+    pub(super) fn violation(why: impl Into<String>) -> Self {
         Self::Abort(AssociationOutcome::Aborted(why.into()), AbortReason::UnexpectedPduParameter)
     }
 }
@@ -87,17 +88,37 @@ pub(super) struct Service<'a, H: StorageHandler, S> {
     pub(super) handler: &'a H,
     pub(super) association: &'a H::Association,
     pub(super) tally: &'a mut Tally,
+    /// Message ID of the last request of our own.
+    pub(super) last_message_id: u16,
+    /// The commitment report that the peer has not answered yet; one at a time.
+    pub(super) unanswered: Option<Unanswered>,
 }
 
 impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
     /// Serves until the association ends. When `stopping` is cancelled, the message in progress is the last.
     pub(super) async fn run(mut self, stopping: &CancellationToken) -> Ending {
+        // Counts from the peer's last message: looks at reports in between do not keep a silent peer.
+        let mut idle_since = Instant::now();
+        let mut inside = false;
         loop {
+            let idle = self.options.idle_timeout.saturating_sub(idle_since.elapsed());
+            let may_report = !inside && self.unanswered.is_none() && self.commitment_context().is_some();
             let incoming = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return Ending::shut_down(),
-                incoming = self.exchange.next_command(self.options.idle_timeout, self.options.pdu_timeout) => incoming,
+                incoming = self.exchange.next_command(idle, self.options.pdu_timeout) => Some(incoming),
+                () = self.handler.report_due(self.association), if may_report => None,
             };
+            let Some(incoming) = incoming else {
+                // Not inside the peer's message: its answer comes first.
+                inside = self.exchange.has_begun_message();
+                match if inside { Ok(()) } else { self.send_report().await } {
+                    Ok(()) => continue,
+                    Err(ending) => return ending,
+                }
+            };
+            inside = false;
+            idle_since = Instant::now();
             let answered = match incoming {
                 Ok(Incoming::Command { context, bytes }) => self.dispatch(context, &bytes).await,
                 Ok(Incoming::ReleaseRequest) => {
@@ -130,6 +151,9 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
             self.exchange.expect_data(context.id);
         }
         if command.is_response()? {
+            if command.u16(tag::COMMAND_FIELD)? == field::N_EVENT_REPORT_RSP {
+                return self.report_answer(&command, has_data).await;
+            }
             return Err(Ending::violation("response without request"));
         }
         let operation = command.u16(tag::COMMAND_FIELD)?;
@@ -142,6 +166,10 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
                     self.tally.failures += 1;
                 }
                 answer
+            }
+            field::N_ACTION_RQ => {
+                let context = context.clone();
+                self.action(&context, &command, has_data).await?
             }
             field::C_CANCEL_RQ => {
                 // Nothing that could be cancelled runs; the operation has no response (PS3.7 9.3.2.3).
@@ -159,7 +187,7 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
         Ok(())
     }
 
-    async fn discard_data(&mut self, has_data: bool) -> Result<(), Ending> {
+    pub(super) async fn discard_data(&mut self, has_data: bool) -> Result<(), Ending> {
         if has_data {
             let unwanted = StoreFailure::new(StoreStatus::UnrecognizedOperation, "");
             self.receive_data::<H::Sink>(Err(unwanted)).await?.err();
@@ -209,7 +237,7 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
 
     /// Reads the data set to its end, into the sink for as long as that takes it, else into nothing: only then can the
     /// peer hear an answer. What is discarded is bounded as well.
-    async fn receive_data<K: InstanceSink>(
+    pub(super) async fn receive_data<K: InstanceSink>(
         &mut self,
         mut sink: Result<K, StoreFailure>,
     ) -> Result<Result<K, StoreFailure>, Ending> {

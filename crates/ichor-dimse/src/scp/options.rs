@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ichor_core::AeTitle;
 
+use super::commitment::CommitmentLimits;
 use super::handler::PeerInfo;
 use crate::network::IpNetwork;
 use crate::uids;
@@ -36,6 +37,8 @@ pub struct ScpOptions {
     pub instance_timeout: Duration,
     /// Time that open associations have to finish the instance in progress at shutdown (default: 10 s).
     pub drain_timeout: Duration,
+    /// Bounds on requests for storage commitment.
+    pub commitment: CommitmentLimits,
     /// What is accepted, by SOP class. Verification belongs here as well (default: [`uids::STORAGE_SOP_CLASSES`] with
     /// [`uids::TRANSFER_SYNTAXES`], and Verification).
     pub sop_classes: Vec<SopClassRule>,
@@ -82,8 +85,20 @@ impl ScpOptions {
             pdu_timeout: Duration::from_secs(30),
             instance_timeout: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
+            commitment: CommitmentLimits::default(),
             sop_classes: std::iter::once(verification).chain(storage).collect(),
         }
+    }
+
+    /// Accepts Storage Commitment as well (PS3.4 J.3.5), for a handler that takes requests.
+    #[must_use]
+    pub fn with_commitment(mut self, limits: CommitmentLimits) -> Self {
+        self.commitment = limits;
+        self.sop_classes.push(SopClassRule {
+            sop_class: uids::STORAGE_COMMITMENT,
+            transfer_syntaxes: vec![uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN],
+        });
+        self
     }
 
     /// [`Self::max_pdu`] within its bounds.
