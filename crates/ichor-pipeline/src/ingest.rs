@@ -2,16 +2,18 @@
 //! peer hears of success (invariant 2).
 
 mod attributes;
+mod commitment;
 mod dataset;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ichor_core::{AeTitle, Uid};
+use ichor_dimse::commitment::CommitmentRequest;
 use ichor_dimse::part10;
 use ichor_dimse::scp::{
-    AssociationEnd, InstanceSink, PeerInfo, PeerRule, Rejection, StorageHandler, StoreFailure, StoreOutcome,
-    StoreRequest,
+    AssociationEnd, InstanceSink, PeerInfo, PeerRule, PendingReport, Rejection, StorageHandler, StoreFailure,
+    StoreOutcome, StoreRequest,
 };
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{AssociationId, IncomingBlob, NewAssociation, NewInstance, Recorded, Store, StoreError};
@@ -41,6 +43,17 @@ pub struct IngestOptions {
     pub min_free_bytes: u64,
     /// Caps on the shape of a data set.
     pub limits: DatasetLimits,
+    /// Requests for storage commitment.
+    pub commitment: CommitmentOptions,
+}
+
+/// Settings of storage commitment on the association that asks.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitmentOptions {
+    /// How long instances that are not there yet may still come before a failure is reported.
+    pub wait: Duration,
+    /// Wait after a peer refused a report.
+    pub retry_after: Duration,
 }
 
 /// The stage, as the handler of a Storage SCP.
@@ -114,6 +127,9 @@ impl StorageHandler for Ingest {
             bytes = end.bytes,
             "association closed"
         );
+        if let Err(error) = self.store.requeue_commitment_reports(Some(association.id), now()).await {
+            warn!(association = association.id.get(), %error, "unanswered commitment reports wait for a restart");
+        }
         if let Err(error) = self.store.association_closed(association.id, &outcome, now()).await {
             warn!(association = association.id.get(), %error, "the end of the association could not be recorded");
         }
@@ -147,6 +163,32 @@ impl StorageHandler for Ingest {
             source_ae: association.calling_ae.clone(),
             quiet_period: association.quiet_period,
         })
+    }
+
+    async fn commitment_requested(
+        &self,
+        association: &OpenAssociation,
+        request: &CommitmentRequest,
+    ) -> Result<(), StoreFailure> {
+        self.record_request(association, request).await
+    }
+
+    async fn report_due(&self, association: &OpenAssociation) {
+        self.wait_for_report(association).await;
+    }
+
+    async fn take_report(&self, association: &OpenAssociation) -> Option<PendingReport> {
+        self.claim_report(association).await
+    }
+
+    async fn report_answered(
+        &self,
+        _association: &OpenAssociation,
+        id: i64,
+        status: StoreStatus,
+        comment: Option<String>,
+    ) {
+        self.record_answer(id, status, comment).await;
     }
 }
 

@@ -1,4 +1,5 @@
-//! The four stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`].
+//! The four stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`]; beside them [`commit`] tells peers
+//! what is kept.
 //!
 //! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
 //! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
@@ -8,6 +9,7 @@ pub mod analyse;
 pub mod assemble;
 pub mod backoff;
 pub mod clock;
+pub mod commit;
 pub mod deliver;
 pub mod ingest;
 

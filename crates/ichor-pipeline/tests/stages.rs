@@ -18,7 +18,7 @@ use ichor_dimse::status::StoreStatus;
 use ichor_phantom::{PhantomOptions, WrittenStudy, write_study};
 use ichor_pipeline::analyse::{AnalyseOptions, ModelError, ModelTraits, SliceModel};
 use ichor_pipeline::backoff::Backoff;
-use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
 use ichor_pipeline::{analyse, assemble, now};
 use ichor_store::{Store, StoreOptions, StudyDetail, StudyKey};
 use tempfile::TempDir;
@@ -104,7 +104,15 @@ impl House {
     fn ingest(&self) -> Ingest {
         let peer = PeerRule { ae_title: None, networks: Vec::new() };
         let sources = vec![Source { peer, quiet_period: QUIET }];
-        Ingest::new(self.store.clone(), IngestOptions { sources, min_free_bytes: 0, limits: DatasetLimits::default() })
+        Ingest::new(
+            self.store.clone(),
+            IngestOptions {
+                sources,
+                min_free_bytes: 0,
+                limits: DatasetLimits::default(),
+                commitment: CommitmentOptions { wait: Duration::ZERO, retry_after: Duration::ZERO },
+            },
+        )
     }
 
     /// Sends the study in one association.

@@ -11,6 +11,8 @@ pub enum Topic {
     Closed,
     /// A delivery was queued.
     Outbox,
+    /// A commitment was asked for, or its report became due.
+    Commitments,
 }
 
 /// Senders of all topics.
@@ -19,11 +21,13 @@ pub(crate) struct Topics {
     received: watch::Sender<()>,
     closed: watch::Sender<()>,
     outbox: watch::Sender<()>,
+    commitments: watch::Sender<()>,
 }
 
 impl Topics {
     pub(crate) fn new() -> Self {
-        Self { received: watch::Sender::new(()), closed: watch::Sender::new(()), outbox: watch::Sender::new(()) }
+        let new = || watch::Sender::new(());
+        Self { received: new(), closed: new(), outbox: new(), commitments: new() }
     }
 
     fn sender(&self, topic: Topic) -> &watch::Sender<()> {
@@ -31,6 +35,7 @@ impl Topics {
             Topic::Received => &self.received,
             Topic::Closed => &self.closed,
             Topic::Outbox => &self.outbox,
+            Topic::Commitments => &self.commitments,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod analyse;
 mod assemble;
+mod commitment;
 mod deliver;
 mod events;
 mod failure;

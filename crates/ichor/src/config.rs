@@ -2,6 +2,7 @@
 //! `deploy/ichor.toml`. A section lives in the module that is named after what it is about.
 
 mod analysis;
+mod commitment;
 mod destination;
 mod listen;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use analysis::{AnalysisConfig, GateConfig, ModelConfig};
+pub(crate) use commitment::CommitmentConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use listen::{ListenConfig, SourceConfig};
 
@@ -43,6 +45,9 @@ pub(crate) struct Config {
     /// Where results go.
     #[serde(default, rename = "destination")]
     pub(crate) destinations: Vec<DestinationConfig>,
+    /// Storage commitment.
+    #[serde(default)]
+    pub(crate) commitment: CommitmentConfig,
     /// Logging.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -155,6 +160,7 @@ impl Config {
         self.listen.check()?;
         self.sources.iter().try_for_each(SourceConfig::check)?;
         self.gate.check()?;
+        self.commitment.check()?;
         self.analysis.check()?;
         self.model.check()?;
         let mut names: Vec<&str> = self.destinations.iter().map(|d| d.name.as_str()).collect();
@@ -170,6 +176,7 @@ impl Config {
         let mut all = self.listen.durations();
         all.extend(self.sources.iter().flat_map(SourceConfig::durations));
         all.extend(self.analysis.durations());
+        all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all
     }

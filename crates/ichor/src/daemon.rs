@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::Context;
 use ichor_core::{AeTitle, DeliveryStatus};
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
-use ichor_dimse::scp::{PeerRule, ScpOptions, StorageScp};
+use ichor_dimse::scp::{CommitmentLimits, PeerRule, ScpOptions, StorageScp};
 use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
 use ichor_pipeline::backoff::Backoff;
+use ichor_pipeline::commit::{CommitOptions, ReportAddress};
 use ichor_pipeline::deliver::{Destination, Transport};
-use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source};
-use ichor_pipeline::{analyse, assemble, deliver, now};
+use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::{analyse, assemble, commit, deliver, now};
 use ichor_store::{Store, StoreOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,11 @@ impl Daemon {
         tasks.spawn(async move {
             analyse::run(stage_store, model, options, token).await;
             "analyse"
+        });
+        let (stage_store, token, options) = (store.clone(), stop.clone(), commit_options(config)?);
+        tasks.spawn(async move {
+            commit::run(stage_store, options, token).await;
+            "commit"
         });
         for destination in &config.destinations {
             let destination = open_destination(destination, &config.listen.ae_title)?;
@@ -149,7 +155,28 @@ fn scp_options(config: &Config) -> anyhow::Result<ScpOptions> {
     options.pdu_timeout = seconds(listen.pdu_timeout_s);
     options.instance_timeout = seconds(listen.instance_timeout_s);
     options.drain_timeout = seconds(listen.drain_timeout_s);
-    Ok(options)
+    Ok(options.with_commitment(CommitmentLimits {
+        max_bytes: config.commitment.max_request_kib.saturating_mul(1 << 10),
+        max_references: config.commitment.max_references,
+    }))
+}
+
+fn commit_options(config: &Config) -> anyhow::Result<CommitOptions> {
+    let commitment = &config.commitment;
+    let rule = |(peer, source): (PeerRule, &crate::config::SourceConfig)| ReportAddress {
+        peer,
+        address: source.report_address.clone(),
+    };
+    Ok(CommitOptions {
+        ae_title: config.listen.ae_title.clone(),
+        addresses: peer_rules(config)?.into_iter().zip(&config.sources).map(rule).collect(),
+        backoff: Backoff {
+            first: seconds(commitment.first_backoff_s),
+            longest: seconds(commitment.max_backoff_s),
+            attempts: commitment.attempts,
+        },
+        timeout: seconds(commitment.timeout_s),
+    })
 }
 
 fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
@@ -159,7 +186,11 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
         .map(|(peer, source)| Source { peer, quiet_period: seconds(source.quiet_period_s) })
         .collect();
     let min_free_bytes = config.store.min_free_mib.saturating_mul(1 << 20);
-    Ok(IngestOptions { sources, min_free_bytes, limits: DatasetLimits::default() })
+    let commitment = CommitmentOptions {
+        wait: seconds(config.commitment.wait_s),
+        retry_after: seconds(config.commitment.first_backoff_s),
+    };
+    Ok(IngestOptions { sources, min_free_bytes, limits: DatasetLimits::default(), commitment })
 }
 
 fn analyse_options(config: &Config) -> AnalyseOptions {

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
-    AnalysisConfig, Config, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig, SourceConfig,
-    StoreConfig,
+    AnalysisConfig, CommitmentConfig, Config, DestinationConfig, GateConfig, ListenConfig, LogConfig, ModelConfig,
+    SourceConfig, StoreConfig,
 };
 use crate::daemon::Daemon;
 use compare::Comparison;
@@ -226,8 +226,10 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             ae_title: Some(AeTitle::parse("DEMO_CT")?),
             networks: vec!["127.0.0.0/8".to_owned()],
             quiet_period_s: QUIET_PERIOD_S,
+            report_address: None,
         }],
         gate: GateConfig::default(),
+        commitment: CommitmentConfig::default(),
         analysis: AnalysisConfig::default(),
         model: ModelConfig {
             weights: crate::model::weights_or_demo(args.weights.as_deref())?,

@@ -57,6 +57,9 @@ pub(crate) struct SourceConfig {
     /// Quiet period after which a study of this source closes, in seconds.
     #[serde(default = "default::quiet_period_s")]
     pub(crate) quiet_period_s: f64,
+    /// `host:port` where peers of this source take commitment reports once their association has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) report_address: Option<String>,
 }
 
 impl ListenConfig {
@@ -101,6 +104,13 @@ impl SourceConfig {
         for network in &self.networks {
             if let Err(error) = network.parse::<ichor_dimse::IpNetwork>() {
                 return fault("source.networks", error.to_string());
+            }
+        }
+        if let Some(address) = &self.report_address {
+            let port =
+                address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                return fault("source.report_address", format!("{address:?} is not host:port"));
             }
         }
         Ok(())
