@@ -120,6 +120,7 @@ blobs = "{home}/blobs"
 [listen]
 address = "127.0.0.1:{port}"
 ae_title = "ICHOR"
+max_associations_per_peer = 64
 [[source]]
 networks = ["127.0.0.0/8"]
 quiet_period_s = {quiet_period_s}

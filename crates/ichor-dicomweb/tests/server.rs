@@ -567,10 +567,11 @@ async fn who_may_send() {
         assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{authorization:?}: {heard}");
         assert_eq!(status == 401, field(&heard, "www-authenticate").is_some());
     }
-    let heard = server.heard.lock().unwrap();
-    assert_eq!(heard.refused.iter().map(|(_, refusal)| refusal.status()).collect::<Vec<_>>(), [401, 401, 401, 403]);
-    assert_eq!(heard.opened.iter().map(|(sender, _)| sender.client.as_str()).collect::<Vec<_>>(), ["ROUTER"]);
-    drop(heard);
+    {
+        let heard = server.heard.lock().unwrap();
+        assert_eq!(heard.refused.iter().map(|(_, refusal)| refusal.status()).collect::<Vec<_>>(), [401, 401, 401, 403]);
+        assert_eq!(heard.opened.iter().map(|(sender, _)| sender.client.as_str()).collect::<Vec<_>>(), ["ROUTER"]);
+    }
     let nobody = Server::start(ServerOptions::default()).await;
     assert_eq!(nobody.post(STUDIES, RELATED, &multipart(&[b"1.1"])).await.status, 403);
 }

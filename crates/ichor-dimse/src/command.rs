@@ -49,6 +49,12 @@ pub mod tag {
     pub const ERROR_COMMENT: u16 = 0x0902;
     /// Affected SOP Instance UID, UI.
     pub const AFFECTED_SOP_INSTANCE: u16 = 0x1000;
+    /// Requested SOP Instance UID, UI.
+    pub const REQUESTED_SOP_INSTANCE: u16 = 0x1001;
+    /// Event Type ID, US.
+    pub const EVENT_TYPE: u16 = 0x1002;
+    /// Action Type ID, US.
+    pub const ACTION_TYPE: u16 = 0x1008;
 }
 
 /// Values of the Command Field (0000,0100) that are used here.
@@ -61,6 +67,14 @@ pub mod field {
     pub const C_ECHO_RQ: u16 = 0x0030;
     /// C-ECHO-RSP.
     pub const C_ECHO_RSP: u16 = 0x8030;
+    /// N-EVENT-REPORT-RQ.
+    pub const N_EVENT_REPORT_RQ: u16 = 0x0100;
+    /// N-EVENT-REPORT-RSP.
+    pub const N_EVENT_REPORT_RSP: u16 = 0x8100;
+    /// N-ACTION-RQ.
+    pub const N_ACTION_RQ: u16 = 0x0130;
+    /// N-ACTION-RSP.
+    pub const N_ACTION_RSP: u16 = 0x8130;
     /// C-CANCEL-RQ, which has no response.
     pub const C_CANCEL_RQ: u16 = 0x0FFF;
 }
@@ -258,6 +272,30 @@ impl CommandSet {
             .with_u16(tag::DATA_SET_TYPE, NO_DATA_SET)
     }
 
+    /// Makes an N-EVENT-REPORT-RQ (PS3.7 10.3.1) with a data set.
+    #[must_use]
+    pub fn n_event_report_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid, event_type: u16) -> Self {
+        Self::default()
+            .with_uid(tag::AFFECTED_SOP_CLASS, sop_class)
+            .with_u16(tag::COMMAND_FIELD, field::N_EVENT_REPORT_RQ)
+            .with_u16(tag::MESSAGE_ID, message_id)
+            .with_u16(tag::DATA_SET_TYPE, 0x0000)
+            .with_uid(tag::AFFECTED_SOP_INSTANCE, sop_instance)
+            .with_u16(tag::EVENT_TYPE, event_type)
+    }
+
+    /// Makes an N-ACTION-RQ (PS3.7 10.3.4) with a data set.
+    #[must_use]
+    pub fn n_action_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid, action_type: u16) -> Self {
+        Self::default()
+            .with_uid(tag::REQUESTED_SOP_CLASS, sop_class)
+            .with_u16(tag::COMMAND_FIELD, field::N_ACTION_RQ)
+            .with_u16(tag::MESSAGE_ID, message_id)
+            .with_u16(tag::DATA_SET_TYPE, 0x0000)
+            .with_uid(tag::REQUESTED_SOP_INSTANCE, sop_instance)
+            .with_u16(tag::ACTION_TYPE, action_type)
+    }
+
     /// Makes the response to a request: without data set, with the request's SOP class and instance where these are
     /// valid, and with the comment unless it is empty.
     ///
@@ -274,7 +312,8 @@ impl CommandSet {
         if let Ok(class) = request.uid(tag::AFFECTED_SOP_CLASS).or_else(|_| request.uid(tag::REQUESTED_SOP_CLASS)) {
             response = response.with_uid(tag::AFFECTED_SOP_CLASS, &class);
         }
-        if let Ok(instance) = request.uid(tag::AFFECTED_SOP_INSTANCE) {
+        let instance = request.uid(tag::AFFECTED_SOP_INSTANCE);
+        if let Ok(instance) = instance.or_else(|_| request.uid(tag::REQUESTED_SOP_INSTANCE)) {
             response = response.with_uid(tag::AFFECTED_SOP_INSTANCE, &instance);
         }
         Ok(response)
@@ -389,6 +428,19 @@ mod tests {
         assert!(matches!(command.uid(0x0002), Err(CommandError::Value { element: 0x0002, .. })));
         assert_eq!(command.u16(tag::STATUS), Err(CommandError::Missing(tag::STATUS)));
         assert!(CommandSet::response(&command, StoreStatus::Success, "").is_err());
+    }
+
+    #[test]
+    fn an_action_is_answered_under_its_requested_instance() {
+        let (class, instance) = (uids::known(uids::STORAGE_COMMITMENT), uids::known(uids::STORAGE_COMMITMENT_INSTANCE));
+        let request = CommandSet::n_action_request(9, &class, &instance, 1);
+        let response = CommandSet::response(&request, StoreStatus::Success, "").unwrap();
+        assert_eq!(response.u16(tag::COMMAND_FIELD), Ok(field::N_ACTION_RSP));
+        assert_eq!(response.uid(tag::AFFECTED_SOP_CLASS), Ok(class.clone()));
+        assert_eq!(response.uid(tag::AFFECTED_SOP_INSTANCE), Ok(instance.clone()));
+        let event = CommandSet::n_event_report_request(1, &class, &instance, 2);
+        let event = CommandSet::decode(&event.encode()).unwrap();
+        assert_eq!((event.u16(tag::EVENT_TYPE), event.announces_data_set()), (Ok(2), Ok(true)));
     }
 
     proptest! {

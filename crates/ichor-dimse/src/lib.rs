@@ -4,6 +4,7 @@
 //!   after the sink has committed, and not before.
 //! - [`scu`]: the sender. Each data set travels in the transfer syntax that it has.
 //! - [`tls`]: both behind TLS (PS3.15 B.12).
+//! - [`commitment`]: requests and reports of Storage Commitment (PS3.4 Annex J).
 //! - [`part10`]: the header of a DICOM file (PS3.10 chapter 7), which turns a received data set into a file and back.
 //! - [`command`] and [`status`]: command sets and status codes (PS3.7).
 //!
@@ -16,6 +17,7 @@
 
 mod associate;
 pub mod command;
+pub mod commitment;
 mod exchange;
 mod negotiation;
 pub mod part10;

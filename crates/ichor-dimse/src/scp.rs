@@ -2,12 +2,15 @@
 
 mod admission;
 mod association;
+mod commitment;
 mod establish;
 mod handler;
 mod listener;
 mod options;
 mod pace;
 
+pub(crate) use commitment::report_command;
+pub use commitment::{CommitmentLimits, PendingReport};
 pub use handler::{
     AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, Rejection, StorageHandler, StoreFailure, StoreOutcome,
     StoreRequest,

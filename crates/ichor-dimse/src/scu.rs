@@ -3,13 +3,14 @@
 
 mod error;
 mod options;
+mod report;
 
 use std::time::Duration;
 
 use dicom_ul::Pdu;
 use dicom_ul::pdu::{
     AbortRQServiceProviderReason as AbortReason, AbortRQSource, AssociationAC, AssociationRQ,
-    PresentationContextProposed, PresentationContextResultReason,
+    PresentationContextProposed, PresentationContextResultReason, UserVariableItem,
 };
 use ichor_core::Uid;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -49,6 +50,15 @@ impl StorageScu {
     /// # Errors
     /// If there is no connection, no answer, or no accepted context.
     pub async fn connect(options: &ScuOptions, contexts: &[ProposedContext]) -> Result<Self, ScuError> {
+        Self::connect_as(options, contexts, Vec::new()).await
+    }
+
+    /// [`Self::connect`] with more user information, such as roles (PS3.7 D.3.3.4).
+    async fn connect_as(
+        options: &ScuOptions,
+        contexts: &[ProposedContext],
+        more: Vec<UserVariableItem>,
+    ) -> Result<Self, ScuError> {
         let proposed = propose(contexts)?;
         let stream = dial(options).await?;
         let mut wire = Wire::new(stream);
@@ -59,7 +69,7 @@ impl StorageScu {
             called_ae_title: options.called_ae.to_string(),
             application_context_name: uids::APPLICATION_CONTEXT.to_owned(),
             presentation_contexts: proposed.clone(),
-            user_variables: user_information(max_pdu),
+            user_variables: user_information(max_pdu).into_iter().chain(more).collect(),
         };
         wire.send(&request.into(), options.response_timeout).await?;
         let answer = match wire.receive(options.response_timeout).await {

@@ -63,14 +63,24 @@ statuses! {
     ProcessingFailure = 0x0110 "processing failure",
     /// Another instance has the same SOP Instance UID.
     DuplicateSopInstance = 0x0111 "duplicate SOP instance",
+    /// There is no such instance.
+    NoSuchSopInstance = 0x0112 "no such SOP instance",
+    /// A value of the data set is not what it may be.
+    InvalidArgumentValue = 0x0115 "invalid argument value",
     /// The SOP Instance UID breaks the rules for UIDs.
     InvalidSopInstance = 0x0117 "invalid SOP instance",
     /// The SOP class is not known.
     NoSuchSopClass = 0x0118 "no such SOP class",
+    /// The instance is of another SOP class.
+    ClassInstanceConflict = 0x0119 "class-instance conflict",
     /// The SOP class is not supported, or not that of the presentation context.
     SopClassNotSupported = 0x0122 "SOP class not supported",
+    /// The SOP class has no such action.
+    NoSuchActionType = 0x0123 "no such action type",
     /// The user may not do this.
     NotAuthorized = 0x0124 "not authorized",
+    /// The Transaction UID is in use for other content (PS3.3 C.14.1.1).
+    DuplicateTransactionUid = 0x0131 "duplicate transaction UID",
     /// The Message ID is in use.
     DuplicateInvocation = 0x0210 "duplicate invocation",
     /// The operation is not one of those agreed on.

@@ -7,6 +7,11 @@ pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// Verification SOP Class (PS3.4 Annex A).
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";
 
+/// Storage Commitment Push Model SOP Class (PS3.4 J.3.5).
+pub const STORAGE_COMMITMENT: &str = "1.2.840.10008.1.20.1";
+/// Storage Commitment Push Model SOP Instance, the well-known one (PS3.4 J.3.5).
+pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
+
 /// Implicit VR Little Endian: the default transfer syntax.
 pub const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
 /// Explicit VR Little Endian.
@@ -93,7 +98,7 @@ mod tests {
 
     #[test]
     fn constants_are_valid_and_stand_once() {
-        let mut all = vec![APPLICATION_CONTEXT, VERIFICATION];
+        let mut all = vec![APPLICATION_CONTEXT, VERIFICATION, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE];
         all.extend(STORAGE_SOP_CLASSES);
         all.extend(TRANSFER_SYNTAXES);
         for uid in &all {

@@ -2,6 +2,7 @@
 //! order, before the peer hears of success (invariant 2).
 
 mod attributes;
+mod commitment;
 mod dataset;
 mod stow;
 
@@ -9,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ichor_core::{AeTitle, Uid};
+use ichor_dimse::commitment::CommitmentRequest;
 use ichor_dimse::part10;
 use ichor_dimse::scp::{
-    AssociationEnd, InstanceSink, PeerInfo, PeerRule, Rejection, StorageHandler, StoreFailure, StoreOutcome,
-    StoreRequest,
+    AssociationEnd, InstanceSink, PeerInfo, PeerRule, PendingReport, Rejection, StorageHandler, StoreFailure,
+    StoreOutcome, StoreRequest,
 };
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{AssociationId, IncomingBlob, NewAssociation, NewInstance, Recorded, Store, StoreError};
@@ -45,6 +47,17 @@ pub struct IngestOptions {
     pub limits: DatasetLimits,
     /// Most instances of one study; one more is refused.
     pub max_study_instances: u32,
+    /// Requests for storage commitment.
+    pub commitment: CommitmentOptions,
+}
+
+/// Settings of storage commitment on the association that asks.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitmentOptions {
+    /// How long instances that are not there yet may still come before a failure is reported.
+    pub wait: Duration,
+    /// Wait after a peer refused a report.
+    pub retry_after: Duration,
 }
 
 /// The stage, as the handler of a Storage SCP.
@@ -100,12 +113,41 @@ impl StorageHandler for Ingest {
             instances: end.instances,
             bytes: end.bytes,
         };
+        if let Err(error) = self.store.requeue_commitment_reports(Some(association.id), now()).await {
+            warn!(association = association.id.get(), %error, "unanswered commitment reports wait for a restart");
+        }
         self.close(&association, &outcome).await;
     }
 
     async fn begin(&self, association: &OpenAssociation, request: &StoreRequest) -> Result<IngestSink, StoreFailure> {
         self.check_room().map_err(|words| StoreFailure::new(StoreStatus::OutOfResources, words))?;
         self.begin_instance(association, request, ANNOUNCED_BY_COMMAND).await
+    }
+
+    async fn commitment_requested(
+        &self,
+        association: &OpenAssociation,
+        request: &CommitmentRequest,
+    ) -> Result<(), StoreFailure> {
+        self.record_request(association, request).await
+    }
+
+    async fn report_due(&self, association: &OpenAssociation) {
+        self.wait_for_report(association).await;
+    }
+
+    async fn take_report(&self, association: &OpenAssociation) -> Option<PendingReport> {
+        self.claim_report(association).await
+    }
+
+    async fn report_answered(
+        &self,
+        _association: &OpenAssociation,
+        id: i64,
+        status: StoreStatus,
+        comment: Option<String>,
+    ) {
+        self.record_answer(id, status, comment).await;
     }
 }
 

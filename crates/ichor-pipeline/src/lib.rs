@@ -1,4 +1,5 @@
-//! The stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`], and [`triage`] of what is still arriving.
+//! The stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`], [`triage`] of what is still arriving, and
+//! [`commit`], which tells peers what is kept.
 //!
 //! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
 //! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
@@ -8,6 +9,7 @@ pub mod analyse;
 pub mod assemble;
 pub mod backoff;
 pub mod clock;
+pub mod commit;
 pub mod deliver;
 pub mod ingest;
 pub mod triage;

@@ -10,7 +10,9 @@ use ichor_dicomweb::server::{
 use ichor_dimse::part10::read_header;
 use ichor_dimse::scp::{InstanceSink, PeerInfo, PeerRule, ScpOptions, StorageHandler, StoreRequest};
 use ichor_phantom::{PhantomOptions, WrittenStudy, write_study};
-use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source, StowClientRule, StowIngest, StowRequest};
+use ichor_pipeline::ingest::{
+    CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source, StowClientRule, StowIngest, StowRequest,
+};
 use ichor_pipeline::now;
 use ichor_store::{Store, StoreOptions, StudyDetail, StudyKey};
 use tempfile::TempDir;
@@ -37,7 +39,13 @@ impl House {
         let sources = vec![Source { peer, quiet_period: Duration::from_secs(60) }];
         Ingest::new(
             self.store.clone(),
-            IngestOptions { sources, min_free_bytes, limits: DatasetLimits::default(), max_study_instances: 1_000 },
+            IngestOptions {
+                sources,
+                min_free_bytes,
+                limits: DatasetLimits::default(),
+                max_study_instances: 1_000,
+                commitment: CommitmentOptions { wait: Duration::ZERO, retry_after: Duration::ZERO },
+            },
         )
     }
 

@@ -13,6 +13,8 @@ pub enum Topic {
     Outbox,
     /// A study was found suspicious before it was complete.
     Alert,
+    /// A commitment was asked for, or its report became due.
+    Commitments,
 }
 
 /// Senders of all topics.
@@ -22,12 +24,13 @@ pub(crate) struct Topics {
     closed: watch::Sender<()>,
     outbox: watch::Sender<()>,
     alert: watch::Sender<()>,
+    commitments: watch::Sender<()>,
 }
 
 impl Topics {
     pub(crate) fn new() -> Self {
         let topic = || watch::Sender::new(());
-        Self { received: topic(), closed: topic(), outbox: topic(), alert: topic() }
+        Self { received: topic(), closed: topic(), outbox: topic(), alert: topic(), commitments: topic() }
     }
 
     fn sender(&self, topic: Topic) -> &watch::Sender<()> {
@@ -36,6 +39,7 @@ impl Topics {
             Topic::Closed => &self.closed,
             Topic::Outbox => &self.outbox,
             Topic::Alert => &self.alert,
+            Topic::Commitments => &self.commitments,
         }
     }
 

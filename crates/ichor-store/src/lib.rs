@@ -15,6 +15,7 @@ mod analyse;
 mod assemble;
 mod blobs;
 mod changes;
+mod commitment;
 mod deliver;
 mod error;
 mod events;
@@ -38,6 +39,10 @@ pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, S
 pub use assemble::StudyRef;
 pub use blobs::{BlobRef, BlobStore, IncomingBlob, StagedBlob, WrittenBlob};
 pub use changes::{Changes, Topic};
+pub use commitment::{
+    CLASS_INSTANCE_CONFLICT, CommitmentClaim, CommitmentRecorded, CommitmentSummary, NO_SUCH_INSTANCE, NewCommitment,
+    PROCESSING_FAILURE,
+};
 pub use deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;

@@ -24,6 +24,8 @@ pub struct Recovery {
     pub requeued_analyses: u64,
     /// Deliveries that were under way and are queued again.
     pub requeued_deliveries: u64,
+    /// Commitment reports that were under way and are queued again.
+    pub requeued_commitments: u64,
     /// Associations that were open and are marked as ended by the restart.
     pub ended_associations: u64,
     /// Files removed from `incoming/`.
@@ -47,6 +49,7 @@ impl Store {
     pub async fn recover(&self, now: Timestamp) -> Result<Recovery, StoreError> {
         self.own().await?;
         let mut recovery = self.index().requeue_interrupted(now).await?;
+        recovery.requeued_commitments = self.index().requeue_commitment_reports(None, now).await?;
         recovery.removed_incoming = self.blobs().clear_incoming().await?;
         for shelf in self.blobs().unswept_shelves().await? {
             let rows = self.index().blobs_with_prefix(&shelf.prefix()).await?;
@@ -66,7 +69,7 @@ impl Store {
             }
         }
         self.index().report_missing(&recovery.missing_blobs, now).await?;
-        for topic in [Topic::Received, Topic::Closed, Topic::Outbox] {
+        for topic in [Topic::Received, Topic::Closed, Topic::Outbox, Topic::Commitments] {
             self.topics().notify(topic);
         }
         Ok(recovery)

@@ -6,6 +6,7 @@
 mod analyse;
 mod assemble;
 mod association;
+mod commitment;
 mod deliver;
 mod events;
 mod failure;

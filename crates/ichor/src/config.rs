@@ -2,6 +2,7 @@
 //! `deploy/ichor.toml`. A section lives in the module that is named after what it is about.
 
 mod analysis;
+mod commitment;
 mod decoder;
 mod destination;
 mod dicomweb;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
+pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
@@ -60,6 +62,9 @@ pub(crate) struct Config {
     /// Where results go.
     #[serde(default, rename = "destination")]
     pub(crate) destinations: Vec<DestinationConfig>,
+    /// Storage commitment.
+    #[serde(default)]
+    pub(crate) commitment: CommitmentConfig,
     /// Logging.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -179,6 +184,7 @@ impl Config {
         self.limits.check()?;
         self.dicomweb.iter().try_for_each(DicomWebConfig::check)?;
         self.gate.check()?;
+        self.commitment.check()?;
         self.analysis.check()?;
         self.decoder.check()?;
         self.alert.check()?;
@@ -198,6 +204,7 @@ impl Config {
         all.extend(self.dicomweb.iter().flat_map(DicomWebConfig::durations));
         all.extend(self.analysis.durations());
         all.extend(self.decoder.durations());
+        all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all
     }

@@ -10,14 +10,15 @@ use ichor_core::{AeTitle, DeliveryStatus};
 use ichor_ct::series::GateOptions;
 use ichor_decode::Decoder;
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
-use ichor_dimse::scp::{PeerRule, Preference, ScpOptions, StorageScp, UserRule};
+use ichor_dimse::scp::{CommitmentLimits, PeerRule, Preference, ScpOptions, StorageScp, UserRule};
 use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
 use ichor_pipeline::backoff::Backoff;
+use ichor_pipeline::commit::{CommitOptions, ReportAddress};
 use ichor_pipeline::deliver::{Destination, Transport};
-use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
-use ichor_pipeline::{analyse, assemble, deliver, now, triage};
+use ichor_pipeline::{analyse, assemble, commit, deliver, now, triage};
 use ichor_store::{Store, StoreOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -120,6 +121,11 @@ impl Daemon {
                 "analyse"
             });
         }
+        let (stage_store, token, options) = (store.clone(), stop.clone(), commit_options(config)?);
+        tasks.spawn(async move {
+            commit::run(stage_store, options, token).await;
+            "commit"
+        });
         for destination in &config.destinations {
             let destination = open_destination(destination, &config.listen.ae_title)?;
             let (stage_store, token) = (store.clone(), stop.clone());
@@ -217,7 +223,28 @@ fn scp_options(config: &Config) -> anyhow::Result<ScpOptions> {
     options.pdu_timeout = seconds(listen.pdu_timeout_s);
     options.instance_timeout = seconds(listen.instance_timeout_s);
     options.drain_timeout = seconds(listen.drain_timeout_s);
-    Ok(options)
+    Ok(options.with_commitment(CommitmentLimits {
+        max_bytes: config.commitment.max_request_kib.saturating_mul(1 << 10),
+        max_references: config.commitment.max_references,
+    }))
+}
+
+fn commit_options(config: &Config) -> anyhow::Result<CommitOptions> {
+    let commitment = &config.commitment;
+    let rule = |(peer, source): (PeerRule, &crate::config::SourceConfig)| ReportAddress {
+        peer,
+        address: source.report_address.clone(),
+    };
+    Ok(CommitOptions {
+        ae_title: config.listen.ae_title.clone(),
+        addresses: peer_rules(config)?.into_iter().zip(&config.sources).map(rule).collect(),
+        backoff: Backoff {
+            first: seconds(commitment.first_backoff_s),
+            longest: seconds(commitment.max_backoff_s),
+            attempts: commitment.attempts,
+        },
+        timeout: seconds(commitment.timeout_s),
+    })
 }
 
 fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
@@ -232,7 +259,12 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
         elements: config.limits.elements,
         inflated_bytes: config.limits.inflated_mib.saturating_mul(1 << 20),
     };
-    Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances: config.limits.study_instances })
+    let commitment = CommitmentOptions {
+        wait: seconds(config.commitment.wait_s),
+        retry_after: seconds(config.commitment.first_backoff_s),
+    };
+    let max_study_instances = config.limits.study_instances;
+    Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances, commitment })
 }
 
 async fn load_model(config: &Config) -> anyhow::Result<Arc<TorchModel>> {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::commitment::Unanswered;
 use super::handler::{AssociationOutcome, InstanceSink, StorageHandler, StoreFailure, StoreOutcome, StoreRequest};
 use super::options::ScpOptions;
 use super::pace::Pace;
@@ -44,7 +45,7 @@ impl Ending {
         Self::Abort(AssociationOutcome::ShutDown, AbortReason::ReasonNotSpecified)
     }
 
-    fn violation(why: impl Into<String>) -> Self {
+    pub(super) fn violation(why: impl Into<String>) -> Self {
         Self::Abort(AssociationOutcome::Aborted(why.into()), AbortReason::UnexpectedPduParameter)
     }
 }
@@ -111,17 +112,37 @@ pub(super) struct Service<'a, H: StorageHandler, S> {
     pub(super) handler: &'a H,
     pub(super) association: &'a H::Association,
     pub(super) tally: &'a mut Tally,
+    /// Message ID of the last request of our own.
+    pub(super) last_message_id: u16,
+    /// The commitment report that the peer has not answered yet; one at a time.
+    pub(super) unanswered: Option<Unanswered>,
 }
 
 impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
     /// Serves until the association ends. When `stopping` is cancelled, the message in progress is the last.
     pub(super) async fn run(mut self, stopping: &CancellationToken) -> Ending {
+        // Counts from the peer's last message: looks at reports in between do not keep a silent peer.
+        let mut idle_since = Instant::now();
+        let mut inside = false;
         loop {
+            let idle = self.options.idle_timeout.saturating_sub(idle_since.elapsed());
+            let may_report = !inside && self.unanswered.is_none() && self.commitment_context().is_some();
             let incoming = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return Ending::shut_down(),
-                incoming = self.exchange.next_command(self.options.idle_timeout, self.options.pdu_timeout) => incoming,
+                incoming = self.exchange.next_command(idle, self.options.pdu_timeout) => Some(incoming),
+                () = self.handler.report_due(self.association), if may_report => None,
             };
+            let Some(incoming) = incoming else {
+                // Not inside the peer's message: its answer comes first.
+                inside = self.exchange.has_begun_message();
+                match if inside { Ok(()) } else { self.send_report().await } {
+                    Ok(()) => continue,
+                    Err(ending) => return ending,
+                }
+            };
+            inside = false;
+            idle_since = Instant::now();
             let answered = match incoming {
                 Ok(Incoming::Command { context, bytes }) => self.dispatch(context, &bytes).await,
                 Ok(Incoming::ReleaseRequest) => {
@@ -154,6 +175,9 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
             self.exchange.expect_data(context.id);
         }
         if command.is_response()? {
+            if command.u16(tag::COMMAND_FIELD)? == field::N_EVENT_REPORT_RSP {
+                return self.report_answer(&command, has_data).await;
+            }
             return Err(Ending::violation("response without request"));
         }
         let operation = command.u16(tag::COMMAND_FIELD)?;
@@ -166,6 +190,11 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
                     self.tally.failures += 1;
                 }
                 answer
+            }
+            field::N_ACTION_RQ => {
+                let context = context.clone();
+                let (status, comment) = self.action(&context, &command, has_data).await?;
+                Answer::new(status, comment)
             }
             field::C_CANCEL_RQ => {
                 // Nothing that could be cancelled runs; the operation has no response (PS3.7 9.3.2.3).
@@ -183,7 +212,7 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
         Ok(())
     }
 
-    async fn discard_data(&mut self, has_data: bool) -> Result<(), Ending> {
+    pub(super) async fn discard_data(&mut self, has_data: bool) -> Result<(), Ending> {
         if has_data {
             let unwanted = StoreFailure::new(StoreStatus::UnrecognizedOperation, "");
             self.receive_data::<H::Sink>(Err(unwanted)).await?.err();
@@ -230,7 +259,7 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
 
     /// Reads the data set to its end, into the sink for as long as that takes it, else into nothing: only then can the
     /// peer hear an answer. What is discarded is bounded as well.
-    async fn receive_data<K: InstanceSink>(
+    pub(super) async fn receive_data<K: InstanceSink>(
         &mut self,
         mut sink: Result<K, StoreFailure>,
     ) -> Result<Result<K, StoreFailure>, Ending> {
@@ -301,7 +330,8 @@ fn store_request(context: &AcceptedContext, command: &CommandSet) -> Result<Stor
     };
     let sop_class = uid(tag::AFFECTED_SOP_CLASS, StoreStatus::NoSuchSopClass, "SOP Class UID")?;
     let sop_instance = uid(tag::AFFECTED_SOP_INSTANCE, StoreStatus::InvalidSopInstance, "SOP Instance UID")?;
-    if sop_class != context.abstract_syntax || sop_class.as_str() == uids::VERIFICATION {
+    let is_service = [uids::VERIFICATION, uids::STORAGE_COMMITMENT].contains(&sop_class.as_str());
+    if sop_class != context.abstract_syntax || is_service {
         let comment = "SOP class is not that of the presentation context";
         return Err(StoreFailure::new(StoreStatus::SopClassNotSupported, comment));
     }

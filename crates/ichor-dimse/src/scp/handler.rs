@@ -12,6 +12,8 @@ use dicom_ul::pdu::{
 };
 use ichor_core::Uid;
 
+use super::commitment::PendingReport;
+use crate::commitment::CommitmentRequest;
 use crate::status::StoreStatus;
 use crate::tls::TlsPeer;
 
@@ -262,4 +264,41 @@ pub trait StorageHandler: Send + Sync + 'static {
         association: &Self::Association,
         request: &StoreRequest,
     ) -> impl Future<Output = Result<Self::Sink, StoreFailure>> + Send;
+
+    /// Takes a request for storage commitment (PS3.4 J.3.2). The peer hears of success after this has returned it: from
+    /// then on it counts on a report. By default it is not supported.
+    fn commitment_requested(
+        &self,
+        association: &Self::Association,
+        request: &CommitmentRequest,
+    ) -> impl Future<Output = Result<(), StoreFailure>> + Send {
+        let _ = (association, request);
+        let failure = StoreFailure::new(StoreStatus::UnrecognizedOperation, "storage commitment is not supported");
+        std::future::ready(Err(failure))
+    }
+
+    /// Completes when [`Self::take_report`] may have a report for this association. Dropping it must lose nothing.
+    fn report_due(&self, association: &Self::Association) -> impl Future<Output = ()> + Send {
+        let _ = association;
+        std::future::pending()
+    }
+
+    /// Takes the next report that is to go out on this association. If no [`Self::report_answered`] follows before the
+    /// association is closed, the peer may not have it.
+    fn take_report(&self, association: &Self::Association) -> impl Future<Output = Option<PendingReport>> + Send {
+        let _ = association;
+        std::future::ready(None)
+    }
+
+    /// Hears what the peer answered to a report.
+    fn report_answered(
+        &self,
+        association: &Self::Association,
+        id: i64,
+        status: StoreStatus,
+        comment: Option<String>,
+    ) -> impl Future<Output = ()> + Send {
+        let _ = (association, id, status, comment);
+        std::future::ready(())
+    }
 }

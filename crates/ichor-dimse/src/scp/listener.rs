@@ -291,6 +291,8 @@ impl<H: StorageHandler> Shared<H> {
                     handler: &self.handler,
                     association: &association,
                     tally: &mut tally,
+                    last_message_id: 0,
+                    unanswered: None,
                 };
                 let ending = tokio::select! {
                     biased;

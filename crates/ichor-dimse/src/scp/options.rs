@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ichor_core::AeTitle;
 
+use super::commitment::CommitmentLimits;
 use super::handler::PeerInfo;
 use crate::uids;
 use crate::wire::PDU_LENGTHS;
@@ -50,6 +51,8 @@ pub struct ScpOptions {
     pub instance_timeout: Duration,
     /// Time that open associations have to finish the instance in progress at shutdown (default: 10 s).
     pub drain_timeout: Duration,
+    /// Bounds on requests for storage commitment.
+    pub commitment: CommitmentLimits,
     /// What is accepted, by SOP class. Verification belongs here as well (default: [`uids::STORAGE_SOP_CLASSES`] with
     /// [`uids::TRANSFER_SYNTAXES`], and Verification).
     pub sop_classes: Vec<SopClassRule>,
@@ -111,6 +114,14 @@ impl fmt::Debug for UserRule {
     }
 }
 
+impl SopClassRule {
+    /// Whether the class is one of instances: neither Verification nor Storage Commitment.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        ![uids::VERIFICATION, uids::STORAGE_COMMITMENT].contains(&self.sop_class)
+    }
+}
+
 impl ScpOptions {
     /// Starts with the defaults, and with nobody allowed.
     #[must_use]
@@ -139,6 +150,7 @@ impl ScpOptions {
             throughput_window: Duration::from_secs(30),
             instance_timeout: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
+            commitment: CommitmentLimits::default(),
             sop_classes: std::iter::once(verification).chain(storage).collect(),
             prefer: Preference::Peer,
         }
@@ -146,9 +158,20 @@ impl ScpOptions {
 
     /// Sets the transfer syntaxes of every SOP class but Verification.
     pub fn set_storage_syntaxes(&mut self, transfer_syntaxes: &[&'static str]) {
-        for rule in self.sop_classes.iter_mut().filter(|rule| rule.sop_class != uids::VERIFICATION) {
+        for rule in self.sop_classes.iter_mut().filter(|rule| rule.is_storage()) {
             rule.transfer_syntaxes = transfer_syntaxes.to_vec();
         }
+    }
+
+    /// Accepts Storage Commitment as well (PS3.4 J.3.5), for a handler that takes requests.
+    #[must_use]
+    pub fn with_commitment(mut self, limits: CommitmentLimits) -> Self {
+        self.commitment = limits;
+        self.sop_classes.push(SopClassRule {
+            sop_class: uids::STORAGE_COMMITMENT,
+            transfer_syntaxes: vec![uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN],
+        });
+        self
     }
 
     /// [`Self::max_pdu`] within its bounds.

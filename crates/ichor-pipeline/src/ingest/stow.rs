@@ -217,7 +217,7 @@ impl StowSink {
 /// What negotiation says of a C-STORE: is the class accepted, and in this transfer syntax?
 fn check_accepted(rules: &[SopClassRule], request: &StoreRequest) -> Result<(), StoreFailure> {
     let refuse = |status, what, uid: &Uid| super::refuse(request, status, format!("{what} {uid} is not accepted"));
-    let rule = rules.iter().find(|rule| rule.sop_class == request.sop_class.as_str());
+    let rule = rules.iter().find(|rule| rule.is_storage() && rule.sop_class == request.sop_class.as_str());
     let Some(rule) = rule else {
         return Err(refuse(StoreStatus::SopClassNotSupported, "SOP class", &request.sop_class));
     };

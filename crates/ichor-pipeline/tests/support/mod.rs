@@ -17,7 +17,7 @@ use ichor_dimse::scp::{
 use ichor_phantom::{PhantomOptions, WrittenStudy, write_study};
 use ichor_pipeline::analyse::{AnalyseOptions, ModelError, ModelTraits, SliceModel};
 use ichor_pipeline::backoff::Backoff;
-use ichor_pipeline::ingest::{DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
 use ichor_pipeline::{analyse, assemble, now};
 use ichor_store::{Store, StoreOptions, StudyDetail, StudyKey};
 use tempfile::TempDir;
@@ -115,7 +115,8 @@ impl House {
         let peer = PeerRule { ae_title: None, networks: Vec::new(), user: None };
         let sources = vec![Source { peer, quiet_period: QUIET }];
         let limits = DatasetLimits::default();
-        let options = IngestOptions { sources, min_free_bytes: 0, limits, max_study_instances: 12 };
+        let commitment = CommitmentOptions { wait: Duration::ZERO, retry_after: Duration::ZERO };
+        let options = IngestOptions { sources, min_free_bytes: 0, limits, max_study_instances: 12, commitment };
         Ingest::new(self.store.clone(), options)
     }
 

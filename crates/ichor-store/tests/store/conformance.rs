@@ -59,6 +59,14 @@ macro_rules! conformance {
                     dead_delivery_is_revived_by_retry,
                     stale_claim_is_told,
                 }
+                commitment {
+                    what_is_there_is_committed_at_once,
+                    each_failure_has_its_reason,
+                    late_instances_are_waited_for,
+                    same_request_is_answered_again_and_another_refused,
+                    unanswered_reports_outlive_association_and_process,
+                    a_thousand_instances,
+                }
                 query {
                     each_filter_filters,
                     pages_hold_every_study_once,

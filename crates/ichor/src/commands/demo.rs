@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
-    AlertConfig, AnalysisConfig, Config, DecoderConfig, DestinationConfig, GateConfig, LimitsConfig, ListenConfig,
-    LogConfig, ModelConfig, SourceConfig, StoreConfig,
+    AlertConfig, AnalysisConfig, CommitmentConfig, Config, DecoderConfig, DestinationConfig, GateConfig, LimitsConfig,
+    ListenConfig, LogConfig, ModelConfig, SourceConfig, StoreConfig,
 };
 use crate::daemon::{Daemon, Work};
 use compare::Comparison;
@@ -228,10 +228,12 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             quiet_period_s: QUIET_PERIOD_S,
             user: None,
             passcode_file: None,
+            report_address: None,
         }],
         dicomweb: None,
         gate: GateConfig::default(),
         limits: LimitsConfig::default(),
+        commitment: CommitmentConfig::default(),
         analysis: AnalysisConfig::default(),
         decoder: DecoderConfig::default(),
         alert: AlertConfig::default(),

@@ -134,6 +134,9 @@ pub(crate) struct SourceConfig {
     /// File that holds the user's passcode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) passcode_file: Option<PathBuf>,
+    /// `host:port` where peers of this source take commitment reports once their association has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) report_address: Option<String>,
 }
 
 impl ListenConfig {
@@ -268,6 +271,13 @@ impl SourceConfig {
         for network in &self.networks {
             if let Err(error) = network.parse::<ichor_dimse::IpNetwork>() {
                 return fault("source.networks", error.to_string());
+            }
+        }
+        if let Some(address) = &self.report_address {
+            let port =
+                address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                return fault("source.report_address", format!("{address:?} is not host:port"));
             }
         }
         Ok(())
