@@ -25,9 +25,14 @@ build: setup-build ## Build target/release/ichor and the decoder beside it
 
 ##@ Work
 .PHONY: test
-test: setup-test ## Run every test, against real DCMTK and Orthanc
+test: setup-test ## Run every test, against real counterparts, and each fuzz target for a moment
 	ICHOR_REQUIRE_TOOLS=1 ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
 	  $(CARGO) test --workspace --release --locked
+	scripts/fuzz.sh 3
+
+.PHONY: fuzz
+fuzz: setup-build ## Run each fuzz target for FUZZ_SECONDS (300) seconds
+	scripts/fuzz.sh $${FUZZ_SECONDS:-300} $${FUZZ_TARGETS:-}
 
 .PHONY: lint
 lint: fmt-check clippy ## Check formatting and clippy, as CI does

@@ -79,8 +79,6 @@ statuses! {
     NoSuchActionType = 0x0123 "no such action type",
     /// The user may not do this.
     NotAuthorized = 0x0124 "not authorized",
-    /// The Transaction UID is in use for other content (PS3.3 C.14.1.1).
-    DuplicateTransactionUid = 0x0131 "duplicate transaction UID",
     /// The Message ID is in use.
     DuplicateInvocation = 0x0210 "duplicate invocation",
     /// The operation is not one of those agreed on.

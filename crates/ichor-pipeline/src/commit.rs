@@ -10,6 +10,7 @@ use ichor_dimse::scp::{PeerInfo, PeerRule};
 use ichor_dimse::scu::{ScuError, ScuOptions, StorageScu};
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{CommitmentClaim, Store, StoreError, Topic};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -21,6 +22,9 @@ use crate::now;
 const POLL: Duration = Duration::from_secs(1);
 /// Time between two looks at a request whose instances have not all come.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Reports on the way at once, on associations of our own.
+const AT_ONCE: usize = 16;
 
 /// Settings of the stage.
 #[derive(Clone, Debug)]
@@ -78,10 +82,7 @@ async fn report(store: &Store, options: &CommitOptions, shutdown: &CancellationT
             if claim_lost {
                 store.requeue_commitment_reports(None, now()).await?;
             }
-            while let Some(claim) = store.claim_commitment_report(None, now()).await? {
-                report_one(store, options, claim).await?;
-            }
-            Ok::<_, StoreError>(())
+            report_all(store, options).await
         };
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -95,6 +96,24 @@ async fn report(store: &Store, options: &CommitOptions, shutdown: &CancellationT
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(POLL) => {}
             () = ready.changed(), if !claim_lost => {}
+        }
+    }
+}
+
+/// Reports everything that is due, several at once: a peer that does not answer delays no other.
+async fn report_all(store: &Store, options: &CommitOptions) -> Result<(), StoreError> {
+    let mut reports = JoinSet::new();
+    loop {
+        while reports.len() < AT_ONCE
+            && let Some(claim) = store.claim_commitment_report(None, now()).await?
+        {
+            let (store, options) = (store.clone(), options.clone());
+            reports.spawn(async move { report_one(&store, &options, claim).await });
+        }
+        match reports.join_next().await {
+            None => return Ok(()),
+            Some(Ok(reported)) => reported?,
+            Some(Err(error)) => error!(%error, "the task of a commitment report failed"),
         }
     }
 }

@@ -25,6 +25,7 @@ pub use attributes::{AttributeError, InstanceAttributes};
 pub use dataset::{DatasetError, DatasetLimits, DatasetShape, walk_file};
 pub use stow::{StowClientRule, StowIngest, StowRequest, StowSink};
 
+use crate::backoff::Backoff;
 use crate::now;
 
 /// Who may send, and how long to wait for more of a study from them.
@@ -56,8 +57,8 @@ pub struct IngestOptions {
 pub struct CommitmentOptions {
     /// How long instances that are not there yet may still come before a failure is reported.
     pub wait: Duration,
-    /// Wait after a peer refused a report.
-    pub retry_after: Duration,
+    /// Waits after a peer refused a report.
+    pub backoff: Backoff,
 }
 
 /// The stage, as the handler of a Storage SCP.
@@ -72,6 +73,7 @@ pub struct OpenAssociation {
     id: AssociationId,
     calling_ae: Option<AeTitle>,
     quiet_period: Duration,
+    asked: commitment::Asked,
 }
 
 impl Ingest {
@@ -113,9 +115,7 @@ impl StorageHandler for Ingest {
             instances: end.instances,
             bytes: end.bytes,
         };
-        if let Err(error) = self.store.requeue_commitment_reports(Some(association.id), now()).await {
-            warn!(association = association.id.get(), %error, "unanswered commitment reports wait for a restart");
-        }
+        self.put_reports_back(&association).await;
         self.close(&association, &outcome).await;
     }
 
@@ -142,12 +142,12 @@ impl StorageHandler for Ingest {
 
     async fn report_answered(
         &self,
-        _association: &OpenAssociation,
+        association: &OpenAssociation,
         id: i64,
         status: StoreStatus,
         comment: Option<String>,
     ) {
-        self.record_answer(id, status, comment).await;
+        self.record_answer(association, id, status, comment).await;
     }
 }
 
@@ -166,7 +166,7 @@ impl Ingest {
             .await
             .inspect_err(|error| warn!(peer = %address, %error, "peer rejected: the job log cannot record it"))?;
         debug!(association = id.get(), peer = %address, calling_ae = %calling, "association opened");
-        Ok(OpenAssociation { id, calling_ae, quiet_period })
+        Ok(OpenAssociation { id, calling_ae, quiet_period, asked: commitment::Asked::default() })
     }
 
     /// Records that a peer was not let in.

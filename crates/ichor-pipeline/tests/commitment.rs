@@ -101,7 +101,10 @@ async fn start(store: &Store, report_port: Option<u16>) -> (u16, CancellationTok
         min_free_bytes: 0,
         max_study_instances: 1_000,
         limits: DatasetLimits::default(),
-        commitment: CommitmentOptions { wait: Duration::from_millis(300), retry_after: Duration::from_millis(100) },
+        commitment: CommitmentOptions {
+            wait: Duration::from_millis(300),
+            backoff: Backoff { first: Duration::from_millis(100), longest: Duration::from_millis(100), attempts: 0 },
+        },
     };
     let limits = CommitmentLimits { max_references: 1_000, ..CommitmentLimits::default() };
     let mut options = ScpOptions::new(AeTitle::parse("ICHOR").unwrap()).with_commitment(limits);
@@ -234,7 +237,7 @@ async fn requests_that_cannot_be_met_are_refused_with_their_status() {
         (json!({ "extra": ["1.2.3", "1.2.3"] }), 0x0115),
         (json!({ "extra": many }), 0x0213),
         (json!({ "extra": many[..1_000], "transaction": "1.2.3.4", "reports": 1 }), 0x0000),
-        (json!({ "extra": ["1.2.3"], "transaction": "1.2.3.4" }), 0x0131),
+        (json!({ "extra": ["1.2.3"], "transaction": "1.2.3.4" }), 0x0115),
     ] {
         let mut settings = settings;
         settings["files"] = json!([]);

@@ -10,6 +10,7 @@ use ichor_dicomweb::server::{
 use ichor_dimse::part10::read_header;
 use ichor_dimse::scp::{InstanceSink, PeerInfo, PeerRule, ScpOptions, StorageHandler, StoreRequest};
 use ichor_phantom::{PhantomOptions, WrittenStudy, write_study};
+use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::ingest::{
     CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source, StowClientRule, StowIngest, StowRequest,
 };
@@ -44,7 +45,10 @@ impl House {
                 min_free_bytes,
                 limits: DatasetLimits::default(),
                 max_study_instances: 1_000,
-                commitment: CommitmentOptions { wait: Duration::ZERO, retry_after: Duration::ZERO },
+                commitment: CommitmentOptions {
+                    wait: Duration::ZERO,
+                    backoff: Backoff { first: Duration::ZERO, longest: Duration::ZERO, attempts: 3 },
+                },
             },
         )
     }

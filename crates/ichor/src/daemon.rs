@@ -238,13 +238,17 @@ fn commit_options(config: &Config) -> anyhow::Result<CommitOptions> {
     Ok(CommitOptions {
         ae_title: config.listen.ae_title.clone(),
         addresses: peer_rules(config)?.into_iter().zip(&config.sources).map(rule).collect(),
-        backoff: Backoff {
-            first: seconds(commitment.first_backoff_s),
-            longest: seconds(commitment.max_backoff_s),
-            attempts: commitment.attempts,
-        },
+        backoff: report_backoff(config),
         timeout: seconds(commitment.timeout_s),
     })
+}
+
+fn report_backoff(config: &Config) -> Backoff {
+    Backoff {
+        first: seconds(config.commitment.first_backoff_s),
+        longest: seconds(config.commitment.max_backoff_s),
+        attempts: config.commitment.attempts,
+    }
 }
 
 fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
@@ -259,10 +263,7 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
         elements: config.limits.elements,
         inflated_bytes: config.limits.inflated_mib.saturating_mul(1 << 20),
     };
-    let commitment = CommitmentOptions {
-        wait: seconds(config.commitment.wait_s),
-        retry_after: seconds(config.commitment.first_backoff_s),
-    };
+    let commitment = CommitmentOptions { wait: seconds(config.commitment.wait_s), backoff: report_backoff(config) };
     let max_study_instances = config.limits.study_instances;
     Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances, commitment })
 }

@@ -1,6 +1,10 @@
 //! Storage commitment as it meets the listener: requests become rows, and reports of rows go out on the association
 //! that asked, while it is open.
 
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ichor_core::Reason;
@@ -13,6 +17,15 @@ use tracing::{error, info, warn};
 use super::{Ingest, OpenAssociation, chain};
 use crate::commit::{event_words, report_of};
 use crate::now;
+
+/// What an association has to do with commitments. Most have nothing, and cost nothing then.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// Whether anything was asked for on it.
+    any: AtomicBool,
+    /// Attempts of the reports that are out on it, by their number.
+    attempts: Mutex<HashMap<i64, u32>>,
+}
 
 /// Longest time between two looks for a report.
 const POLL: Duration = Duration::from_secs(1);
@@ -34,12 +47,13 @@ impl Ingest {
         match self.store.record_commitment_request(&new, now()).await {
             Ok(CommitmentRecorded::New | CommitmentRecorded::Again) => {
                 info!(association = association.id.get(), %transaction, instances, "commitment requested");
+                association.asked.any.store(true, Ordering::SeqCst);
                 Ok(())
             }
             Ok(CommitmentRecorded::Conflict) => {
                 warn!(association = association.id.get(), %transaction, "commitment refused: other content");
                 let comment = "Transaction UID was used for other content";
-                Err(StoreFailure::new(StoreStatus::DuplicateTransactionUid, comment))
+                Err(StoreFailure::new(StoreStatus::InvalidArgumentValue, comment))
             }
             Err(error) => {
                 error!(association = association.id.get(), %transaction, %error, "commitment could not be recorded");
@@ -54,6 +68,9 @@ impl Ingest {
 
     /// Completes when a report is due. Reads only, so that dropping it loses nothing.
     pub(super) async fn wait_for_report(&self, association: &OpenAssociation) {
+        if !association.asked.any.load(Ordering::SeqCst) {
+            return pending().await;
+        }
         let mut changes = self.store.changes(Topic::Commitments);
         loop {
             match self.store.has_commitment_report(association.id, now()).await {
@@ -70,7 +87,10 @@ impl Ingest {
 
     pub(super) async fn claim_report(&self, association: &OpenAssociation) -> Option<PendingReport> {
         match self.store.claim_commitment_report(Some(association.id), now()).await {
-            Ok(claim) => claim.map(|claim| PendingReport { id: claim.id, report: report_of(&claim) }),
+            Ok(claim) => claim.map(|claim| {
+                association.asked.out().insert(claim.id, claim.attempts);
+                PendingReport { id: claim.id, report: report_of(&claim) }
+            }),
             Err(error) => {
                 warn!(association = association.id.get(), %error, "a commitment report could not be claimed");
                 None
@@ -78,19 +98,41 @@ impl Ingest {
         }
     }
 
-    pub(super) async fn record_answer(&self, id: i64, status: StoreStatus, comment: Option<String>) {
+    pub(super) async fn record_answer(
+        &self,
+        association: &OpenAssociation,
+        id: i64,
+        status: StoreStatus,
+        comment: Option<String>,
+    ) {
+        let attempts = association.asked.out().remove(&id).unwrap_or(1);
         let words = event_words(status, comment.as_deref());
         let recorded = if status.is_success_or_warning() {
             info!(id, answer = words, "commitment reported");
             self.store.commitment_answered(id, &words, now()).await
         } else {
-            warn!(id, answer = words, "commitment report refused");
-            // The association is no better a second time; the stage tries on one of its own.
-            let next = now().after(self.options.commitment.retry_after);
-            self.store.commitment_failed(id, &Reason::new("refused", words), Some(next), now()).await
+            // While the association lasts it is tried on it again; the stage takes over when it has ended.
+            let next = self.options.commitment.backoff.after(attempts).map(|wait| now().after(wait));
+            warn!(id, answer = words, again = next.is_some(), "commitment report refused");
+            self.store.commitment_failed(id, &Reason::new("refused", words), next, now()).await
         };
         if let Err(error) = recorded {
             error!(id, %error, "the answer to a commitment report could not be recorded");
         }
+    }
+
+    /// Reports that went out on an association and were not answered before it ended are the stage's.
+    pub(super) async fn put_reports_back(&self, association: &OpenAssociation) {
+        if association.asked.any.load(Ordering::SeqCst)
+            && let Err(error) = self.store.requeue_commitment_reports(Some(association.id), now()).await
+        {
+            warn!(association = association.id.get(), %error, "unanswered commitment reports wait for a restart");
+        }
+    }
+}
+
+impl Asked {
+    fn out(&self) -> std::sync::MutexGuard<'_, HashMap<i64, u32>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -115,7 +115,10 @@ impl House {
         let peer = PeerRule { ae_title: None, networks: Vec::new(), user: None };
         let sources = vec![Source { peer, quiet_period: QUIET }];
         let limits = DatasetLimits::default();
-        let commitment = CommitmentOptions { wait: Duration::ZERO, retry_after: Duration::ZERO };
+        let commitment = CommitmentOptions {
+            wait: Duration::ZERO,
+            backoff: Backoff { first: Duration::ZERO, longest: Duration::ZERO, attempts: 3 },
+        };
         let options = IngestOptions { sources, min_free_bytes: 0, limits, max_study_instances: 12, commitment };
         Ingest::new(self.store.clone(), options)
     }
