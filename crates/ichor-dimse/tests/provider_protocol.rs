@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dicom_ul::Pdu;
-use dicom_ul::pdu::{AbortRQServiceProviderReason as AbortReason, AbortRQSource, PDataValueType};
+use dicom_ul::pdu::{AbortRQServiceProviderReason as AbortReason, AbortRQSource, AssociationRJResult, PDataValueType};
 use ichor_dimse::command::{CommandSet, field, tag};
 use ichor_dimse::scp::{AssociationOutcome, Rejection, StoreFailure};
 use ichor_dimse::status::StoreStatus;
@@ -300,9 +300,13 @@ async fn a_drain_lets_the_slice_in_progress_finish() {
 
     let address = provider.address;
     let stopped = tokio::spawn(provider.stop());
-    // Who has nothing in progress goes at once, and nobody new gets in.
+    // Who has nothing in progress goes at once, and who asks now is asked to come back.
     aborted(idle.receive().await);
-    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    let mut late = Peer::connect(address).await;
+    let rejected = late.ask(request("PEER", &[(1, CT, &[EXPLICIT])])).await.unwrap_err();
+    assert_eq!(rejected.result, AssociationRJResult::Transient);
+    // Who connects and says nothing holds nobody up.
+    let _silent = Peer::connect(address).await;
     busy.send_data(1, &bytes[1000..], true).await;
     gate.add_permits(1);
     assert_eq!(busy.response().await.1, StoreStatus::Success);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -28,6 +28,8 @@ use crate::wire::{PromptStream, Stream, Wire};
 const MAX_REPORTS: usize = 64;
 /// Pause after the system refused to accept, usually for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time for a peer that connects during the drain to ask for its association, and to be told to come back.
+const LATE_REQUEST: Duration = Duration::from_secs(1);
 /// Time for aborted associations to tell their peers and the handler at shutdown.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
 
@@ -89,8 +91,8 @@ impl<H: StorageHandler> StorageScp<H> {
         self.listener.local_addr()
     }
 
-    /// Accepts associations until `shutdown`, then drains: no more are accepted, open ones may finish the instance in
-    /// progress within [`ScpOptions::drain_timeout`], and are aborted.
+    /// Accepts associations until `shutdown`, then drains: open ones may finish the instance in progress within
+    /// [`ScpOptions::drain_timeout`], and are aborted; who asks for another one meanwhile hears that it is for now only.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, tls, shared } = self;
         let mut tasks = JoinSet::new();
@@ -99,17 +101,32 @@ impl<H: StorageHandler> StorageScp<H> {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = tasks.join_next() => check_task(ended),
-                (accepted, tls) = next_connection(&listener, tls.as_ref()) => match accepted {
-                    Ok((stream, address)) => shared.connected(&mut tasks, stream, address, tls),
-                    Err(error) => {
-                        error!(%error, "connections cannot be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
+                (accepted, tls) = next_connection(&listener, tls.as_ref()) => {
+                    shared.connected_or_pause(&mut tasks, accepted, tls).await;
+                }
+            }
+        }
+        shared.stopping.cancel();
+        if !tasks.is_empty() {
+            info!(open = tasks.len(), grace = ?shared.options.drain_timeout, "waiting for open associations");
+        }
+        let drain = sleep(shared.options.drain_timeout);
+        tokio::pin!(drain);
+        loop {
+            tokio::select! {
+                biased;
+                ended = tasks.join_next() => match ended {
+                    Some(ended) => check_task(ended),
+                    None => return,
                 },
+                () = &mut drain => break,
+                (accepted, tls) = next_connection(&listener, tls.as_ref()) => {
+                    shared.connected_or_pause(&mut tasks, accepted, tls).await;
+                }
             }
         }
         drop((listener, tls));
-        shared.drain(tasks).await;
+        shared.abort(tasks).await;
     }
 }
 
@@ -162,6 +179,21 @@ impl<H: StorageHandler> Shared<H> {
             handler,
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
+        }
+    }
+
+    async fn connected_or_pause(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        tls: Option<ServerTls>,
+    ) {
+        match accepted {
+            Ok((stream, address)) => self.connected(tasks, stream, address, tls),
+            Err(error) => {
+                error!(%error, "connections cannot be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 
@@ -223,10 +255,15 @@ impl<H: StorageHandler> Shared<H> {
         place: Place,
         deadline: Instant,
     ) {
+        let accepting = timeout_at(deadline, tls::accept(tls, stream));
+        tokio::pin!(accepting);
         let accepted = tokio::select! {
             biased;
-            () = self.stopping.cancelled() => return,
-            accepted = timeout_at(deadline, tls::accept(tls, stream)) => accepted,
+            accepted = &mut accepting => accepted,
+            () = self.stopping.cancelled() => match timeout(LATE_REQUEST, accepting).await {
+                Ok(accepted) => accepted,
+                Err(_) => return,
+            },
         };
         let rejection = match accepted {
             Ok(Ok((stream, shown))) => {
@@ -242,11 +279,17 @@ impl<H: StorageHandler> Shared<H> {
 
     /// Takes a connection from its first byte to its last. The handshake's permit goes back once an association stands.
     async fn handle<S: Stream>(&self, mut wire: Wire<S>, peer: PeerInfo, handshake: Place, deadline: Instant) {
-        let request = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => return wire.close().await,
-            request = establish::read_request(&mut wire, peer.clone(), &self.options, deadline) => request,
+        let request = {
+            let reading = establish::read_request(&mut wire, peer.clone(), &self.options, deadline);
+            tokio::pin!(reading);
+            tokio::select! {
+                biased;
+                request = &mut reading => Some(request),
+                // Who is about to ask hears that it is for now only.
+                () = self.stopping.cancelled() => timeout(LATE_REQUEST, reading).await.ok(),
+            }
         };
+        let Some(request) = request else { return wire.close().await };
         let request = match request {
             Ok(request) => request,
             Err(NoRequest::Nothing) => return debug!(peer = %peer.address, "connection closed without a request"),
@@ -319,22 +362,15 @@ impl<H: StorageHandler> Shared<H> {
         }
     }
 
-    async fn drain(&self, mut tasks: JoinSet<()>) {
-        self.stopping.cancel();
-        if !tasks.is_empty() {
-            info!(open = tasks.len(), grace = ?self.options.drain_timeout, "waiting for open associations");
-        }
-        let ended = async |tasks: &mut JoinSet<()>| {
+    async fn abort(&self, mut tasks: JoinSet<()>) {
+        warn!(open = tasks.len(), "open associations are aborted");
+        self.aborting.cancel();
+        let ended = async {
             while let Some(ended) = tasks.join_next().await {
                 check_task(ended);
             }
         };
-        if timeout(self.options.drain_timeout, ended(&mut tasks)).await.is_ok() {
-            return;
-        }
-        warn!(open = tasks.len(), "open associations are aborted");
-        self.aborting.cancel();
-        if timeout(ABORT_GRACE, ended(&mut tasks)).await.is_err() {
+        if timeout(ABORT_GRACE, ended).await.is_err() {
             error!(open = tasks.len(), "associations whose handler does not return are given up");
             tasks.shutdown().await;
         }
