@@ -360,11 +360,13 @@ fn refuse(request: &StoreRequest, status: StoreStatus, reason: String) -> StoreF
 
 /// The one place that maps the store's errors to a DIMSE status.
 fn failure(request: &StoreRequest, error: &StoreError) -> StoreFailure {
-    let status = match error {
-        StoreError::DiskFull { .. } | StoreError::StudyFull { .. } => StoreStatus::OutOfResources,
-        _ => StoreStatus::ProcessingFailure,
-    };
     // The peer need not know of our folders.
-    let comment = if status == StoreStatus::OutOfResources { "disk is full" } else { "cannot be stored just now" };
-    StoreFailure { comment: comment.to_owned(), ..refuse(request, status, chain(error)) }
+    let (status, comment) = match error {
+        StoreError::DiskFull { .. } => (StoreStatus::OutOfResources, "disk is full".to_owned()),
+        StoreError::StudyFull { most, .. } => {
+            (StoreStatus::OutOfResources, format!("the study has {most} instances, the most allowed"))
+        }
+        _ => (StoreStatus::ProcessingFailure, "cannot be stored just now".to_owned()),
+    };
+    StoreFailure { comment, ..refuse(request, status, chain(error)) }
 }
