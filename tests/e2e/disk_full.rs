@@ -1,71 +1,18 @@
 //! A disk that fills while instances arrive: 0xA700, the association lives, and it goes on when there is room.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::support::daemon::{Daemon, Settings};
 use crate::support::dcmtk::StoreScu;
+use crate::support::disk::{SmallDisk, free_kib};
 use crate::support::raw::RawAssociation;
-use crate::support::scratch::Scratch;
 use crate::support::stow;
 use crate::support::study::Phantom;
-use crate::support::tools::{requires, skipped};
+use crate::support::tools::requires;
 use crate::support::{part10, seconds};
 
 /// Out of resources (PS3.4 table B.2-1).
 const OUT_OF_RESOURCES: u16 = 0xA700;
-
-/// A small file system in memory, unmounted with the value.
-struct SmallDisk {
-    folder: PathBuf,
-    _scratch: Scratch,
-}
-
-impl SmallDisk {
-    /// Mounts one, if this process may.
-    fn mount(mib: u32) -> Option<Self> {
-        let scratch = Scratch::new("disk");
-        let folder = scratch.folder("small");
-        let size = format!("size={mib}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self { folder, _scratch: scratch }),
-            Ok(output) => {
-                let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                skipped(&format!("cannot mount a small file system: {reason}"));
-                None
-            }
-            Err(error) => {
-                skipped(&format!("cannot run mount: {error}"));
-                None
-            }
-        }
-    }
-
-    /// Takes all the room but so many KiB, and returns the file that holds it.
-    fn fill_but(&self, kib: u64) -> PathBuf {
-        let file = self.folder.join("filler");
-        let free = free_kib(&self.folder);
-        let blocks = format!("count={}", free.saturating_sub(kib));
-        let output = format!("of={}", file.display());
-        let status = Command::new("dd").args(["if=/dev/zero", "bs=1024", &blocks, &output]).output().unwrap().status;
-        assert!(status.success());
-        file
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the daemon, which is dropped before, may still be on its way out.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.folder).status();
-    }
-}
-
-fn free_kib(folder: &Path) -> u64 {
-    let output = Command::new("df").args(["--output=avail", "-k"]).arg(folder).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().nth(1).unwrap().trim().parse().unwrap()
-}
 
 fn settings(disk: &SmallDisk, min_free_mib: u64) -> Settings {
     Settings { blobs: Some(disk.folder.join("blobs")), min_free_mib, ..Settings::default() }

@@ -53,6 +53,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Studies(StudiesCommand),
 
+    /// Answers questions about storage commitment (DICOM PS3.4 Annex J).
+    #[command(subcommand)]
+    Commitments(CommitmentsCommand),
+
     /// Makes synthetic head CT studies as DICOM files, with their truth.
     ///
     /// The same seed and options give the same bytes.
@@ -155,6 +159,26 @@ pub(crate) enum StudiesCommand {
     Why(StudyArgs),
     /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
     Retry(StudyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CommitmentsCommand {
+    /// Lists what senders asked to be committed, newest first, and whether they have heard.
+    List(CommitmentsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CommitmentsArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Only requests that nobody has heard of yet.
+    #[arg(long)]
+    pub(crate) open: bool,
+
+    /// Most requests to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
 }
 
 #[derive(Debug, Args)]

@@ -1,8 +1,10 @@
 //! One module a command.
 
+pub(crate) mod commitments;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod echo;
+mod job_log;
 pub(crate) mod model;
 pub(crate) mod peer;
 pub(crate) mod phantom;

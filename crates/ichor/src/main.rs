@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, ConfigCommand, ModelCommand, StudiesCommand};
+use crate::cli::{Cli, Command, CommitmentsCommand, ConfigCommand, ModelCommand, StudiesCommand};
 use crate::config::{LogConfig, LogFormat};
 
 fn main() -> ExitCode {
@@ -43,6 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Show(args)) => in_runtime(commands::studies::show(args, json)),
         Command::Studies(StudiesCommand::Why(args)) => in_runtime(commands::studies::why(args, json)),
         Command::Studies(StudiesCommand::Retry(args)) => in_runtime(commands::studies::retry(args, json)),
+        Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
         Command::Phantom(args) => commands::phantom::run(&args, json),
         Command::Model(ModelCommand::Info(args)) => commands::model::info(&args, json),
         Command::Model(ModelCommand::Verify(args)) => in_runtime(commands::model::verify(args, json)),

@@ -166,6 +166,21 @@ impl Daemon {
         daemon
     }
 
+    /// What `ichor serve` says when it cannot start with these settings.
+    pub(crate) fn refuses_to_start(settings: &Settings) -> String {
+        let scratch = Scratch::new("ichor");
+        let config = scratch.path().join("ichor.toml");
+        std::fs::write(&config, settings.toml(scratch.path(), free_port(), free_port())).unwrap();
+        let output = Command::new(ICHOR).args(["serve", "--config"]).arg(&config).output().unwrap();
+        assert!(!output.status.success(), "it started and ended with success");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// The job log.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.scratch.path().join("ichor.db")
+    }
+
     /// Starts the daemon on the folder that it had before.
     pub(crate) fn start_again(&mut self) {
         self.start_with(&[]);
@@ -285,10 +300,14 @@ impl Daemon {
     }
 
     fn studies_json(&self, arguments: &[&str]) -> Value {
-        let output = self.studies(&[arguments, &["--json"]].concat());
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ichor studies {arguments:?}: {error}");
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("ichor studies {arguments:?}: {e}"))
+        json(&self.studies(&[arguments, &["--json"]].concat()))
+    }
+
+    /// Requests for storage commitment, newest first, as `commitments list` gives them.
+    pub(crate) fn commitments(&self) -> Vec<Value> {
+        let mut command = Command::new(ICHOR);
+        command.args(["commitments", "list", "--json", "--config"]).arg(&self.config);
+        json(&command.output().unwrap()).as_array().expect("a list of requests").clone()
     }
 
     /// The studies of the job log, as `studies list` gives them.
@@ -370,6 +389,12 @@ impl Daemon {
         }
         found
     }
+}
+
+/// What a command of ichor printed.
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e} in {output:?}"))
 }
 
 impl Drop for Daemon {

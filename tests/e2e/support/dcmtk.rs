@@ -37,7 +37,7 @@ impl StoreReport {
 pub(crate) struct StoreScu {
     port: u16,
     calling: &'static str,
-    extra: Vec<&'static str>,
+    extra: Vec<String>,
 }
 
 impl StoreScu {
@@ -50,9 +50,9 @@ impl StoreScu {
         Self { calling, ..self }
     }
 
-    /// Adds an option such as `-xs`.
-    pub(crate) fn option(mut self, option: &'static str) -> Self {
-        self.extra.push(option);
+    /// Adds an option such as `-xs`, or the value of the one before.
+    pub(crate) fn option(mut self, option: &str) -> Self {
+        self.extra.push(option.to_owned());
         self
     }
 

@@ -1,7 +1,7 @@
 //! An Orthanc of our own, with its DICOMweb plug-in.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,7 @@ impl Orthanc {
     /// Sends a study on by STOW-RS, and returns Orthanc's answer.
     pub(crate) fn stow(&self, url: &str, token: &str, study: &Study) -> Result<Value, String> {
         for instance in &study.instances {
-            http::post(self.http_port, "/instances", &std::fs::read(&instance.path).unwrap())?;
+            self.upload(&instance.path);
         }
         let server = json!({ "Url": url, "HttpHeaders": { "Authorization": format!("Bearer {token}") } });
         http::put(self.http_port, "/dicom-web/servers/ichor", server.to_string().as_bytes())?;
@@ -90,6 +90,42 @@ impl Orthanc {
         let order = json!({ "Resources": [id], "Synchronous": true });
         let answer = http::post(self.http_port, "/dicom-web/servers/ichor/stow", order.to_string().as_bytes())?;
         serde_json::from_slice(&answer).map_err(|error| error.to_string())
+    }
+
+    /// Sends a study to ichor by C-STORE and asks for storage commitment; returns the Transaction UID.
+    pub(crate) fn store_and_commit(&self, port: u16, study: &Study) -> String {
+        self.knows_ichor(port);
+        let ids: Vec<Value> =
+            study.instances.iter().map(|instance| self.upload(&instance.path)["ID"].clone()).collect();
+        let order = json!({ "Resources": ids, "Synchronous": true, "StorageCommitment": true });
+        let job = self.post("/modalities/ichor/store", &order);
+        job["StorageCommitmentTransactionUID"].as_str().unwrap_or_else(|| panic!("{job}")).to_owned()
+    }
+
+    /// Asks ichor for storage commitment of instances, each a SOP Class UID and a SOP Instance UID; returns the
+    /// Transaction UID.
+    pub(crate) fn ask_for_commitment(&self, instances: &[(&str, &str)]) -> String {
+        let answer = self.post("/modalities/ichor/storage-commitment", &json!({ "DicomInstances": instances }));
+        answer["ID"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    /// What Orthanc knows of a transaction; its `Status` is `Pending` until there is a report.
+    pub(crate) fn commitment_report(&self, transaction: &str) -> Value {
+        self.ask(&format!("/storage-commitment/{transaction}"))
+    }
+
+    fn knows_ichor(&self, port: u16) {
+        let modality = json!({ "AET": "ICHOR", "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": true });
+        http::put(self.http_port, "/modalities/ichor", modality.to_string().as_bytes()).unwrap();
+    }
+
+    fn upload(&self, file: &Path) -> Value {
+        serde_json::from_slice(&http::post(self.http_port, "/instances", &std::fs::read(file).unwrap()).unwrap())
+            .unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        serde_json::from_slice(&http::post(self.http_port, path, body.to_string().as_bytes()).unwrap()).unwrap()
     }
 
     /// Base of the DICOMweb service.

@@ -1,6 +1,7 @@
 //! Statements of recovery.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use ichor_core::StudyStatus;
 use serde_json::json;
@@ -20,6 +21,10 @@ use crate::{StoreError, Timestamp};
 const RESTART: &str = "was cut off by a restart";
 const UNRECORDED: &str = "came to an end that could not be recorded";
 
+/// Nothing waits longer than this over a restart: a moment farther off was written by a clock that has been set back
+/// since, or is a backoff that a restart may well cut short.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
 /// A row that points to a file: kind, SOP Instance UID, blob, size.
 type Pointer = (String, String, String, i64);
 
@@ -34,6 +39,7 @@ impl Sqlite {
             ended_associations: end_associations(&mut tx, now).await?,
             ..Recovery::default()
         };
+        shorten_waits(&mut tx, now).await?;
         tx.commit().await.during(during)?;
         Ok(recovery)
     }
@@ -229,4 +235,26 @@ async fn end_associations(connection: &mut Connection, now: Timestamp) -> Result
         end_association(connection, id, &end, now).await?;
     }
     Ok(count)
+}
+
+/// Brings moments near that lie too far off.
+async fn shorten_waits(connection: &mut Connection, now: Timestamp) -> Result<(), StoreError> {
+    let (now, limit) = (now.as_millis(), now.after(LONGEST_WAIT).as_millis());
+    for (statement, moment) in [
+        (
+            "UPDATE study SET quiet_until = ?1 + quiet_period
+             WHERE status = 'receiving' AND quiet_until > ?1 + quiet_period",
+            now,
+        ),
+        ("UPDATE analysis SET not_before = ?1 WHERE status = 'queued' AND not_before > ?1", limit),
+        ("UPDATE outbox SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),
+        (
+            "UPDATE commitment SET next_attempt = MIN(next_attempt, ?1), wait_until = MIN(wait_until, ?1)
+             WHERE status IN ('waiting', 'ready') AND (next_attempt > ?1 OR wait_until > ?1)",
+            limit,
+        ),
+    ] {
+        sqlx::query(statement).bind(moment).execute(&mut *connection).await.during("shortening waits")?;
+    }
+    Ok(())
 }

@@ -78,6 +78,7 @@ macro_rules! conformance {
                 }
                 recovery {
                     interrupted_work_is_queued_again,
+                    clock_that_was_set_back_holds_nothing_up,
                     files_without_rows_go,
                     rows_without_files_are_reported,
                     store_has_one_owner,

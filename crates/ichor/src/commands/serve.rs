@@ -19,6 +19,8 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT handler")?;
+        // Asks for the certificates to be read again; without this it would end a daemon that has none.
+        let _hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
         let work = if args.receive_only { Work::ReceiveOnly } else { Work::Everything };
         let daemon = Daemon::start(&config, work).await?;
         daemon

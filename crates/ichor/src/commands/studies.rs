@@ -1,19 +1,11 @@
 //! `ichor studies`: the admin queries over the job log.
 
 use anyhow::Context;
-use ichor_store::{RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudySummary, Timestamp};
+use ichor_store::{RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudySummary};
 use serde_json::json;
 
-use crate::cli::{ListArgs, StoreArg, StudyArgs};
-use crate::config::Config;
-use crate::daemon::open_store;
-
-async fn open(args: &StoreArg) -> anyhow::Result<Store> {
-    let config = Config::load(&args.config)?;
-    // A query must not leave an empty database where a mistyped path points to.
-    anyhow::ensure!(config.store.database.is_file(), "no database at {}", config.store.database.display());
-    open_store(&config).await
-}
+use super::job_log::{clock, open};
+use crate::cli::{ListArgs, StudyArgs};
 
 /// One study by its UID, the UID's beginning, or its accession number.
 async fn find(store: &Store, text: &str) -> anyhow::Result<StudyDetail> {
@@ -85,18 +77,6 @@ fn line(study: &StudySummary) -> String {
         study.accession_number.as_deref().unwrap_or(""),
         study.study_instance.as_str(),
     ])
-}
-
-/// A moment as people read it, in UTC.
-fn clock(at: Timestamp) -> String {
-    let seconds = at.as_millis().div_euclid(1000);
-    time::OffsetDateTime::from_unix_timestamp(seconds).map_or_else(
-        |_| seconds.to_string(),
-        |t| {
-            let (date, hour, minute, second) = (t.date(), t.hour(), t.minute(), t.second());
-            format!("{date} {hour:02}:{minute:02}:{second:02}")
-        },
-    )
 }
 
 /// `ichor studies show`

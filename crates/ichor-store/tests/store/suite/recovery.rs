@@ -1,4 +1,4 @@
-use ichor_core::{DeliveryStatus, StudyStatus};
+use ichor_core::{DeliveryStatus, Reason, StudyStatus};
 use ichor_store::{Recorded, Recovery, Store, StoreError};
 
 use crate::support::*;
@@ -151,4 +151,37 @@ pub(crate) async fn recovery_of_a_healthy_store_changes_nothing(backend: impl Ba
     assert_eq!(store.recover(at(30)).await.unwrap(), Recovery::default());
     assert_eq!(detail(&store, "a").await, before);
     assert_eq!(store.timeline(&study_uid("a")).await.unwrap(), told);
+}
+
+pub(crate) async fn clock_that_was_set_back_holds_nothing_up(backend: impl Backend) {
+    let day = 86_400;
+    let store = backend.open().await;
+    store.recover(at(day)).await.unwrap();
+    queued_for_later(&store, day).await;
+    closed_study(&store, "failed once", 1, day).await;
+    let claim = store.claim_analysis("w", quiet_after(day)).await.unwrap().unwrap();
+    let reason = Reason::new("model-failed", "once");
+    store.fail_analysis(claim, reason, Some(at(day + 60)), quiet_after(day)).await.unwrap();
+    Slice::of("receiving", 1).record(&store, at(day)).await;
+    store.close().await;
+
+    // A day earlier.
+    let store = backend.open().await;
+    store.recover(at(0)).await.unwrap();
+    store.close_quiet_studies(quiet_after(0)).await.unwrap();
+    assert_eq!(detail(&store, "receiving").await.summary.status, StudyStatus::Queued);
+    let later = at(601);
+    assert_eq!(store.claim_delivery("pacs", later).await.unwrap().map(|claim| claim.attempts), Some(2));
+    let claims = [store.claim_analysis("w", later).await.unwrap(), store.claim_analysis("w", later).await.unwrap()];
+    let studies: Vec<_> = claims.into_iter().map(|claim| claim.unwrap().study.study_instance).collect();
+    assert!(studies.contains(&study_uid("failed once")) && studies.contains(&study_uid("receiving")), "{studies:?}");
+}
+
+/// A delivery that failed at `seconds` and is to be tried an hour later.
+async fn queued_for_later(store: &Store, seconds: i64) {
+    closed_study(store, "delivered later", 1, seconds - 20).await;
+    analyse(store, true, &["pacs"], at(seconds)).await;
+    let claim = store.claim_delivery("pacs", at(seconds)).await.unwrap().unwrap();
+    let reason = Reason::new("unreachable", "no answer");
+    store.delivery_failed(claim, reason, Some(at(seconds + 3_600)), at(seconds)).await.unwrap();
 }
