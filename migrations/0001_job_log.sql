@@ -83,7 +83,8 @@ CREATE TABLE instance (
     own             INTEGER NOT NULL CHECK (own IN (0, 1)),
     blob            TEXT    NOT NULL UNIQUE,
     size            INTEGER NOT NULL,
-    sha256          BLOB    NOT NULL
+    -- BLAKE3 of the data set as received, without the File Meta Information.
+    digest          BLOB    NOT NULL
 ) STRICT;
 
 CREATE INDEX instance_study ON instance (study_id, own, series_id);
@@ -99,8 +100,8 @@ CREATE TABLE conflict (
     received_at     INTEGER NOT NULL,
     blob            TEXT    NOT NULL UNIQUE,
     size            INTEGER NOT NULL,
-    sha256          BLOB    NOT NULL,
-    UNIQUE (instance_id, sha256)
+    digest          BLOB    NOT NULL,
+    UNIQUE (instance_id, digest)
 ) STRICT;
 
 CREATE TABLE analysis (
@@ -156,7 +157,7 @@ CREATE TABLE object (
     created_at      INTEGER NOT NULL,
     blob            TEXT    NOT NULL UNIQUE,
     size            INTEGER NOT NULL,
-    sha256          BLOB    NOT NULL
+    digest          BLOB    NOT NULL
 ) STRICT;
 
 CREATE INDEX object_study ON object (study_id);

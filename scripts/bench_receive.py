@@ -273,7 +273,7 @@ def main() -> None:
     if not options.ichor.exists():
         sys.exit(f"bench: {options.ichor} is missing; run `make build`")
     if options.dicom_storescp is None:
-        print("bench: without dicom-storescp (scripts/setup_dicom_storescp.sh): its column stays empty", file=sys.stderr)
+        print("bench: without dicom-storescp, which `make bench-receive` installs: its row stays empty", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="ichor-bench-") as folder:
         bench = Bench(options.ichor.resolve(), Path(folder))
         receivers, figures, fairness = Receivers(bench, options.dicom_storescp), Figures(), []

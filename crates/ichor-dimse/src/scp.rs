@@ -8,6 +8,7 @@ mod handler;
 mod listener;
 mod options;
 mod pace;
+mod thread;
 
 pub(crate) use commitment::report_command;
 pub use commitment::{CommitmentLimits, PendingReport};

@@ -11,6 +11,9 @@ use crate::now;
 /// Longest time between two looks at the store, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Wake-ups within this time lead to one look.
+const TOGETHER: Duration = Duration::from_millis(100);
+
 /// Closes studies until `shutdown`.
 pub async fn run(store: Store, shutdown: CancellationToken) {
     let mut received = store.changes(Topic::Received);
@@ -25,7 +28,8 @@ pub async fn run(store: Store, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
-            () = received.changed() => {}
+            // Instances come by the hundred a second, and each moves a deadline farther off.
+            () = received.changed() => tokio::time::sleep(TOGETHER).await,
         }
     }
 }

@@ -6,6 +6,7 @@ mod commitment;
 mod dataset;
 mod stow;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use ichor_dimse::scp::{
     StoreOutcome, StoreRequest,
 };
 use ichor_dimse::status::StoreStatus;
-use ichor_store::{AssociationId, IncomingBlob, NewAssociation, NewInstance, Recorded, Store, StoreError};
+use ichor_store::{AssociationId, IncomingBlob, LastBlock, NewAssociation, NewInstance, Recorded, Store, StoreError};
 use tracing::{debug, info, warn};
 
 pub(crate) use attributes::chain;
@@ -121,7 +122,7 @@ impl StorageHandler for Ingest {
 
     async fn begin(&self, association: &OpenAssociation, request: &StoreRequest) -> Result<IngestSink, StoreFailure> {
         self.check_room().map_err(|words| StoreFailure::new(StoreStatus::OutOfResources, words))?;
-        self.begin_instance(association, request, ANNOUNCED_BY_COMMAND).await
+        self.begin_instance(association, request, ANNOUNCED_BY_COMMAND, Thread::MayBlock).await
     }
 
     async fn commitment_requested(
@@ -208,6 +209,7 @@ impl Ingest {
         association: &OpenAssociation,
         request: &StoreRequest,
         announced_by: &'static str,
+        thread: Thread,
     ) -> Result<IngestSink, StoreFailure> {
         let header = part10::write_header(&part10::Part10Meta {
             sop_class: request.sop_class.clone(),
@@ -216,13 +218,16 @@ impl Ingest {
             source_ae: association.calling_ae.clone(),
         });
         // Not part of the digest: the same data set from another peer is the same instance.
-        let blob = self.store.blobs().begin_with_header(&header);
-        let blob = blob.await.map_err(|error| failure(request, &error))?;
-        Ok(IngestSink {
+        let blobs = self.store.blobs();
+        let blob = match thread {
+            Thread::MayBlock => blobs.begin_on_this_thread(&header).await,
+            Thread::Shared => blobs.begin_with_header(&header).await,
+        };
+        let blob = blob.map_err(|error| failure(request, &error))?;
+        let to_record = ToRecord {
             store: self.store.clone(),
             limits: self.options.limits,
             max_study_instances: self.options.max_study_instances,
-            blob,
             header_length: header.len() as u64,
             request: request.clone(),
             association: association.id,
@@ -230,7 +235,8 @@ impl Ingest {
             quiet_period: association.quiet_period,
             announced_by,
             study: None,
-        })
+        };
+        Ok(IngestSink { blob, to_record, thread })
     }
 }
 
@@ -247,10 +253,25 @@ fn described(peer: &PeerInfo) -> NewAssociation {
 
 /// One instance on its way in. Dropped before [`InstanceSink::commit`] it leaves nothing behind.
 pub struct IngestSink {
+    blob: IncomingBlob,
+    to_record: ToRecord,
+    thread: Thread,
+}
+
+/// The thread on which an instance arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    /// Its association's own.
+    MayBlock,
+    /// One that serves others as well.
+    Shared,
+}
+
+/// What is recorded once the bytes are there.
+struct ToRecord {
     store: Store,
     limits: DatasetLimits,
     max_study_instances: u32,
-    blob: IncomingBlob,
     header_length: u64,
     request: StoreRequest,
     association: AssociationId,
@@ -263,53 +284,22 @@ pub struct IngestSink {
 
 impl InstanceSink for IngestSink {
     async fn write(&mut self, fragment: &[u8]) -> Result<(), StoreFailure> {
-        self.blob.write(fragment).await.map_err(|error| failure(&self.request, &error))
+        self.blob.write(fragment).await.map_err(|error| failure(&self.to_record.request, &error))
     }
 
     async fn commit(self) -> Result<StoreOutcome, StoreFailure> {
-        let Self {
-            store,
-            limits,
-            max_study_instances,
-            blob,
-            header_length,
-            request,
-            association,
-            source_ae,
-            quiet_period,
-            announced_by,
-            study,
-        } = self;
-        let written = blob.write_rest().await.map_err(|error| failure(&request, &error))?;
-        let path = written.path().to_owned();
-        let transfer_syntax = request.transfer_syntax.clone();
-        let read = move || inspect(&path, header_length, &transfer_syntax, limits);
-        // The disk works while the data set is read.
-        let (staged, attributes) = tokio::join!(written.sync(), tokio::task::spawn_blocking(read));
-        let staged = staged.map_err(|error| failure(&request, &error))?;
-        let attributes = attributes
-            .map_err(|error| refuse(&request, StoreStatus::CannotUnderstand, format!("reader failed: {error}")))?
-            .map_err(|reason| refuse(&request, StoreStatus::CannotUnderstand, reason))?;
-        check_identity(&request, &attributes, announced_by, study.as_ref())?;
-        let recorded = store
-            .record_instance(
-                NewInstance {
-                    own: attributes.made_by_ichor,
-                    max_study_instances,
-                    sop_instance: attributes.sop_instance,
-                    sop_class: attributes.sop_class,
-                    study: attributes.study,
-                    series: attributes.series,
-                    transfer_syntax: request.transfer_syntax.clone(),
-                    association: Some(association),
-                    source_ae,
-                    staged,
-                    quiet_period_ms: i64::try_from(quiet_period.as_millis()).unwrap_or(i64::MAX),
-                },
-                now(),
-            )
-            .await
-            .map_err(|error| failure(&request, &error))?;
+        let Self { blob, to_record, thread } = self;
+        let (store, request) = (to_record.store.clone(), to_record.request.clone());
+        let last = blob.last_block().await.map_err(|error| failure(&request, &error))?;
+        // A parser that panics over what a peer made up must not take the association along.
+        let read = move || std::panic::catch_unwind(AssertUnwindSafe(|| to_record.read_and_place(last)));
+        let read = match thread {
+            Thread::MayBlock => read(),
+            Thread::Shared => tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(Box::new(error))),
+        };
+        let failed = |_| refuse(&request, StoreStatus::CannotUnderstand, "the reader failed".to_owned());
+        let instance = read.map_err(failed)??;
+        let recorded = store.record_instance(instance, now()).await.map_err(|error| failure(&request, &error))?;
         if let Recorded::Conflict = recorded {
             warn!(
                 sop_instance = %request.sop_instance,
@@ -317,6 +307,32 @@ impl InstanceSink for IngestSink {
             );
         }
         Ok(StoreOutcome::Success)
+    }
+}
+
+impl ToRecord {
+    /// Reads the data set and brings the file into its place. Blocks the thread.
+    fn read_and_place(self, last: LastBlock) -> Result<NewInstance, StoreFailure> {
+        let Self { store, limits, max_study_instances, header_length, request, association, .. } = self;
+        let written = last.write().map_err(|error| failure(&request, &error))?;
+        // The disk works while the data set is read.
+        let attributes = inspect(written.path(), header_length, &request.transfer_syntax, limits)
+            .map_err(|reason| refuse(&request, StoreStatus::CannotUnderstand, reason))?;
+        check_identity(&request, &attributes, self.announced_by, self.study.as_ref())?;
+        let placed = store.blobs().place(written).map_err(|error| failure(&request, &error))?;
+        Ok(NewInstance {
+            own: attributes.made_by_ichor,
+            max_study_instances,
+            sop_instance: attributes.sop_instance,
+            sop_class: attributes.sop_class,
+            study: attributes.study,
+            series: attributes.series,
+            transfer_syntax: request.transfer_syntax,
+            association: Some(association),
+            source_ae: self.source_ae,
+            placed,
+            quiet_period_ms: i64::try_from(self.quiet_period.as_millis()).unwrap_or(i64::MAX),
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Blobs: files of the server's naming in a local folder.
 //!
-//! A blob is written to `incoming/`, fsynced, renamed onto a *shelf* (`ab/cd/`), and the shelf is fsynced. A shelf
-//! takes several hundred blobs in a row before a new one is drawn by chance, so that blobs that are published
-//! together need one fsync of one folder. Each shelf leaves a mark in `shelves/`, which tells recovery where blobs
+//! A blob is written to `incoming/`, renamed onto a *shelf* (`ab/cd/`), and file and shelf are fsynced before a row may
+//! point to it. A shelf takes several hundred blobs in a row before a new one is drawn by chance: where metadata is
+//! journalled, the fsync of the file has brought its name onto the medium too, and that of the shelf is short. Each shelf leaves a mark in `shelves/`, which tells recovery where blobs
 //! without a row can lie; it need not walk the rest.
 
 mod disk;
@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 
 use crate::StoreError;
 pub(crate) use disk::{Disk, RealDisk};
-pub use incoming::{IncomingBlob, StagedBlob, WrittenBlob};
+pub use incoming::{IncomingBlob, LastBlock, PlacedBlob, StagedBlob, WrittenBlob};
 pub(crate) use shelves::Shelf;
 use shelves::Shelves;
 
@@ -107,9 +107,22 @@ impl BlobStore {
     /// As [`Self::begin`].
     #[expect(clippy::unused_async, reason = "a backend that is not a local folder has to wait here")]
     pub async fn begin_with_header(&self, header: &[u8]) -> Result<IncomingBlob, StoreError> {
+        Ok(self.incoming(header, false))
+    }
+
+    /// [`Self::begin_with_header`] on a thread that may be blocked: it writes the blocks itself.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    #[expect(clippy::unused_async, reason = "a backend that is not a local folder has to wait here")]
+    pub async fn begin_on_this_thread(&self, header: &[u8]) -> Result<IncomingBlob, StoreError> {
+        Ok(self.incoming(header, true))
+    }
+
+    fn incoming(&self, header: &[u8], may_block: bool) -> IncomingBlob {
         let number = self.shared.begun.fetch_add(1, Ordering::Relaxed);
         let path = self.shared.root.join("incoming").join(format!("{}-{number}", self.shared.session));
-        Ok(IncomingBlob::new(path, Arc::clone(&self.shared.disk), header))
+        IncomingBlob::new(path, Arc::clone(&self.shared.disk), header, may_block)
     }
 
     /// Renames a staged blob into place and fsyncs the folder: from here on it survives a power cut.
@@ -117,27 +130,30 @@ impl BlobStore {
     /// # Errors
     /// [`StoreError::DiskFull`] or [`StoreError::File`]; the blob is gone then.
     pub async fn publish(&self, staged: StagedBlob) -> Result<BlobRef, StoreError> {
-        let mut published = self.publish_all(vec![staged]).await;
-        published.pop().unwrap_or(Err(StoreError::Closed))
+        let shared = Arc::clone(&self.shared);
+        spawn_blocking(move || shared.shelves.publish(staged))
+            .await
+            .map_err(|error| StoreError::task("publishing a blob", error))?
     }
 
-    /// [`Self::publish`] for several blobs with one fsync a shelf; the results in the order of the blobs.
-    pub(crate) async fn publish_all(&self, staged: Vec<StagedBlob>) -> Vec<Result<BlobRef, StoreError>> {
-        if staged.is_empty() {
-            return Vec::new();
-        }
-        let (shared, count) = (Arc::clone(&self.shared), staged.len());
-        match spawn_blocking(move || shared.shelves.publish(staged)).await {
-            Ok(results) => results,
-            Err(error) => {
-                let text = error.to_string();
-                (0..count)
-                    .map(|_| {
-                        Err(StoreError::Database { during: "publishing a blob".into(), source: text.clone().into() })
-                    })
-                    .collect()
-            }
-        }
+    /// Renames a blob into place and fsyncs it and the folder: from here on it survives a power cut, and waits for its
+    /// row. Blocks the thread.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn place(&self, written: WrittenBlob) -> Result<PlacedBlob, StoreError> {
+        self.shared.shelves.place(written)
+    }
+
+    /// Writes what is left of a blob, and [`Self::place`].
+    ///
+    /// # Errors
+    /// As [`IncomingBlob::write`] and [`Self::publish`]; the file is removed then.
+    pub async fn finish_in_place(&self, blob: IncomingBlob) -> Result<PlacedBlob, StoreError> {
+        let (last, shared) = (blob.last_block().await?, Arc::clone(&self.shared));
+        spawn_blocking(move || shared.shelves.place(last.write()?))
+            .await
+            .map_err(|error| StoreError::task("placing a blob", error))?
     }
 
     /// The file of a blob.

@@ -1,12 +1,13 @@
-//! Group commit: instances that wait at the same time are published and committed together, so that one fsync of a
-//! shelf and one of the log serve all of them. Each waits for its own answer, and gets it after the commit.
+//! Group commit: instances that wait at the same time are committed together, so that one fsync of the log serves all of
+//! them. Each waits for its own answer, and gets it after the commit.
 
 use std::collections::HashSet;
+use std::thread::JoinHandle;
 
 use ichor_core::Uid;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::blobs::{BlobRef, BlobStore, StagedBlob};
+use crate::blobs::{BlobStore, PlacedBlob};
 use crate::changes::Topics;
 use crate::receive::{NewInstance, Recorded};
 use crate::sqlite::Sqlite;
@@ -18,23 +19,13 @@ const BATCH: usize = 64;
 /// Most instances that wait in the queue; a sender beyond that waits for room.
 pub(crate) const QUEUE: usize = 256;
 
-/// Where an entry's bytes are.
-#[derive(Debug)]
-pub(crate) enum Bytes {
-    /// Written and fsynced, not in place.
-    Staged(StagedBlob),
-    /// In place, without a committed row.
-    Published(BlobRef),
-    /// Not needed, or lost in a failure that is the entry's answer.
-    Gone,
-}
-
 /// What of a [`NewInstance`] is left once its bytes are taken out.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) instance: Description,
-    pub(crate) bytes: Bytes,
-    /// Why it is refused, or its bytes could not be published: the entry's answer, whatever becomes of its neighbours.
+    /// Taken when they turn out not to be needed.
+    pub(crate) bytes: Option<PlacedBlob>,
+    /// Why it is refused: the entry's answer, whatever becomes of its neighbours.
     pub(crate) failure: Option<StoreError>,
     pub(crate) now: Timestamp,
     answer: oneshot::Sender<Result<Recorded, StoreError>>,
@@ -54,7 +45,7 @@ pub(crate) struct Description {
     pub(crate) own: bool,
     pub(crate) max_study_instances: u32,
     pub(crate) size: u64,
-    pub(crate) sha256: [u8; 32],
+    pub(crate) digest: [u8; 32],
 }
 
 impl Entry {
@@ -71,7 +62,7 @@ impl Entry {
             transfer_syntax,
             association,
             source_ae,
-            staged,
+            placed,
             quiet_period_ms,
             own,
             max_study_instances,
@@ -87,15 +78,27 @@ impl Entry {
             quiet_period_ms,
             own,
             max_study_instances,
-            size: staged.size(),
-            sha256: staged.sha256(),
+            size: placed.size(),
+            digest: placed.digest(),
         };
-        Self { instance, bytes: Bytes::Staged(staged), failure: None, now, answer }
+        Self { instance, bytes: Some(placed), failure: None, now, answer }
     }
 }
 
-/// Commits what arrives in `queue` until all senders are gone.
-pub(crate) async fn run(index: Sqlite, blobs: BlobStore, topics: Topics, mut queue: mpsc::Receiver<Entry>) {
+/// Starts the thread that commits what arrives in `queue` until all senders are gone. A thread of its own, whose files
+/// may block it, is woken by the sender itself: on the way of every instance, waking costs more than the work.
+pub(crate) fn start(
+    index: Sqlite,
+    blobs: BlobStore,
+    topics: Topics,
+    queue: mpsc::Receiver<Entry>,
+) -> std::io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let commit = move || runtime.block_on(run(index, blobs, topics, queue));
+    std::thread::Builder::new().name("ichor-record".to_owned()).spawn(commit)
+}
+
+async fn run(index: Sqlite, blobs: BlobStore, topics: Topics, mut queue: mpsc::Receiver<Entry>) {
     let mut waiting = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut waiting, BATCH).await > 0 {
         // Two entries of one UID must see each other's row, not race within a transaction.
@@ -117,7 +120,10 @@ async fn commit(index: &Sqlite, blobs: &BlobStore, topics: &Topics, mut batch: V
             if outcomes.iter().any(|outcome| matches!(outcome, Some(Recorded::New { .. }))) {
                 topics.notify(Topic::Received);
             }
-            for (entry, outcome) in batch.into_iter().zip(outcomes) {
+            for (mut entry, outcome) in batch.into_iter().zip(outcomes) {
+                if let (Some(_), Some(bytes)) = (&outcome, entry.bytes.take()) {
+                    bytes.keep();
+                }
                 let answer = entry.failure.map_or_else(|| outcome.ok_or(StoreError::Closed), Err);
                 // Who no longer waits has its instance recorded all the same.
                 let _ = entry.answer.send(answer);
@@ -134,7 +140,7 @@ async fn commit(index: &Sqlite, blobs: &BlobStore, topics: &Topics, mut batch: V
         if let Some(failure) = entry.failure {
             let _ = entry.answer.send(Err(failure));
         } else if alone {
-            discard(index, blobs, &entry).await;
+            discard(index, entry.bytes).await;
             let _ = entry.answer.send(Err(error.take().unwrap_or(StoreError::Closed)));
         } else {
             Box::pin(commit(index, blobs, topics, vec![entry])).await;
@@ -142,12 +148,12 @@ async fn commit(index: &Sqlite, blobs: &BlobStore, topics: &Topics, mut batch: V
     }
 }
 
-/// Removes the published bytes of an entry that failed. A failed commit may still have reached the medium, so the
-/// row is looked for first.
-async fn discard(index: &Sqlite, blobs: &BlobStore, entry: &Entry) {
-    if let Bytes::Published(blob) = &entry.bytes
-        && let Ok(false) = index.is_blob_known(blob).await
+/// Removes the bytes of an entry that failed. A failed commit may still have reached the medium, so the row is looked
+/// for first; where that cannot be seen, recovery removes them.
+async fn discard(index: &Sqlite, bytes: Option<PlacedBlob>) {
+    if let Some(bytes) = bytes
+        && !matches!(index.is_blob_known(bytes.blob()).await, Ok(false))
     {
-        blobs.remove(blob).await;
+        bytes.keep();
     }
 }

@@ -4,7 +4,7 @@ use ichor_core::{AeTitle, Uid};
 use tokio::sync::oneshot;
 
 use crate::group_commit::Entry;
-use crate::{StagedBlob, Store, StoreError, Timestamp, Topic};
+use crate::{PlacedBlob, Store, StoreError, Timestamp, Topic};
 
 /// Number of an association in the job log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ pub struct SeriesAttributes {
     pub number: Option<i32>,
 }
 
-/// An instance that arrived, its bytes staged.
+/// An instance that arrived, its bytes in place.
 #[derive(Debug)]
 pub struct NewInstance {
     /// SOP Instance UID.
@@ -100,7 +100,7 @@ pub struct NewInstance {
     /// Who sent it.
     pub source_ae: Option<AeTitle>,
     /// The bytes.
-    pub staged: StagedBlob,
+    pub placed: PlacedBlob,
     /// How long to wait for more of the study, in milliseconds.
     pub quiet_period_ms: i64,
     /// It says that this program made it. Such a one, and one whose SOP Instance UID is that of a result made here, is
@@ -168,7 +168,7 @@ impl Store {
         Ok(())
     }
 
-    /// Publishes the staged bytes and commits the row; only then does it return. A new instance puts its study into
+    /// Commits the row; only then does it return. A new instance puts its study into
     /// `receiving` until the quiet period has passed. On a study that was closed before, it opens the next version.
     ///
     /// Instances of different associations that arrive together share one transaction and its fsync.

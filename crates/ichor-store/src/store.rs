@@ -3,10 +3,11 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::StoreError;
 use crate::blobs::{BlobStore, Disk, RealDisk};
@@ -81,7 +82,8 @@ impl Store {
             .map_err(|error| StoreError::task("opening the blobs", error))??;
         let topics = Topics::new();
         let (queue, queued) = mpsc::channel(group_commit::QUEUE);
-        let committer = tokio::spawn(group_commit::run(index.clone(), blobs.clone(), topics.clone(), queued));
+        let committer = group_commit::start(index.clone(), blobs.clone(), topics.clone(), queued)
+            .map_err(|source| StoreError::Database { during: "starting to record".into(), source: source.into() })?;
         let inner = Inner {
             database: options.database.clone(),
             index,
@@ -100,9 +102,9 @@ impl Store {
         drop(lock(&self.inner.queue).take());
         let committer = lock(&self.inner.committer).take();
         if let Some(committer) = committer
-            && let Err(error) = committer.await
+            && !matches!(spawn_blocking(move || committer.join()).await, Ok(Ok(())))
         {
-            tracing::error!(%error, "the recording task ended with a failure");
+            tracing::error!("the recording thread ended with a failure");
         }
         self.inner.index.close().await;
         drop(lock(&self.inner.ownership).take());

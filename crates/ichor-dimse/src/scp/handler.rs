@@ -238,7 +238,7 @@ pub trait InstanceSink: Send + 'static {
     fn commit(self) -> impl Future<Output = Result<StoreOutcome, StoreFailure>> + Send;
 }
 
-/// Whom the provider works for.
+/// Whom the provider works for. A listener serves each association on a thread of its own, which the handler may block.
 pub trait StorageHandler: Send + Sync + 'static {
     /// What the handler keeps of an open association.
     type Association: Send + Sync + 'static;

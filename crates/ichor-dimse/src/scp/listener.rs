@@ -19,6 +19,7 @@ use super::association::{Ending, Service, Tally};
 use super::establish::{self, NoRequest, Request};
 use super::handler::{AssociationEnd, AssociationOutcome, PeerInfo, Rejection, StorageHandler};
 use super::options::ScpOptions;
+use super::thread::{self, Moving};
 use crate::exchange::Exchange;
 use crate::tls::{self, NoTls, ServerTls};
 use crate::wire::{PromptStream, Stream, Wire};
@@ -209,23 +210,37 @@ impl<H: StorageHandler> Shared<H> {
         let known = self.options.peers.iter().any(|rule| rule.covers(address.ip()));
         let handshakes = if known { &self.handshakes } else { &self.strangers };
         match handshakes.enter(address.ip()) {
-            Ok(place) => {
-                let deadline = Instant::now() + self.options.artim_timeout;
-                tasks.spawn(async move {
-                    match tls {
-                        Some(tls) => shared.handle_tls(&tls, stream, peer, place, deadline).await,
-                        None => match PromptStream::new(stream) {
-                            Ok(stream) => shared.handle(Wire::new(stream), peer, place, deadline).await,
-                            Err(error) => debug!(peer = %peer.address, %error, "connection lost at once"),
-                        },
-                    }
+            Ok(place) if known => {
+                let lost = move |error: &io::Error| debug!(peer = %address, %error, "connection lost at once");
+                let started = Moving::from_here(stream).inspect_err(lost).and_then(|moving| {
+                    thread::spawn(move || async move {
+                        if let Ok(stream) = moving.to_here().inspect_err(lost) {
+                            shared.connection(stream, tls, peer, place).await;
+                        }
+                    })
                 });
+                match started {
+                    Ok(ended) => drop(tasks.spawn(ended)),
+                    Err(error) => error!(peer = %address, %error, "connection closed: no thread for it"),
+                }
             }
+            Ok(place) => drop(tasks.spawn(async move { shared.connection(stream, tls, peer, place).await })),
             // No time for a proper answer; the peer sees the connection close.
             Err(rejection) => {
                 drop(stream);
                 self.report_overflow(tasks, peer, rejection);
             }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, tls: Option<ServerTls>, peer: PeerInfo, place: Place) {
+        let deadline = Instant::now() + self.options.artim_timeout;
+        match tls {
+            Some(tls) => self.handle_tls(&tls, stream, peer, place, deadline).await,
+            None => match PromptStream::new(stream) {
+                Ok(stream) => self.handle(Wire::new(stream), peer, place, deadline).await,
+                Err(error) => debug!(peer = %peer.address, %error, "connection lost at once"),
+            },
         }
     }
 

@@ -17,7 +17,7 @@ use ichor_dimse::status::StoreStatus;
 use ichor_store::NewAssociation;
 use tracing::warn;
 
-use super::{Ingest, IngestSink, OpenAssociation};
+use super::{Ingest, IngestSink, OpenAssociation, Thread};
 
 /// What stands where an association has a called AE title.
 const CALLED: &str = "STOW-RS";
@@ -202,8 +202,8 @@ impl StowSink {
         check_accepted(&self.stage.rules.sop_classes, &request)?;
         let ingest = &self.stage.ingest;
         ingest.check_room().map_err(|words| StoreFailure::new(StoreStatus::OutOfResources, words))?;
-        let mut sink = ingest.begin_instance(&self.association, &request, ANNOUNCED_BY_FILE).await?;
-        sink.study.clone_from(&self.study);
+        let mut sink = ingest.begin_instance(&self.association, &request, ANNOUNCED_BY_FILE, Thread::Shared).await?;
+        sink.to_record.study.clone_from(&self.study);
         for bytes in [head.get(at..).unwrap_or_default(), rest] {
             if !bytes.is_empty() {
                 sink.write(bytes).await?;

@@ -6,12 +6,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 /// Blocking file operations.
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
     /// Creates a file that must not exist.
     fn create(&self, path: &Path) -> io::Result<File>;
     /// Writes all bytes.
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()>;
+    /// Asks that bytes of a file begin their way to the medium, without waiting for them. A hint: nothing rests on it.
+    fn write_out(&self, _file: &File, _offset: u64, _length: u64) {}
     /// Brings content and size onto the medium.
     fn sync(&self, file: &File) -> io::Result<()>;
     /// Renames within the file system.
@@ -33,6 +37,13 @@ impl Disk for RealDisk {
 
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
+    }
+
+    fn write_out(&self, file: &File, offset: u64, length: u64) {
+        // Linux begins to write dirty pages in the range, and keeps those it is writing (mm/fadvise.c).
+        if let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) {
+            let _ = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {

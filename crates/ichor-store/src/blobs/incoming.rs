@@ -1,18 +1,18 @@
-//! A blob on its way in: bytes are gathered in blocks; while one block is hashed and written on the blocking pool,
-//! the next one is filled.
+//! A blob on its way in: bytes are hashed as they come and gathered in blocks. Blocks are written by the thread that brings
+//! them, or, where that must not block, on the blocking pool, while the next one is filled.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::Disk;
+use super::{BlobRef, Disk};
 use crate::StoreError;
 
 /// Bytes gathered before they go to the disk.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 128 << 10;
 
 /// A file that is removed when dropped, unless it was kept.
 #[derive(Debug)]
@@ -42,9 +42,6 @@ struct Writer {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: Option<(File, TemporaryFile)>,
-    hash: Sha256,
-    /// Bytes at the start that are not hashed, less those already written.
-    unhashed: usize,
     size: u64,
 }
 
@@ -58,18 +55,17 @@ impl Writer {
             }
         };
         self.disk.write(file, block).map_err(|e| StoreError::file("writing", &self.path, e))?;
-        let skip = self.unhashed.min(block.len());
-        self.unhashed -= skip;
-        self.hash.update(&block[skip..]);
+        // The disk begins while the next block comes, so that the fsync finds little to do.
+        self.disk.write_out(file, self.size, block.len() as u64);
         self.size += block.len() as u64;
         Ok(())
     }
 
-    fn finish(mut self, block: &[u8]) -> Result<WrittenBlob, StoreError> {
+    fn finish(mut self, block: &[u8], digest: [u8; 32]) -> Result<WrittenBlob, StoreError> {
         self.write(block)?;
         let Some((file, temporary)) = self.file.take() else { return Err(StoreError::Closed) };
-        let Self { disk, path, hash, size, .. } = self;
-        Ok(WrittenBlob { disk, file, staged: StagedBlob { path, temporary, size, sha256: hash.finalize().into() } })
+        let Self { disk, path, size, .. } = self;
+        Ok(WrittenBlob { disk, file, staged: StagedBlob { path, temporary, size, digest } })
     }
 }
 
@@ -87,17 +83,18 @@ enum State {
 #[derive(Debug)]
 pub struct IncomingBlob {
     path: PathBuf,
+    hash: Hasher,
     buffer: Vec<u8>,
     /// The other buffer, while no block is under way.
     spare: Vec<u8>,
     state: State,
+    may_block: bool,
 }
 
 impl IncomingBlob {
-    pub(super) fn new(path: PathBuf, disk: Arc<dyn Disk>, header: &[u8]) -> Self {
-        let writer =
-            Writer { disk, path: path.clone(), file: None, hash: Sha256::new(), unhashed: header.len(), size: 0 };
-        Self { path, buffer: header.to_vec(), spare: Vec::new(), state: State::Idle(Box::new(writer)) }
+    pub(super) fn new(path: PathBuf, disk: Arc<dyn Disk>, header: &[u8], may_block: bool) -> Self {
+        let state = State::Idle(Box::new(Writer { disk, path: path.clone(), file: None, size: 0 }));
+        Self { path, hash: Hasher::new(), buffer: header.to_vec(), spare: Vec::new(), state, may_block }
     }
 
     /// The file that is being written; it is there once a block is full or [`Self::finish`] is done.
@@ -112,11 +109,18 @@ impl IncomingBlob {
     /// [`StoreError::DiskFull`] or [`StoreError::File`], perhaps for bytes of an earlier call; the blob is of no use
     /// then.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.hash.update(bytes);
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() < BLOCK {
             return Ok(());
         }
         let mut writer = self.settle().await?;
+        if self.may_block {
+            writer.write(&self.buffer)?;
+            self.buffer.clear();
+            self.state = State::Idle(writer);
+            return Ok(());
+        }
         let mut block = std::mem::replace(&mut self.buffer, std::mem::take(&mut self.spare));
         self.state = State::Writing(spawn_blocking(move || {
             let written = writer.write(&block);
@@ -131,19 +135,17 @@ impl IncomingBlob {
     /// # Errors
     /// As [`Self::write`]; the file is removed then.
     pub async fn finish(self) -> Result<StagedBlob, StoreError> {
-        self.write_rest().await?.sync().await
+        let last = self.last_block().await?;
+        spawn_blocking(move || last.write()?.sync()).await.map_err(|error| StoreError::task("writing a blob", error))?
     }
 
-    /// Writes what is left: the file can be read to its end, and is still to be fsynced. Both may be done at once.
+    /// Waits for the block under way; what is left can be written by a thread that may block.
     ///
     /// # Errors
     /// As [`Self::write`]; the file is removed then.
-    pub async fn write_rest(mut self) -> Result<WrittenBlob, StoreError> {
+    pub async fn last_block(mut self) -> Result<LastBlock, StoreError> {
         let writer = self.settle().await?;
-        let block = std::mem::take(&mut self.buffer);
-        spawn_blocking(move || writer.finish(&block))
-            .await
-            .map_err(|error| StoreError::task("writing a blob", error))?
+        Ok(LastBlock { writer, block: self.buffer, digest: self.hash.finalize().into() })
     }
 
     /// Waits for the block under way and takes the writer. Until the caller puts a state back, the blob counts as
@@ -169,6 +171,24 @@ impl IncomingBlob {
     }
 }
 
+/// A blob of which the last block is still to be written. Dropped, its file is removed.
+#[derive(Debug)]
+pub struct LastBlock {
+    writer: Box<Writer>,
+    block: Vec<u8>,
+    digest: [u8; 32],
+}
+
+impl LastBlock {
+    /// Writes the block: the file can be read to its end, and is still to be fsynced. Blocks the thread.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`] or [`StoreError::File`]; the file is removed then.
+    pub fn write(self) -> Result<WrittenBlob, StoreError> {
+        self.writer.finish(&self.block, self.digest)
+    }
+}
+
 /// A blob that is complete, but may not survive a power cut. Dropped, its file is removed.
 #[derive(Debug)]
 pub struct WrittenBlob {
@@ -184,19 +204,21 @@ impl WrittenBlob {
         self.staged.path()
     }
 
-    /// Fsyncs the file.
+    /// Fsyncs the file. Blocks the thread.
     ///
     /// # Errors
     /// [`StoreError::DiskFull`] or [`StoreError::File`]; the file is removed then.
-    pub async fn sync(self) -> Result<StagedBlob, StoreError> {
-        let sync = move || {
-            let Self { disk, file, staged } = self;
-            match disk.sync(&file) {
-                Ok(()) => Ok(staged),
-                Err(error) => Err(StoreError::file("syncing", staged.path(), error)),
-            }
-        };
-        spawn_blocking(sync).await.map_err(|error| StoreError::task("syncing a blob", error))?
+    pub fn sync(self) -> Result<StagedBlob, StoreError> {
+        let Self { disk, file, staged } = self;
+        match disk.sync(&file) {
+            Ok(()) => Ok(staged),
+            Err(error) => Err(StoreError::file("syncing", staged.path(), error)),
+        }
+    }
+
+    /// The file, still open, and what is known of it.
+    pub(super) fn into_parts(self) -> (File, StagedBlob) {
+        (self.file, self.staged)
     }
 }
 
@@ -206,7 +228,7 @@ pub struct StagedBlob {
     path: PathBuf,
     temporary: TemporaryFile,
     size: u64,
-    sha256: [u8; 32],
+    digest: [u8; 32],
 }
 
 impl StagedBlob {
@@ -222,14 +244,53 @@ impl StagedBlob {
         self.size
     }
 
-    /// SHA-256 of the content, header excluded.
+    /// BLAKE3 digest of the content, header excluded.
     #[must_use]
-    pub fn sha256(&self) -> [u8; 32] {
-        self.sha256
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// The file has been renamed; there is nothing to remove any more.
     pub(super) fn moved(self) {
         self.temporary.keep();
+    }
+}
+
+/// A blob in its place that survives a power cut, and that no row points to yet. Dropped, its file is removed.
+#[derive(Debug)]
+pub struct PlacedBlob {
+    blob: BlobRef,
+    file: TemporaryFile,
+    size: u64,
+    digest: [u8; 32],
+}
+
+impl PlacedBlob {
+    /// `path` is where `staged` has just been renamed to.
+    pub(super) fn new(blob: BlobRef, path: PathBuf, staged: StagedBlob) -> Self {
+        let (size, digest) = (staged.size, staged.digest);
+        staged.moved();
+        Self { blob, file: TemporaryFile { path: Some(path) }, size, digest }
+    }
+
+    /// Size of the file in bytes, header included.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// BLAKE3 digest of the content, header excluded.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    pub(crate) fn blob(&self) -> &BlobRef {
+        &self.blob
+    }
+
+    /// A row points to it, or may.
+    pub(crate) fn keep(self) {
+        self.file.keep();
     }
 }

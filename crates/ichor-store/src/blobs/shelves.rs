@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
-use super::{BlobRef, Disk, StagedBlob};
+use super::{BlobRef, Disk, PlacedBlob, StagedBlob, WrittenBlob};
 use crate::StoreError;
 
 /// Blobs in a row on one shelf before the next one is drawn.
@@ -57,44 +57,37 @@ impl Shelves {
         Self { root, disk, turn: Mutex::default() }
     }
 
-    /// Renames each blob onto a shelf, then fsyncs each shelf once.
-    pub(super) fn publish(&self, staged: Vec<StagedBlob>) -> Vec<Result<BlobRef, StoreError>> {
-        let placed: Vec<_> = staged.into_iter().map(|blob| self.place(blob)).collect();
-        let mut synced: Vec<(Shelf, Option<io::ErrorKind>)> = Vec::with_capacity(1);
-        let mut results = Vec::with_capacity(placed.len());
-        for placed in placed {
-            let synced_blob = placed.and_then(|(shelf, blob)| {
-                let known = synced.iter().find(|(other, _)| *other == shelf).map(|(_, failure)| *failure);
-                // The system tells of a failed fsync once; without it nothing that was just put there is safe.
-                let outcome = known.map_or_else(
-                    || self.disk.sync_folder(&self.root.join(shelf.prefix())),
-                    |failure| failure.map_or(Ok(()), |kind| Err(kind.into())),
-                );
-                if known.is_none() {
-                    synced.push((shelf, outcome.as_ref().err().map(io::Error::kind)));
-                }
-                outcome.map_err(|source| self.take_back(&blob, source)).map(|()| blob)
-            });
-            results.push(synced_blob);
-        }
-        results
+    /// Renames a blob that is fsynced onto a shelf, and fsyncs the shelf.
+    pub(super) fn publish(&self, staged: StagedBlob) -> Result<BlobRef, StoreError> {
+        let (shelf, placed) = self.rename(staged)?;
+        self.sync(&shelf, &placed)?;
+        let blob = placed.blob().clone();
+        placed.keep();
+        Ok(blob)
     }
 
-    fn take_back(&self, blob: &BlobRef, source: io::Error) -> StoreError {
-        let path = self.root.join(&blob.0);
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "a blob without a row stays until the next start");
-        }
-        StoreError::file("publishing", &path, source)
+    /// Renames a blob onto a shelf, then fsyncs both.
+    pub(super) fn place(&self, written: WrittenBlob) -> Result<PlacedBlob, StoreError> {
+        let (file, staged) = written.into_parts();
+        let (shelf, placed) = self.rename(staged)?;
+        let path = self.root.join(placed.blob().as_str());
+        self.disk.sync(&file).map_err(|source| StoreError::file("syncing", &path, source))?;
+        self.sync(&shelf, &placed)?;
+        Ok(placed)
     }
 
-    fn place(&self, staged: StagedBlob) -> Result<(Shelf, BlobRef), StoreError> {
+    fn rename(&self, staged: StagedBlob) -> Result<(Shelf, PlacedBlob), StoreError> {
         let shelf = self.next_shelf()?;
         let blob = shelf.new_blob();
-        let path = self.root.join(&blob.0);
+        let path = self.root.join(blob.as_str());
         self.disk.rename(staged.path(), &path).map_err(|source| StoreError::file("publishing", &path, source))?;
-        staged.moved();
-        Ok((shelf, blob))
+        Ok((shelf, PlacedBlob::new(blob, path, staged)))
+    }
+
+    fn sync(&self, shelf: &Shelf, placed: &PlacedBlob) -> Result<(), StoreError> {
+        let path = self.root.join(placed.blob().as_str());
+        let synced = self.disk.sync_folder(&self.root.join(shelf.prefix()));
+        synced.map_err(|source| StoreError::file("publishing", &path, source))
     }
 
     fn next_shelf(&self) -> Result<Shelf, StoreError> {

@@ -29,7 +29,7 @@ pub(super) async fn insert_object(
 ) -> Result<(), StoreError> {
     let during = "recording an object";
     let known: Option<(i64, Vec<u8>, String, i64)> =
-        sqlx::query_as("SELECT id, sha256, blob, size FROM object WHERE sop_instance = ?")
+        sqlx::query_as("SELECT id, digest, blob, size FROM object WHERE sop_instance = ?")
             .bind(object.sop_instance.as_str())
             .fetch_optional(&mut *connection)
             .await
@@ -47,9 +47,9 @@ pub(super) async fn insert_object(
             event("object-created", text).write(&mut *connection).await?;
             id
         }
-        Some((id, sha256, blob, size)) => {
+        Some((id, digest, blob, size)) => {
             let intact = context.blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
-            let same = sha256 == object.staged.sha256();
+            let same = digest == object.staged.digest();
             if !intact {
                 replace_bytes(connection, context, id, object, published).await?;
                 event("blob-restored", format!("{kind} {sop_instance} replaces the lost file"))
@@ -88,12 +88,12 @@ async fn insert_new_object(
     object: NewObject,
     published: &mut Vec<BlobRef>,
 ) -> Result<i64, StoreError> {
-    let (size, sha256) = (object.staged.size(), object.staged.sha256());
+    let (size, digest) = (object.staged.size(), object.staged.digest());
     let blob = context.blobs.publish(object.staged).await?;
     published.push(blob.clone());
     sqlx::query_scalar(
         "INSERT INTO object (study_id, analysis_id, kind, sop_class, sop_instance, series_instance, transfer_syntax,
-             created_at, blob, size, sha256)
+             created_at, blob, size, digest)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
     )
     .bind(context.study)
@@ -106,7 +106,7 @@ async fn insert_new_object(
     .bind(context.now.as_millis())
     .bind(blob.as_str())
     .bind(signed(size))
-    .bind(&sha256[..])
+    .bind(&digest[..])
     .fetch_one(connection)
     .await
     .during("recording an object")
@@ -119,13 +119,13 @@ async fn replace_bytes(
     object: NewObject,
     published: &mut Vec<BlobRef>,
 ) -> Result<(), StoreError> {
-    let (size, sha256) = (object.staged.size(), object.staged.sha256());
+    let (size, digest) = (object.staged.size(), object.staged.digest());
     let blob = context.blobs.publish(object.staged).await?;
     published.push(blob.clone());
-    sqlx::query("UPDATE object SET blob = ?, size = ?, sha256 = ? WHERE id = ?")
+    sqlx::query("UPDATE object SET blob = ?, size = ?, digest = ? WHERE id = ?")
         .bind(blob.as_str())
         .bind(signed(size))
-        .bind(&sha256[..])
+        .bind(&digest[..])
         .bind(id)
         .execute(connection)
         .await

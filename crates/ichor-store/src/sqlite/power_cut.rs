@@ -162,7 +162,7 @@ async fn record(store: &Store, number: u32) -> Result<Recorded, StoreError> {
     for piece in content(number).chunks(100_000) {
         blob.write(piece).await?;
     }
-    let staged = blob.finish().await?;
+    let placed = store.blobs().finish_in_place(blob).await?;
     let instance = NewInstance {
         sop_instance: Uid::derive(["slice", &number.to_string()]),
         sop_class: Uid::derive(["class"]),
@@ -183,7 +183,7 @@ async fn record(store: &Store, number: u32) -> Result<Recorded, StoreError> {
         transfer_syntax: Uid::derive(["syntax"]),
         association: None,
         source_ae: None,
-        staged,
+        placed,
         quiet_period_ms: 1_000,
         own: false,
         max_study_instances: 1_000,
@@ -245,7 +245,7 @@ async fn cut_after(operations: u64, seed: u64) -> usize {
 #[tokio::test]
 async fn power_cut_after_each_operation_loses_nothing_acknowledged() {
     let mut acknowledged = Vec::new();
-    for operations in (0..110).step_by(3) {
+    for operations in (0..180).step_by(3) {
         acknowledged.push(cut_after(operations, operations).await);
     }
     assert!(acknowledged.contains(&0) && acknowledged.contains(&18), "{acknowledged:?}");
@@ -255,7 +255,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn power_cut_at_any_moment_loses_nothing_acknowledged(operations in 0u64..120, seed in any::<u64>()) {
+    fn power_cut_at_any_moment_loses_nothing_acknowledged(operations in 0u64..190, seed in any::<u64>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(cut_after(operations, seed));
     }

@@ -8,8 +8,8 @@ use super::events::NewEvent;
 use super::failure::During;
 use super::values::{blob as parse_blob, signed, uid, unsigned, word};
 use super::{Connection, Sqlite};
-use crate::blobs::{BlobRef, BlobStore};
-use crate::group_commit::{Bytes, Description, Entry};
+use crate::blobs::{BlobRef, BlobStore, PlacedBlob};
+use crate::group_commit::{Description, Entry};
 use crate::receive::{InstanceId, Recorded};
 use crate::{StoreError, Timestamp};
 use ichor_core::{AeTitle, StudyStatus, Uid};
@@ -20,6 +20,8 @@ enum Plan {
     New {
         /// One of our own results.
         own: bool,
+        /// Its series, if that is known and the instance teaches nothing about it, its study and its patient.
+        series: Option<i64>,
     },
     /// Not seen before, and its study can take no more.
     Full,
@@ -65,8 +67,8 @@ impl Sqlite {
         sqlx::query_scalar(BLOB_IS_KNOWN).bind(blob.as_str()).fetch_one(&self.read).await.during("looking for a blob")
     }
 
-    /// Publishes and records all entries in one transaction. The entries have different SOP Instance UIDs. An entry
-    /// whose bytes cannot be published gets its failure and no outcome; any other failure is that of the whole batch.
+    /// Records all entries in one transaction. The entries have different SOP Instance UIDs. One that is refused gets its
+    /// failure and no outcome; any other failure is that of the whole batch.
     pub(crate) async fn record_instances(
         &self,
         blobs: &BlobStore,
@@ -81,9 +83,11 @@ impl Sqlite {
                 let Description { study, max_study_instances: most, .. } = &entry.instance;
                 entry.failure = Some(StoreError::StudyFull { study: study.study_instance.clone(), most: *most });
             }
+            if !plan.needs_bytes() {
+                drop_unless_known(&mut tx, entry).await;
+            }
             plans.push(plan);
         }
-        publish(&mut tx, blobs, entries, &plans).await;
         let mut outcomes = Vec::with_capacity(entries.len());
         for (entry, plan) in entries.iter().zip(&plans) {
             outcomes.push(match entry.failure {
@@ -101,7 +105,7 @@ impl Sqlite {
 struct KnownRow {
     instance: Option<i64>,
     instance_study: Option<i64>,
-    sha256: Option<Vec<u8>>,
+    digest: Option<Vec<u8>>,
     blob: Option<String>,
     size: Option<i64>,
     made_here: bool,
@@ -109,6 +113,7 @@ struct KnownRow {
     status: Option<String>,
     version: Option<i64>,
     instances: Option<i64>,
+    series: Option<i64>,
 }
 
 async fn plan(
@@ -118,13 +123,29 @@ async fn plan(
     studies: &mut Studies,
 ) -> Result<Plan, StoreError> {
     let row: KnownRow = sqlx::query_as(
-        "SELECT i.id AS instance, i.study_id AS instance_study, i.sha256, i.blob, i.size,
+        "SELECT i.id AS instance, i.study_id AS instance_study, i.digest, i.blob, i.size,
              EXISTS (SELECT 1 FROM object WHERE sop_instance = ?1) AS made_here,
-             s.id AS study, s.status, s.version, s.instances
-         FROM (SELECT 1) LEFT JOIN instance i ON i.sop_instance = ?1 LEFT JOIN study s ON s.study_instance = ?2",
+             s.id AS study, s.status, s.version, s.instances,
+             CASE WHEN (r.modality IS NULL) <= (?4 IS NULL) AND (r.description IS NULL) <= (?5 IS NULL)
+                 AND (r.number IS NULL) <= (?6 IS NULL) AND (s.patient_id IS NULL) <= (?7 IS NULL)
+                 AND (s.patient_name IS NULL) <= (?8 IS NULL) AND (s.accession_number IS NULL) <= (?9 IS NULL)
+                 AND (s.study_date IS NULL) <= (?10 IS NULL) AND (s.description IS NULL) <= (?11 IS NULL)
+                 AND (s.source_ae IS NULL) <= (?12 IS NULL) THEN r.id END AS series
+         FROM (SELECT 1) LEFT JOIN instance i ON i.sop_instance = ?1 LEFT JOIN study s ON s.study_instance = ?2
+             LEFT JOIN series r ON r.study_id = s.id AND r.series_instance = ?3",
     )
     .bind(new.sop_instance.as_str())
     .bind(new.study.study_instance.as_str())
+    .bind(new.series.series_instance.as_str())
+    .bind(&new.series.modality)
+    .bind(&new.series.description)
+    .bind(new.series.number)
+    .bind(&new.study.patient_id)
+    .bind(&new.study.patient_name)
+    .bind(&new.study.accession_number)
+    .bind(&new.study.study_date)
+    .bind(&new.study.description)
+    .bind(new.source_ae.as_ref().map(AeTitle::as_str))
     .fetch_one(&mut *connection)
     .await
     .during("looking for an instance")?;
@@ -137,8 +158,8 @@ async fn plan(
     let study = studies
         .entry(new.study.study_instance.clone())
         .or_insert_with(|| BatchStudy { known: known_study, planned: 0 });
-    let (Some(instance), Some(instance_study), Some(sha256), Some(blob), Some(size)) =
-        (row.instance, row.instance_study, row.sha256, row.blob, row.size)
+    let (Some(instance), Some(instance_study), Some(digest), Some(blob), Some(size)) =
+        (row.instance, row.instance_study, row.digest, row.blob, row.size)
     else {
         let own = new.own || row.made_here;
         let instances = study.known.map_or(0, |known| known.instances) + study.planned;
@@ -146,16 +167,16 @@ async fn plan(
             return Ok(Plan::Full);
         }
         study.planned += i64::from(!own);
-        return Ok(Plan::New { own });
+        return Ok(Plan::New { own, series: row.series });
     };
     let study = instance_study;
-    if sha256 == new.sha256 {
+    if digest == new.digest {
         let intact = blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
         return Ok(if intact { Plan::Duplicate { study } } else { Plan::Restore { instance, study } });
     }
-    let kept: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM conflict WHERE instance_id = ? AND sha256 = ?)")
+    let kept: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM conflict WHERE instance_id = ? AND digest = ?)")
         .bind(instance)
-        .bind(&new.sha256[..])
+        .bind(&new.digest[..])
         .fetch_one(connection)
         .await
         .during("looking for a conflict")?;
@@ -165,35 +186,6 @@ async fn plan(
 /// Whether a row points to a blob.
 const BLOB_IS_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM instance WHERE blob = ?1)
     OR EXISTS (SELECT 1 FROM conflict WHERE blob = ?1) OR EXISTS (SELECT 1 FROM object WHERE blob = ?1)";
-
-/// Publishes the bytes that are needed, with one fsync a shelf, and drops the others.
-async fn publish(connection: &mut Connection, blobs: &BlobStore, entries: &mut [Entry], plans: &[Plan]) {
-    let (mut positions, mut staged) = (Vec::new(), Vec::new());
-    for (position, (entry, plan)) in entries.iter_mut().zip(plans).enumerate() {
-        match std::mem::replace(&mut entry.bytes, Bytes::Gone) {
-            Bytes::Staged(bytes) if plan.needs_bytes() => {
-                positions.push(position);
-                staged.push(bytes);
-            }
-            // Published by an earlier try at this entry.
-            Bytes::Published(blob) if plan.needs_bytes() => entry.bytes = Bytes::Published(blob),
-            // The commit of that try may have reached the medium although it was reported as failed.
-            Bytes::Published(blob) => {
-                let known = sqlx::query_scalar(BLOB_IS_KNOWN).bind(blob.as_str()).fetch_one(&mut *connection);
-                if let Ok(false) = known.await {
-                    blobs.remove(&blob).await;
-                }
-            }
-            Bytes::Staged(_) | Bytes::Gone => {}
-        }
-    }
-    for (position, published) in positions.into_iter().zip(blobs.publish_all(staged).await) {
-        match published {
-            Ok(blob) => entries[position].bytes = Bytes::Published(blob),
-            Err(error) => entries[position].failure = Some(error),
-        }
-    }
-}
 
 async fn apply(
     connection: &mut Connection,
@@ -209,7 +201,7 @@ async fn apply(
             .association(new.association)
     };
     match plan {
-        Plan::New { own } => insert(connection, entry, *own, studies).await,
+        Plan::New { own, series } => insert(connection, entry, *own, *series, studies).await,
         // Answered already.
         Plan::Full => Err(StoreError::corrupt(format!("an instance too many, {}", new.sop_instance))),
         Plan::Duplicate { study } => {
@@ -219,7 +211,7 @@ async fn apply(
         }
         Plan::Restore { instance, study } => {
             sqlx::query("UPDATE instance SET blob = ?, size = ? WHERE id = ?")
-                .bind(published(entry)?.as_str())
+                .bind(bytes_of(entry)?.as_str())
                 .bind(signed(new.size))
                 .bind(instance)
                 .execute(&mut *connection)
@@ -246,12 +238,19 @@ async fn apply(
     }
 }
 
-fn published(entry: &Entry) -> Result<&BlobRef, StoreError> {
-    match &entry.bytes {
-        Bytes::Published(blob) => Ok(blob),
-        Bytes::Staged(_) | Bytes::Gone => {
-            Err(StoreError::corrupt(format!("instance {} without bytes", entry.instance.sop_instance)))
-        }
+fn bytes_of(entry: &Entry) -> Result<&BlobRef, StoreError> {
+    let bytes = entry.bytes.as_ref().map(PlacedBlob::blob);
+    bytes.ok_or_else(|| StoreError::corrupt(format!("instance {} without bytes", entry.instance.sop_instance)))
+}
+
+/// Removes bytes that are not needed. The commit of an earlier try may have reached the medium although it was reported as
+/// failed: then a row points to them.
+async fn drop_unless_known(connection: &mut Connection, entry: &mut Entry) {
+    let Some(bytes) = entry.bytes.take() else { return };
+    let known: Result<bool, _> =
+        sqlx::query_scalar(BLOB_IS_KNOWN).bind(bytes.blob().as_str()).fetch_one(connection).await;
+    if !matches!(known, Ok(false)) {
+        bytes.keep();
     }
 }
 
@@ -259,7 +258,7 @@ async fn keep_apart(connection: &mut Connection, entry: &Entry, instance: i64) -
     let new = &entry.instance;
     sqlx::query(
         "INSERT INTO conflict
-             (instance_id, association_id, transfer_syntax, source_ae, received_at, blob, size, sha256)
+             (instance_id, association_id, transfer_syntax, source_ae, received_at, blob, size, digest)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(instance)
@@ -267,23 +266,38 @@ async fn keep_apart(connection: &mut Connection, entry: &Entry, instance: i64) -
     .bind(new.transfer_syntax.as_str())
     .bind(new.source_ae.as_ref().map(AeTitle::as_str))
     .bind(entry.now.as_millis())
-    .bind(published(entry)?.as_str())
+    .bind(bytes_of(entry)?.as_str())
     .bind(signed(new.size))
-    .bind(&new.sha256[..])
+    .bind(&new.digest[..])
     .execute(connection)
     .await
     .during("recording a conflict")?;
     Ok(())
 }
 
+macro_rules! insert_instance {
+    () => {
+        "INSERT INTO instance (study_id, series_id, association_id, sop_instance, sop_class, transfer_syntax,
+             source_ae, received_at, own, blob, size, digest)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+    };
+}
+
 async fn insert(
     connection: &mut Connection,
     entry: &Entry,
     own: bool,
+    series: Option<i64>,
     studies: &mut Studies,
 ) -> Result<Recorded, StoreError> {
     let during = "recording an instance";
-    let (new, now) = (&entry.instance, entry.now);
+    let new = &entry.instance;
+    let known = &mut studies.entry(new.study.study_instance.clone()).or_default().known;
+    if let (false, Some(known @ KnownStudy { status: StudyStatus::Receiving, .. }), Some(series)) = (own, known, series)
+    {
+        known.instances += 1;
+        return one_more(connection, entry, known.id, series).await;
+    }
     let known = &mut studies.entry(new.study.study_instance.clone()).or_default().known;
     let left = if own {
         own_result_into_study(connection, entry, *known).await?
@@ -308,26 +322,57 @@ async fn insert(
     .fetch_one(&mut *connection)
     .await
     .during(during)?;
-    let instance: i64 = sqlx::query_scalar(
-        "INSERT INTO instance (study_id, series_id, association_id, sop_instance, sop_class, transfer_syntax,
-             source_ae, received_at, own, blob, size, sha256)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-    )
-    .bind(study)
-    .bind(series)
-    .bind(new.association)
-    .bind(new.sop_instance.as_str())
-    .bind(new.sop_class.as_str())
-    .bind(new.transfer_syntax.as_str())
-    .bind(new.source_ae.as_ref().map(AeTitle::as_str))
-    .bind(now.as_millis())
-    .bind(own)
-    .bind(published(entry)?.as_str())
-    .bind(signed(new.size))
-    .bind(&new.sha256[..])
-    .fetch_one(connection)
-    .await
-    .during(during)?;
+    let statement = sqlx::query_scalar(insert_instance!());
+    insert_instance(connection, statement, entry, own, (study, series)).await
+}
+
+/// Behind an update of a study that is receiving already: one way to the database for both, and no index is written
+/// anew whose columns stay as they are.
+const ONE_MORE: &str = concat!(
+    "UPDATE study SET quiet_until = ?, quiet_period = ?, last_instance_at = ?, instances = instances + 1,
+         bytes = bytes + ? WHERE id = ?; ",
+    insert_instance!()
+);
+
+/// A statement that returns the number of a row.
+type NumberQuery<'q> = sqlx::query::QueryScalar<'q, sqlx::Sqlite, i64, sqlx::sqlite::SqliteArguments>;
+
+/// An instance of a series of a study that is receiving.
+async fn one_more(connection: &mut Connection, entry: &Entry, study: i64, series: i64) -> Result<Recorded, StoreError> {
+    let (new, now) = (&entry.instance, entry.now);
+    let statement = sqlx::query_scalar(ONE_MORE)
+        .bind(now.as_millis().saturating_add(new.quiet_period_ms))
+        .bind(new.quiet_period_ms)
+        .bind(now.as_millis())
+        .bind(signed(new.size))
+        .bind(study);
+    insert_instance(connection, statement, entry, false, (study, series)).await
+}
+
+async fn insert_instance(
+    connection: &mut Connection,
+    statement: NumberQuery<'_>,
+    entry: &Entry,
+    own: bool,
+    (study, series): (i64, i64),
+) -> Result<Recorded, StoreError> {
+    let new = &entry.instance;
+    let instance = statement
+        .bind(study)
+        .bind(series)
+        .bind(new.association)
+        .bind(new.sop_instance.as_str().to_owned())
+        .bind(new.sop_class.as_str().to_owned())
+        .bind(new.transfer_syntax.as_str().to_owned())
+        .bind(new.source_ae.as_ref().map(|title| title.as_str().to_owned()))
+        .bind(entry.now.as_millis())
+        .bind(own)
+        .bind(bytes_of(entry)?.as_str().to_owned())
+        .bind(signed(new.size))
+        .bind(new.digest.to_vec())
+        .fetch_one(connection)
+        .await
+        .during("recording an instance")?;
     Ok(Recorded::New { instance: InstanceId(instance), study: uid(new.study.study_instance.as_str())? })
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ichor_core::{AeTitle, Finding, Reason, Uid, Verdict as Call};
 use ichor_store::{
-    AnalysisClaim, AnalysisOutcome, AssociationId, NewAssociation, NewInstance, NewObject, Recorded, SeriesAttributes,
-    SeriesOutcomeRow, SliceScore, StagedBlob, Store, StoreError, StoreOptions, StudyAttributes, StudyDetail, StudyKey,
-    Timestamp, Verdict,
+    AnalysisClaim, AnalysisOutcome, AssociationId, IncomingBlob, NewAssociation, NewInstance, NewObject, Recorded,
+    SeriesAttributes, SeriesOutcomeRow, SliceScore, StagedBlob, Store, StoreError, StoreOptions, StudyAttributes,
+    StudyDetail, StudyKey, Timestamp, Verdict,
 };
 use tempfile::TempDir;
 
@@ -79,13 +79,13 @@ pub(crate) fn key(study: &str) -> StudyKey {
 }
 
 pub(crate) async fn stage(store: &Store, content: &[u8]) -> StagedBlob {
-    try_stage(store, content).await.unwrap()
+    begin(store, content).await.unwrap().finish().await.unwrap()
 }
 
-async fn try_stage(store: &Store, content: &[u8]) -> Result<StagedBlob, StoreError> {
+async fn begin(store: &Store, content: &[u8]) -> Result<IncomingBlob, StoreError> {
     let mut blob = store.blobs().begin_with_header(b"header").await?;
     blob.write(content).await?;
-    blob.finish().await
+    Ok(blob)
 }
 
 /// An instance about to be recorded; the fields that tests vary.
@@ -122,7 +122,7 @@ impl<'a> Slice<'a> {
     }
 
     pub(crate) async fn try_record(self, store: &Store, now: Timestamp) -> Result<Recorded, StoreError> {
-        let staged = try_stage(store, self.content).await?;
+        let placed = store.blobs().finish_in_place(begin(store, self.content).await?).await?;
         let text = |value: Option<&str>| value.map(str::to_owned);
         let instance = NewInstance {
             sop_instance: self.sop_instance.unwrap_or_else(|| slice_uid(self.study, self.number)),
@@ -144,7 +144,7 @@ impl<'a> Slice<'a> {
             transfer_syntax: Uid::parse("1.2.840.10008.1.2.1").unwrap(),
             association: self.association,
             source_ae: Some(AeTitle::parse(self.source).unwrap()),
-            staged,
+            placed,
             quiet_period_ms: i64::try_from(QUIET.as_millis()).unwrap(),
             own: self.own,
             max_study_instances: self.room,
