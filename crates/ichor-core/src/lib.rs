@@ -5,6 +5,7 @@
 //! behind the edge never sees them bare.
 
 mod ae_title;
+mod device;
 mod finding;
 mod model_id;
 mod network;
@@ -14,6 +15,7 @@ mod status;
 mod uid;
 
 pub use ae_title::{AeTitle, InvalidAeTitle};
+pub use device::{DeviceChoice, UnknownDevice};
 pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities, study_probability};
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};

@@ -1,32 +1,16 @@
 //! Where the model runs.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::OnceLock;
 
+use ichor_core::DeviceChoice;
 use tch::{Cuda, Device};
 use thiserror::Error;
 use tracing::{info, warn};
 
-/// The operator's choice of a device: `auto`, `cpu` or `cuda:N`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The first GPU if there is one that libtorch can use, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU; CUDA's libraries are not even opened.
-    Cpu,
-    /// This GPU, or nothing.
-    Cuda(usize),
-}
-
 /// A device that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DeviceError {
-    /// The text names no device.
-    #[error("unknown device {0:?}; known are auto, cpu, cuda:N")]
-    Unknown(String),
     /// No CUDA at all.
     #[error("device cuda:{index}: {why}")]
     NoCuda {
@@ -45,65 +29,37 @@ pub enum DeviceError {
     },
 }
 
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
+/// Settles on a device, and says in the log which. Call it before the process makes its first tensor: libtorch looks for
+/// CUDA once.
+///
+/// # Errors
+/// [`DeviceError`] if a particular GPU was asked for and is not there.
+pub fn resolve(choice: DeviceChoice) -> Result<Device, DeviceError> {
+    let device = match (choice, usable_gpus(choice)) {
+        (DeviceChoice::Cpu, _) => Device::Cpu,
+        (DeviceChoice::Auto, Ok(_)) => Device::Cuda(0),
+        (DeviceChoice::Auto, Err(why)) => {
+            info!("the model runs on the CPU: {why}");
+            return Ok(Device::Cpu);
         }
-    }
+        (DeviceChoice::Cuda(index), Ok(count)) if index < count => Device::Cuda(index),
+        (DeviceChoice::Cuda(index), Ok(count)) => return Err(DeviceError::NoSuch { index, count }),
+        (DeviceChoice::Cuda(index), Err(why)) => return Err(DeviceError::NoCuda { index, why }),
+    };
+    info!("the model runs on {}", device_name(device));
+    Ok(device)
 }
 
-impl FromStr for DeviceChoice {
-    type Err = DeviceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || DeviceError::Unknown(text.to_owned());
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            _ => {
-                let index = text.strip_prefix("cuda:").ok_or_else(unknown)?;
-                index.parse::<u8>().map(|index| Self::Cuda(index.into())).map_err(|_| unknown())
-            }
-        }
+/// How many GPUs there are, at least one, or why there is none.
+fn usable_gpus(choice: DeviceChoice) -> Result<usize, String> {
+    if choice == DeviceChoice::Cpu {
+        return Err("the CPU was asked for".to_owned());
     }
-}
-
-impl DeviceChoice {
-    /// Settles on a device, and says in the log which. Call it before the process makes its first tensor: libtorch
-    /// looks for CUDA once.
-    ///
-    /// # Errors
-    /// [`DeviceError`] if a particular GPU was asked for and is not there.
-    pub fn resolve(self) -> Result<Device, DeviceError> {
-        let device = match (self, self.usable_gpus()) {
-            (Self::Cpu, _) => Device::Cpu,
-            (Self::Auto, Ok(_)) => Device::Cuda(0),
-            (Self::Auto, Err(why)) => {
-                info!("the model runs on the CPU: {why}");
-                return Ok(Device::Cpu);
-            }
-            (Self::Cuda(index), Ok(count)) if index < count => Device::Cuda(index),
-            (Self::Cuda(index), Ok(count)) => return Err(DeviceError::NoSuch { index, count }),
-            (Self::Cuda(index), Err(why)) => return Err(DeviceError::NoCuda { index, why }),
-        };
-        info!("the model runs on {}", device_name(device));
-        Ok(device)
+    open_cuda()?;
+    if !Cuda::is_available() {
+        return Err("libtorch finds no usable GPU or driver".to_owned());
     }
-
-    /// How many GPUs there are, at least one, or why there is none.
-    fn usable_gpus(self) -> Result<usize, String> {
-        if self == Self::Cpu {
-            return Err("the CPU was asked for".to_owned());
-        }
-        open_cuda()?;
-        if !Cuda::is_available() {
-            return Err("libtorch finds no usable GPU or driver".to_owned());
-        }
-        usize::try_from(Cuda::device_count()).ok().filter(|&count| count > 0).ok_or_else(|| "no GPU".to_owned())
-    }
+    usize::try_from(Cuda::device_count()).ok().filter(|&count| count > 0).ok_or_else(|| "no GPU".to_owned())
 }
 
 /// `cpu` or `cuda:N`.
@@ -164,26 +120,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words() {
-        for text in ["auto", "cpu", "cuda:0", "cuda:12"] {
-            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
-        }
-        for text in ["", "gpu", "cuda", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
-            let error = text.parse::<DeviceChoice>().unwrap_err().to_string();
-            assert!(error.contains("known are auto, cpu, cuda:N"), "{error}");
-        }
-    }
-
-    #[test]
     fn libtorch_is_found_where_it_was_loaded_from() {
         assert!(libtorch_folder().unwrap().join("libtorch_cpu.so").is_file());
     }
 
     #[test]
     fn auto_always_finds_something_and_a_missing_gpu_is_named() {
-        assert_eq!(DeviceChoice::Cpu.resolve(), Ok(Device::Cpu));
-        DeviceChoice::Auto.resolve().unwrap();
-        let error = DeviceChoice::Cuda(200).resolve().unwrap_err().to_string();
+        assert_eq!(resolve(DeviceChoice::Cpu), Ok(Device::Cpu));
+        resolve(DeviceChoice::Auto).unwrap();
+        let error = resolve(DeviceChoice::Cuda(200)).unwrap_err().to_string();
         assert!(error.starts_with("device cuda:200: "), "{error}");
     }
 }

@@ -18,7 +18,7 @@ mod swin;
 mod weights;
 
 pub use config::{PlanError, StagePlan, SwinConfig, SwinPlan};
-pub use device::{DeviceChoice, DeviceError, device_name};
+pub use device::{DeviceError, device_name, resolve};
 pub use files::{FilesError, maps_from_files};
 pub use manifest::{
     Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard,

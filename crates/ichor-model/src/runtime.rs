@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use ichor_core::ModelId;
+use ichor_core::{DeviceChoice, ModelId};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
 use crate::attribution::AttributionError;
-use crate::device::{DeviceChoice, DeviceError};
+use crate::device::{DeviceError, resolve};
 use crate::manifest::{Expected, Manifest, ManifestError};
 use crate::self_test::{SelfTestFailed, SelfTestReport};
 use crate::weights::{WeightsError, is_small_model};
@@ -146,7 +146,7 @@ impl ModelRuntime {
             problem: crate::manifest::ManifestProblem::Id(error),
         })?;
         // Before the first tensor of the process.
-        let target = options.device.resolve()?;
+        let target = resolve(options.device)?;
         let device = Arc::new(Mutex::new(crate::device::device_name(target)));
         let (queue, jobs) = mpsc::channel(options.queue.max(1));
         let jobs: Jobs = Arc::new(Mutex::new(jobs));

@@ -7,10 +7,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ichor_core::DeviceChoice;
 use ichor_model::attribution::GradientSite;
 use ichor_model::{
-    DeviceChoice, Expected, Manifest, ModelCard, ModelRuntime, RuntimeError, RuntimeOptions, Strategy, SwinConfig,
-    save_model,
+    Expected, Manifest, ModelCard, ModelRuntime, RuntimeError, RuntimeOptions, Strategy, SwinConfig, save_model,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};

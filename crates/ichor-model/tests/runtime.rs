@@ -9,10 +9,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use ichor_core::DeviceChoice;
 use ichor_model::attribution::{CamTarget, GradientSite, HgiOptions, RollBack, grad_cam, hgi_sam, swin_sam};
 use ichor_model::{
-    DeviceChoice, Expected, Manifest, MapCard, MapKind, ModelCard, ModelRuntime, RuntimeError, RuntimeOptions,
-    Strategy, Swin, SwinConfig, maps_from_files, save_model,
+    Expected, Manifest, MapCard, MapKind, ModelCard, ModelRuntime, RuntimeError, RuntimeOptions, Strategy, Swin,
+    SwinConfig, maps_from_files, save_model,
 };
 use support::{card, data, difference, expected, random_input, random_swin, small};
 use tch::nn::VarStore;

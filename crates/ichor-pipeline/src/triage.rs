@@ -110,22 +110,23 @@ impl<M: SliceModel> Stage<M> {
             numbers.push((slice.header.sop_instance.clone(), arrived.instance.id));
             slices.push(slice);
         }
-        let mut batches = Batches::new(slices, &self.options.decoder, self.model.traits(), Purpose::Classify);
+        let (traits, mut said) = (self.model.traits(), Vec::with_capacity(slices.len()));
+        let size = traits.batch_on_arrival;
+        let mut batches = Batches::new(slices, &self.options.decoder, traits, Purpose::Classify, size);
         while let Some(batch) = batches.next().await? {
             for (sop_instance, reason) in &batch.broken {
                 debug!(%sop_instance, %reason, "not classified on arrival");
             }
             let probabilities = classify(self.model.as_ref(), &batch.slices).await?;
-            let said: Vec<SliceProbability> = (batch.slices.iter().zip(probabilities))
-                .filter_map(|(slice, probability)| {
-                    let sop_instance = &slice.placed.header.sop_instance;
-                    let (_, instance) = numbers.iter().find(|(uid, _)| uid == sop_instance)?;
-                    let height_mm = slice.placed.plane.height();
-                    Some(SliceProbability { instance: *instance, probability, height_mm })
-                })
-                .collect();
-            self.store.record_probabilities(said_under, &said).await?;
+            said.extend((batch.slices.iter().zip(probabilities)).filter_map(|(slice, probability)| {
+                let sop_instance = &slice.placed.header.sop_instance;
+                let (_, instance) = numbers.iter().find(|(uid, _)| uid == sop_instance)?;
+                let height_mm = slice.placed.plane.height();
+                Some(SliceProbability { instance: *instance, probability, height_mm })
+            }));
         }
+        // Together: each transaction keeps what arrives waiting.
+        self.store.record_probabilities(said_under, &said).await?;
         for (study, series) in touched {
             self.alert(study, series, said_under).await?;
         }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use ichor_core::{AeTitle, StudyStatus};
 
 use crate::commands::peer::PeerAddress;
+use crate::engine::EngineCommand;
 
 /// Receives head CT by DICOM, finds intracranial hemorrhage, and sends the segmentation back.
 ///
@@ -62,19 +63,28 @@ pub(crate) enum Command {
     /// The same seed and options give the same bytes.
     Phantom(PhantomArgs),
 
-    /// Shows or checks a model.
-    #[command(subcommand)]
-    Model(ModelCommand),
-
-    /// Trains a model by a recipe, on slice labels alone.
-    Train(TrainArgs),
-
-    /// Evaluates weights on the recipe's held-out studies, beside the brightness rule.
-    Evaluate(EvaluateArgs),
+    #[command(flatten)]
+    Engine(EngineCommand),
 
     /// Checks a configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+impl Command {
+    /// Whether it cannot be done without libtorch.
+    pub(crate) fn needs_engine(&self) -> bool {
+        match self {
+            Self::Serve(args) => !args.receive_only,
+            Self::Demo(_) | Self::Engine(_) => true,
+            Self::Send(_)
+            | Self::Echo(_)
+            | Self::Studies(_)
+            | Self::Commitments(_)
+            | Self::Phantom(_)
+            | Self::Config(_) => false,
+        }
+    }
 }
 
 /// `serve`
@@ -253,72 +263,6 @@ pub(crate) struct PhantomArgs {
     /// Rows and columns; absent: by the seed.
     #[arg(long)]
     pub(crate) matrix: Option<u32>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ModelCommand {
-    /// Prints a model's manifest: sizes, preset, thresholds, training data, digest.
-    Info(WeightsArg),
-    /// Loads the weights, checks them against the manifest, and repeats the recorded self-test.
-    Verify(WeightsArg),
-    /// Computes logits and attribution maps for given input tensors.
-    Maps(MapsArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct WeightsArg {
-    /// The `.safetensors` file; its manifest lies beside it. Absent: the demonstration weights.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
-
-    /// Device: auto, cpu or cuda:N.
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MapsArgs {
-    /// Sizes of the Swin (JSON).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-    /// Weights (safetensors, timm names).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: PathBuf,
-    /// Safetensors with `input` [n, 3, S, S] and `brain_mask` [n, S, S].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: PathBuf,
-    /// Safetensors to write: logits, final maps, stage maps.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TrainArgs {
-    /// Recipe (TOML); `models/demo/recipe.toml` documents every key.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) recipe: PathBuf,
-    /// Folder for weights, manifest and checkpoints.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// Folder for cached slices; absent: inside the output folder.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cache: Option<PathBuf>,
-    /// Device: auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EvaluateArgs {
-    /// Recipe that names the held-out seeds.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) recipe: PathBuf,
-    /// Weights to evaluate.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: PathBuf,
-    /// Device: auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: String,
 }
 
 #[derive(Debug, Subcommand)]

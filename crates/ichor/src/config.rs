@@ -15,7 +15,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
+pub use analysis::ModelConfig;
+pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};

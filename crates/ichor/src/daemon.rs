@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::certificates;
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, Prefer, seconds};
-use crate::model::TorchModel;
+use crate::engine::Engine;
 use crate::stow;
 
 /// What a daemon does.
@@ -51,12 +51,12 @@ impl Daemon {
     ///
     /// The model is loaded and a decoder started before the port is opened: a daemon that cannot analyse does not accept
     /// studies, unless it is told to receive only.
-    pub(crate) async fn start(config: &Config, work: Work) -> anyhow::Result<Self> {
+    pub(crate) async fn start<E: Engine>(config: &Config, work: Work) -> anyhow::Result<Self> {
         let store = open_store(config).await?;
         let recovery = store.recover(now()).await.context("recovery of the store")?;
         info!(?recovery, "store opened");
         let workers = match work {
-            Work::Everything => Some((load_model(config).await?, open_decoder(config)?)),
+            Work::Everything => Some((load_model::<E>(config).await?, open_decoder(config)?)),
             Work::ReceiveOnly => {
                 warn!(
                     "receiving only: studies are kept and queued, and analysed by the next start without --receive-only"
@@ -268,14 +268,14 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
     Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances, commitment })
 }
 
-async fn load_model(config: &Config) -> anyhow::Result<Arc<TorchModel>> {
-    let model = Arc::new(TorchModel::start(&config.model, config.analysis.nice).await?);
+async fn load_model<E: Engine>(config: &Config) -> anyhow::Result<Arc<E::Model>> {
+    let (model, device) = E::load(&config.model, config.analysis.nice).await?;
     let traits = model.traits();
-    info!(model = %traits.id, device = %model.device(), "model ready");
+    info!(model = %traits.id, device, "model ready");
     if let Some(notice) = &traits.notice {
         warn!(model = %traits.id, notice, "these weights carry a notice; it stands in every object");
     }
-    Ok(model)
+    Ok(Arc::new(model))
 }
 
 /// A decoder one of whose children has started, so that a missing program shows before a study waits for it.

@@ -17,9 +17,15 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    pub(crate) fn new(slices: Vec<PlacedSlice>, decoder: &Decoder, traits: &ModelTraits, purpose: Purpose) -> Self {
+    pub(crate) fn new(
+        slices: Vec<PlacedSlice>,
+        decoder: &Decoder,
+        traits: &ModelTraits,
+        purpose: Purpose,
+        size: usize,
+    ) -> Self {
         let recipe = Recipe { preset: traits.preset, size: traits.size, purpose, nice: traits.nice };
-        let (pending, decoder, size) = (slices.into_iter(), decoder.clone(), traits.batch.max(1));
+        let (pending, decoder, size) = (slices.into_iter(), decoder.clone(), size.max(1));
         let mut batches = Self { pending, next: None, decoder, size, recipe };
         batches.prefetch();
         batches

@@ -17,6 +17,8 @@ pub struct ModelTraits {
     pub size: usize,
     /// Slices to hand over at once.
     pub batch: usize,
+    /// The same while slices still arrive: on a CPU as few as keep cores free for receiving.
+    pub batch_on_arrival: usize,
     /// A slice is positive from this probability on.
     pub slice_threshold: f32,
     /// How far the probabilities of neighbouring slices are made consistent, in mm along the normal.

@@ -265,7 +265,7 @@ async fn first_pass<M: SliceModel>(
     let new: Vec<PlacedSlice> = stack.slices.iter().filter(is_new).cloned().collect();
     let numbers: HashMap<&Uid, i64> = claim.instances.iter().map(|i| (&i.sop_instance, i.id)).collect();
     let (mut said, mut broken) = (HashMap::with_capacity(new.len()), Vec::new());
-    let mut batches = Batches::new(new, decoder, traits, Purpose::Classify);
+    let mut batches = Batches::new(new, decoder, traits, Purpose::Classify, traits.batch);
     while let Some(batch) = batches.next().await? {
         broken.extend(batch.broken);
         let probabilities = classify(model, &batch.slices).await?;
@@ -306,7 +306,7 @@ async fn second_pass<M: SliceModel>(model: &M, decoder: &Decoder, first: FirstPa
     let (rows, columns) = slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
     let is_positive = |index: usize| probabilities[index] >= traits.slice_threshold;
     let positive = (0..slices.len()).filter(|index| is_positive(*index)).map(|index| slices[index].clone()).collect();
-    let mut batches = Batches::new(positive, decoder, traits, Purpose::Mask);
+    let mut batches = Batches::new(positive, decoder, traits, Purpose::Mask, traits.batch);
     let mut masks = MaskStack::new(rows, columns);
     let mut next_masks = Vec::new().into_iter();
     for (index, slice) in slices.iter().enumerate() {

@@ -54,6 +54,7 @@ impl Scripted {
             preset: InputPreset::PhysioNet,
             size: 32,
             batch: 5,
+            batch_on_arrival: 2,
             slice_threshold: 0.5,
             slice_reach_mm: 4.0,
             min_positive_slices: 2,

@@ -22,6 +22,7 @@ use crate::config::{
     ListenConfig, LogConfig, ModelConfig, SourceConfig, StoreConfig,
 };
 use crate::daemon::{Daemon, Work};
+use crate::engine::{Engine, weights_or_demo};
 use compare::Comparison;
 use pacs::FolderPacs;
 
@@ -52,7 +53,7 @@ struct Kept {
 }
 
 /// Runs it; an error is a failed demonstration.
-pub(crate) async fn run(args: DemoArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run<E: Engine>(args: DemoArgs, json: bool) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir().context("temporary folder")?;
     let folder = match &args.keep {
         Some(folder) => {
@@ -76,7 +77,7 @@ pub(crate) async fn run(args: DemoArgs, json: bool) -> anyhow::Result<()> {
 
     let mut pacs = FolderPacs::start(&folder.join("pacs"), AeTitle::parse("DEMO_PACS")?).await?;
     let config = config(&args, &folder, &pacs)?;
-    let daemon = Daemon::start(&config, Work::Everything).await?;
+    let daemon = Daemon::start::<E>(&config, Work::Everything).await?;
     say(&format!("started   ichor on {}, a PACS on {}", daemon.address(), pacs.address));
     let (address, store) = (daemon.address(), daemon.store().clone());
     let (stop, stopped) = oneshot::channel::<()>();
@@ -238,7 +239,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         decoder: DecoderConfig::default(),
         alert: AlertConfig::default(),
         model: ModelConfig {
-            weights: crate::model::weights_or_demo(args.weights.as_deref())?,
+            weights: weights_or_demo(args.weights.as_deref())?,
             device: args.device.clone(),
             threads: 0,
             batch: 8,

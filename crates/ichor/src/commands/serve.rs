@@ -7,10 +7,11 @@ use tracing::info;
 use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::daemon::{Daemon, Work};
+use crate::engine::Engine;
 use crate::logging;
 
 /// Runs the daemon until SIGTERM or SIGINT.
-pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+pub(crate) fn run<E: Engine>(args: &ServeArgs) -> anyhow::Result<()> {
     let path = &args.config.config;
     let config = Config::load(path)?;
     logging::start(&config.log)?;
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         // Asks for the certificates to be read again; without this it would end a daemon that has none.
         let _hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
         let work = if args.receive_only { Work::ReceiveOnly } else { Work::Everything };
-        let daemon = Daemon::start(&config, work).await?;
+        let daemon = Daemon::start::<E>(&config, work).await?;
         daemon
             .run_until(async {
                 tokio::select! {

@@ -48,18 +48,18 @@ pub(crate) struct AlertConfig {
 /// `[model]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ModelConfig {
+pub struct ModelConfig {
     /// The `.safetensors` file; its manifest lies beside it.
-    pub(crate) weights: PathBuf,
+    pub weights: PathBuf,
     /// `auto`, `cpu` or `cuda:N`.
     #[serde(default = "default::device")]
-    pub(crate) device: String,
+    pub device: String,
     /// Threads of libtorch on the CPU; 0: as many as there are cores.
     #[serde(default)]
-    pub(crate) threads: usize,
+    pub threads: usize,
     /// Slices classified at once.
     #[serde(default = "default::batch")]
-    pub(crate) batch: usize,
+    pub batch: usize,
 }
 
 impl Default for GateConfig {
@@ -114,7 +114,7 @@ impl ModelConfig {
 
     pub(super) fn check(&self) -> Result<(), Fault> {
         at_least_one("model.batch", self.batch)?;
-        match self.device.parse::<ichor_model::DeviceChoice>() {
+        match self.device.parse::<ichor_core::DeviceChoice>() {
             Ok(_) => Ok(()),
             Err(error) => fault("model.device", error.to_string()),
         }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use ichor_model::{DeviceChoice, Manifest, ModelRuntime, RuntimeOptions, maps_from_files};
+use ichor::engine::{MapsArgs, WeightsArg, weights_or_demo};
+use ichor_core::DeviceChoice;
+use ichor_model::{Manifest, ModelRuntime, RuntimeOptions, maps_from_files};
 use serde_json::json;
 
-use crate::cli::{MapsArgs, WeightsArg};
-use crate::model::{expected, weights_or_demo};
+use crate::model::expected;
 
 fn weights(args: &WeightsArg) -> anyhow::Result<PathBuf> {
     weights_or_demo(args.weights.as_deref())

@@ -1,14 +1,14 @@
 //! `ichor train` and `ichor evaluate`.
 
 use anyhow::Context;
-use ichor_model::DeviceChoice;
+use ichor::engine::{EvaluateArgs, TrainArgs};
+use ichor_core::DeviceChoice;
+use ichor_model::resolve;
 use ichor_train::progress::PrintProgress;
 use ichor_train::publish::{evaluate as evaluate_weights, train_and_publish};
 use ichor_train::recipe::Recipe;
 use ichor_train::report::Report;
 use ichor_train::trainer::TrainOptions;
-
-use crate::cli::{EvaluateArgs, TrainArgs};
 
 /// Name of the weight file that a training writes.
 const NAME: &str = "demo";
@@ -20,7 +20,7 @@ pub(crate) fn train(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
     let options = TrainOptions {
         cache: args.cache.clone().unwrap_or_else(|| args.out.join("cache")),
         checkpoint: args.out.join("checkpoint"),
-        device: args.device.parse::<DeviceChoice>()?.resolve()?,
+        device: resolve(args.device.parse::<DeviceChoice>()?)?,
         stop_after: None,
     };
     let published = train_and_publish(&recipe, &args.out, NAME, &options, &mut PrintProgress)?;
@@ -30,7 +30,7 @@ pub(crate) fn train(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
 /// `ichor evaluate`
 pub(crate) fn evaluate(args: &EvaluateArgs, json: bool) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
-    let device = args.device.parse::<DeviceChoice>()?.resolve()?;
+    let device = resolve(args.device.parse::<DeviceChoice>()?)?;
     print(&evaluate_weights(&recipe, &args.weights, device, None, &mut PrintProgress)?, json)
 }
 

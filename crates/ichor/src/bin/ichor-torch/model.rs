@@ -1,16 +1,11 @@
-//! The model of `ichor-model` as the pipeline's `SliceModel`, and where the demonstration weights lie.
-
-use std::path::{Path, PathBuf};
+//! The model of `ichor-model` as the pipeline's `SliceModel`.
 
 use anyhow::Context;
+use ichor::ModelConfig;
+use ichor_core::DeviceChoice;
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
-use ichor_model::{DeviceChoice, Expected, ModelRuntime, RuntimeError, RuntimeOptions};
+use ichor_model::{Expected, ModelRuntime, RuntimeError, RuntimeOptions};
 use ichor_pipeline::analyse::{ModelError, ModelTraits, SliceModel};
-
-use crate::config::ModelConfig;
-
-/// Where the demonstration weights lie in a checkout, and beside an installed binary.
-const DEMO_WEIGHTS: &str = "models/demo/demo.safetensors";
 
 /// A loaded model.
 pub(crate) struct TorchModel {
@@ -27,21 +22,6 @@ pub(crate) fn expected() -> Expected {
     }
 }
 
-/// The given weights, or the demonstration weights: beside the executable, in a folder above it (a checkout), or in
-/// the working folder.
-pub(crate) fn weights_or_demo(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = given {
-        return path.canonicalize().with_context(|| path.display().to_string());
-    }
-    let executable = std::env::current_exe().context("own executable")?;
-    let above = executable.ancestors().skip(1).map(Path::to_owned);
-    let candidates = above.chain([PathBuf::from(".")]).map(|folder| folder.join(DEMO_WEIGHTS));
-    candidates
-        .filter(|path| path.is_file())
-        .find_map(|path| path.canonicalize().ok())
-        .with_context(|| format!("the demonstration weights ({DEMO_WEIGHTS}) are not here; give --weights"))
-}
-
 impl TorchModel {
     /// Loads the weights and repeats the manifest's self-test on the device that will be used.
     pub(crate) async fn start(config: &ModelConfig, nice: i32) -> anyhow::Result<Self> {
@@ -55,11 +35,14 @@ impl TorchModel {
         let card = &runtime.manifest().model;
         let preset = InputPreset::from_name(&card.input.preset)
             .with_context(|| format!("unknown input preset {:?}", card.input.preset))?;
+        // A slice occupies one core of a CPU; a GPU is no core.
+        let is_on_cpu = runtime.device() == "cpu";
         let traits = ModelTraits {
             id: runtime.model_id().clone(),
             preset,
             size: runtime.input_size(),
             batch: runtime.batch(),
+            batch_on_arrival: if is_on_cpu { 1 } else { runtime.batch() },
             slice_threshold: card.slice_threshold,
             slice_reach_mm: card.slice_reach_mm,
             min_positive_slices: card.min_positive_slices,

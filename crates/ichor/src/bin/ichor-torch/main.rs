@@ -1,0 +1,39 @@
+//! `ichor-torch`: the program with libtorch. `ichor` becomes it for what needs a model.
+
+mod commands;
+mod model;
+mod train;
+
+use std::process::ExitCode;
+
+use ichor::engine::{Engine, EngineCommand, ModelCommand};
+use ichor::{ModelConfig, in_runtime};
+
+use crate::model::TorchModel;
+
+/// libtorch.
+struct Torch;
+
+impl Engine for Torch {
+    type Model = TorchModel;
+
+    async fn load(config: &ModelConfig, nice: i32) -> anyhow::Result<(TorchModel, String)> {
+        let model = TorchModel::start(config, nice).await?;
+        let device = model.device();
+        Ok((model, device))
+    }
+
+    fn run(command: EngineCommand, json: bool) -> anyhow::Result<()> {
+        match command {
+            EngineCommand::Model(ModelCommand::Info(args)) => commands::info(&args, json),
+            EngineCommand::Model(ModelCommand::Verify(args)) => in_runtime(commands::verify(args, json)),
+            EngineCommand::Model(ModelCommand::Maps(args)) => commands::maps(&args),
+            EngineCommand::Train(args) => train::train(&args, json),
+            EngineCommand::Evaluate(args) => train::evaluate(&args, json),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    ichor::main_with::<Torch>()
+}

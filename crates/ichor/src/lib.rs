@@ -1,0 +1,76 @@
+//! The daemon and its command line, in two programs: `ichor` has everything but libtorch, `ichor-torch` has that too. The
+//! first becomes the second for what needs a model.
+
+mod certificates;
+mod cli;
+mod commands;
+mod config;
+mod daemon;
+pub mod engine;
+mod logging;
+mod stow;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, CommitmentsCommand, ConfigCommand, StudiesCommand};
+pub use crate::config::ModelConfig;
+use crate::config::{LogConfig, LogFormat};
+use crate::engine::{Engine, NoEngine, become_engine};
+
+/// The program `ichor`.
+#[must_use]
+pub fn main_without_engine() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.command.needs_engine() {
+        return said(Err(become_engine()));
+    }
+    said(run::<NoEngine>(cli))
+}
+
+/// The program `ichor-torch`.
+#[must_use]
+pub fn main_with<E: Engine>() -> ExitCode {
+    said(run::<E>(Cli::parse()))
+}
+
+fn said(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ichor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
+    // One TLS provider for the process, before anything opens a connection.
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    installed.map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
+    let json = cli.json;
+    match cli.command {
+        Command::Serve(args) => commands::serve::run::<E>(&args),
+        Command::Demo(args) => in_runtime(commands::demo::run::<E>(args, json)),
+        Command::Send(args) => in_runtime(commands::send::run(args, json)),
+        Command::Echo(args) => in_runtime(commands::echo::run(args, json)),
+        Command::Studies(StudiesCommand::List(args)) => in_runtime(commands::studies::list(args, json)),
+        Command::Studies(StudiesCommand::Show(args)) => in_runtime(commands::studies::show(args, json)),
+        Command::Studies(StudiesCommand::Why(args)) => in_runtime(commands::studies::why(args, json)),
+        Command::Studies(StudiesCommand::Retry(args)) => in_runtime(commands::studies::retry(args, json)),
+        Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
+        Command::Phantom(args) => commands::phantom::run(&args, json),
+        Command::Engine(command) => E::run(command, json),
+        Command::Config(ConfigCommand::Check { file }) => commands::config::check(&file, json),
+    }
+}
+
+/// Runs one command to its end; warnings go to standard error.
+///
+/// # Errors
+/// What the command fails of.
+pub fn in_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    logging::start(&LogConfig { level: "warn".to_owned(), format: LogFormat::Text })?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}
