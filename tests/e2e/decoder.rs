@@ -105,6 +105,7 @@ fn without_its_decoder_the_daemon_does_not_start() {
     daemon.kill();
     let alone: PathBuf = daemon.folder("alone").join("ichor");
     std::fs::copy(ICHOR, &alone).unwrap();
+    std::fs::copy(Path::new(ICHOR).with_file_name("ichor-torch"), alone.with_file_name("ichor-torch")).unwrap();
     let output = Command::new(&alone).args(["serve", "--config"]).arg(&daemon.config).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("ichor-decode cannot be started: No such file"), "{error}");

@@ -319,7 +319,7 @@ impl ToRecord {
         let attributes = inspect(written.path(), header_length, &request.transfer_syntax, limits)
             .map_err(|reason| refuse(&request, StoreStatus::CannotUnderstand, reason))?;
         check_identity(&request, &attributes, self.announced_by, self.study.as_ref())?;
-        let placed = store.blobs().place(written).map_err(|error| failure(&request, &error))?;
+        let arrived = store.blobs().place(written).map_err(|error| failure(&request, &error))?;
         Ok(NewInstance {
             own: attributes.made_by_ichor,
             max_study_instances,
@@ -330,7 +330,7 @@ impl ToRecord {
             transfer_syntax: request.transfer_syntax,
             association: Some(association),
             source_ae: self.source_ae,
-            placed,
+            arrived,
             quiet_period_ms: i64::try_from(self.quiet_period.as_millis()).unwrap_or(i64::MAX),
         })
     }

@@ -83,7 +83,7 @@ async fn receive(store: &Store, study: &str, name: &str, pixels: &[u8]) {
         transfer_syntax: Uid::parse("1.2.840.10008.1.2.1").unwrap(),
         association: None,
         source_ae: None,
-        placed: store.blobs().finish_in_place(blob).await.unwrap(),
+        arrived: store.blobs().finish_in_place(blob).await.unwrap(),
         quiet_period_ms: 10_000,
         own: false,
         max_study_instances: 100_000,

@@ -19,9 +19,11 @@ use tokio::task::spawn_blocking;
 
 use crate::StoreError;
 pub(crate) use disk::{Disk, RealDisk};
-pub use incoming::{IncomingBlob, LastBlock, PlacedBlob, StagedBlob, WrittenBlob};
-pub(crate) use shelves::Shelf;
+pub(crate) use incoming::PlacedBlob;
+pub use incoming::{IncomingBlob, LastBlock, StagedBlob, WrittenBlob};
+pub use shelves::ArrivedBlob;
 use shelves::Shelves;
+pub(crate) use shelves::{Shelf, Unsynced};
 
 #[cfg(test)]
 pub(crate) use disk::FaultyDisk;
@@ -136,20 +138,19 @@ impl BlobStore {
             .map_err(|error| StoreError::task("publishing a blob", error))?
     }
 
-    /// Renames a blob into place and fsyncs it and the folder: from here on it survives a power cut, and waits for its
-    /// row. Blocks the thread.
+    /// Renames a blob into place; recording it brings it onto the medium. Blocks the thread.
     ///
     /// # Errors
-    /// As [`Self::publish`].
-    pub fn place(&self, written: WrittenBlob) -> Result<PlacedBlob, StoreError> {
+    /// [`StoreError::DiskFull`] or [`StoreError::File`]; the blob is gone then.
+    pub fn place(&self, written: WrittenBlob) -> Result<ArrivedBlob, StoreError> {
         self.shared.shelves.place(written)
     }
 
     /// Writes what is left of a blob, and [`Self::place`].
     ///
     /// # Errors
-    /// As [`IncomingBlob::write`] and [`Self::publish`]; the file is removed then.
-    pub async fn finish_in_place(&self, blob: IncomingBlob) -> Result<PlacedBlob, StoreError> {
+    /// As [`IncomingBlob::write`] and [`Self::place`]; the file is removed then.
+    pub async fn finish_in_place(&self, blob: IncomingBlob) -> Result<ArrivedBlob, StoreError> {
         let (last, shared) = (blob.last_block().await?, Arc::clone(&self.shared));
         spawn_blocking(move || shared.shelves.place(last.write()?))
             .await

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use ichor_core::Uid;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::blobs::{BlobStore, PlacedBlob};
+use crate::blobs::{ArrivedBlob, BlobStore, PlacedBlob, Unsynced};
 use crate::changes::Topics;
 use crate::receive::{NewInstance, Recorded};
 use crate::sqlite::Sqlite;
@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     /// Why it is refused: the entry's answer, whatever becomes of its neighbours.
     pub(crate) failure: Option<StoreError>,
     pub(crate) now: Timestamp,
+    /// Whether the bytes are on the medium; taken when that is known.
+    made_safe: Option<oneshot::Receiver<Result<(), StoreError>>>,
     answer: oneshot::Sender<Result<Recorded, StoreError>>,
 }
 
@@ -53,7 +55,8 @@ impl Entry {
         instance: NewInstance,
         now: Timestamp,
         answer: oneshot::Sender<Result<Recorded, StoreError>>,
-    ) -> Self {
+        made_safe: oneshot::Receiver<Result<(), StoreError>>,
+    ) -> (Self, Unsynced) {
         let NewInstance {
             sop_instance,
             sop_class,
@@ -62,7 +65,7 @@ impl Entry {
             transfer_syntax,
             association,
             source_ae,
-            placed,
+            arrived: ArrivedBlob { placed, unsynced },
             quiet_period_ms,
             own,
             max_study_instances,
@@ -81,7 +84,20 @@ impl Entry {
             size: placed.size(),
             digest: placed.digest(),
         };
-        Self { instance, bytes: Some(placed), failure: None, now, answer }
+        let made_safe = Some(made_safe);
+        (Self { instance, bytes: Some(placed), failure: None, now, made_safe, answer }, unsynced)
+    }
+
+    /// Waits until the bytes are on the medium; whether they are. If not, the entry has its failure.
+    pub(crate) async fn is_safe(&mut self) -> bool {
+        let Some(made_safe) = self.made_safe.take() else { return true };
+        match made_safe.await.unwrap_or(Err(StoreError::Closed)) {
+            Ok(()) => true,
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                false
+            }
+        }
     }
 }
 

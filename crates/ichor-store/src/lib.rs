@@ -37,7 +37,7 @@ fn folder() -> tempfile::TempDir {
 
 pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 pub use assemble::StudyRef;
-pub use blobs::{BlobRef, BlobStore, IncomingBlob, LastBlock, PlacedBlob, StagedBlob, WrittenBlob};
+pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob};
 pub use changes::{Changes, Topic};
 pub use commitment::{
     CLASS_INSTANCE_CONFLICT, CommitmentClaim, CommitmentRecorded, CommitmentSummary, NO_SUCH_INSTANCE, NewCommitment,

@@ -4,7 +4,7 @@ use ichor_core::{AeTitle, Uid};
 use tokio::sync::oneshot;
 
 use crate::group_commit::Entry;
-use crate::{PlacedBlob, Store, StoreError, Timestamp, Topic};
+use crate::{ArrivedBlob, Store, StoreError, Timestamp, Topic};
 
 /// Number of an association in the job log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,7 +100,7 @@ pub struct NewInstance {
     /// Who sent it.
     pub source_ae: Option<AeTitle>,
     /// The bytes.
-    pub placed: PlacedBlob,
+    pub arrived: ArrivedBlob,
     /// How long to wait for more of the study, in milliseconds.
     pub quiet_period_ms: i64,
     /// It says that this program made it. Such a one, and one whose SOP Instance UID is that of a result made here, is
@@ -168,7 +168,7 @@ impl Store {
         Ok(())
     }
 
-    /// Commits the row; only then does it return. A new instance puts its study into
+    /// Brings the bytes onto the medium and commits the row; only then does it return. A new instance puts its study into
     /// `receiving` until the quiet period has passed. On a study that was closed before, it opens the next version.
     ///
     /// Instances of different associations that arrive together share one transaction and its fsync.
@@ -178,9 +178,13 @@ impl Store {
     /// [`StoreError::Database`]: nothing was kept. [`StoreError::Closed`] after [`Store::close`].
     pub async fn record_instance(&self, instance: NewInstance, now: Timestamp) -> Result<Recorded, StoreError> {
         let (answer, answered) = oneshot::channel();
+        let (safe, made_safe) = oneshot::channel();
         let queue = self.record_queue()?;
-        queue.send(Entry::new(instance, now, answer)).await.map_err(|_| StoreError::Closed)?;
+        let (entry, unsynced) = Entry::new(instance, now, answer, made_safe);
+        queue.send(entry).await.map_err(|_| StoreError::Closed)?;
         drop(queue);
+        // While the row is made; it is committed after this.
+        unsynced.sync(safe).await;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 }

@@ -61,11 +61,11 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(mut self, block: &[u8], digest: [u8; 32]) -> Result<WrittenBlob, StoreError> {
+    fn finish(mut self, block: &[u8], digest: [u8; 32], may_block: bool) -> Result<WrittenBlob, StoreError> {
         self.write(block)?;
         let Some((file, temporary)) = self.file.take() else { return Err(StoreError::Closed) };
         let Self { disk, path, size, .. } = self;
-        Ok(WrittenBlob { disk, file, staged: StagedBlob { path, temporary, size, digest } })
+        Ok(WrittenBlob { disk, file, staged: StagedBlob { path, temporary, size, digest }, may_block })
     }
 }
 
@@ -145,7 +145,8 @@ impl IncomingBlob {
     /// As [`Self::write`]; the file is removed then.
     pub async fn last_block(mut self) -> Result<LastBlock, StoreError> {
         let writer = self.settle().await?;
-        Ok(LastBlock { writer, block: self.buffer, digest: self.hash.finalize().into() })
+        let Self { buffer, hash, may_block, .. } = self;
+        Ok(LastBlock { writer, block: buffer, digest: hash.finalize().into(), may_block })
     }
 
     /// Waits for the block under way and takes the writer. Until the caller puts a state back, the blob counts as
@@ -177,6 +178,7 @@ pub struct LastBlock {
     writer: Box<Writer>,
     block: Vec<u8>,
     digest: [u8; 32],
+    may_block: bool,
 }
 
 impl LastBlock {
@@ -185,7 +187,7 @@ impl LastBlock {
     /// # Errors
     /// [`StoreError::DiskFull`] or [`StoreError::File`]; the file is removed then.
     pub fn write(self) -> Result<WrittenBlob, StoreError> {
-        self.writer.finish(&self.block, self.digest)
+        self.writer.finish(&self.block, self.digest, self.may_block)
     }
 }
 
@@ -195,6 +197,7 @@ pub struct WrittenBlob {
     disk: Arc<dyn Disk>,
     file: File,
     staged: StagedBlob,
+    may_block: bool,
 }
 
 impl WrittenBlob {
@@ -209,16 +212,16 @@ impl WrittenBlob {
     /// # Errors
     /// [`StoreError::DiskFull`] or [`StoreError::File`]; the file is removed then.
     pub fn sync(self) -> Result<StagedBlob, StoreError> {
-        let Self { disk, file, staged } = self;
+        let Self { disk, file, staged, .. } = self;
         match disk.sync(&file) {
             Ok(()) => Ok(staged),
             Err(error) => Err(StoreError::file("syncing", staged.path(), error)),
         }
     }
 
-    /// The file, still open, and what is known of it.
-    pub(super) fn into_parts(self) -> (File, StagedBlob) {
-        (self.file, self.staged)
+    /// The file, still open, what is known of it, and whether the thread that brought it may be blocked.
+    pub(super) fn into_parts(self) -> (File, StagedBlob, bool) {
+        (self.file, self.staged, self.may_block)
     }
 }
 
@@ -256,9 +259,9 @@ impl StagedBlob {
     }
 }
 
-/// A blob in its place that survives a power cut, and that no row points to yet. Dropped, its file is removed.
+/// A blob in its place that no row points to yet. Dropped, its file is removed.
 #[derive(Debug)]
-pub struct PlacedBlob {
+pub(crate) struct PlacedBlob {
     blob: BlobRef,
     file: TemporaryFile,
     size: u64,
@@ -273,15 +276,11 @@ impl PlacedBlob {
         Self { blob, file: TemporaryFile { path: Some(path) }, size, digest }
     }
 
-    /// Size of the file in bytes, header included.
-    #[must_use]
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// BLAKE3 digest of the content, header excluded.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
+    pub(crate) fn digest(&self) -> [u8; 32] {
         self.digest
     }
 

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
 use super::{BlobRef, Disk, PlacedBlob, StagedBlob, WrittenBlob};
 use crate::StoreError;
 
@@ -37,6 +40,41 @@ impl Shelf {
     }
 }
 
+/// A blob in its place that is not on the medium yet: recording it as an instance sees to that while the row is made.
+/// Dropped, its file is removed.
+#[derive(Debug)]
+pub struct ArrivedBlob {
+    pub(crate) placed: PlacedBlob,
+    pub(crate) unsynced: Unsynced,
+}
+
+/// A file and its shelf that are still to be fsynced.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    disk: Arc<dyn Disk>,
+    file: fs::File,
+    path: PathBuf,
+    shelf: PathBuf,
+    may_block: bool,
+}
+
+impl Unsynced {
+    /// Fsyncs the file and its shelf, and tells `safe` how that went, also if the caller does not wait for it.
+    pub(crate) async fn sync(self, safe: oneshot::Sender<Result<(), StoreError>>) {
+        if self.may_block {
+            // Who no longer listens has failed already.
+            let _ = safe.send(self.sync_here());
+        } else {
+            let _ = spawn_blocking(move || safe.send(self.sync_here())).await;
+        }
+    }
+
+    fn sync_here(&self) -> Result<(), StoreError> {
+        self.disk.sync(&self.file).map_err(|source| StoreError::file("syncing", &self.path, source))?;
+        self.disk.sync_folder(&self.shelf).map_err(|source| StoreError::file("publishing", &self.path, source))
+    }
+}
+
 /// The shelf in use, and those used before by this process.
 #[derive(Debug, Default)]
 struct Turn {
@@ -66,14 +104,13 @@ impl Shelves {
         Ok(blob)
     }
 
-    /// Renames a blob onto a shelf, then fsyncs both.
-    pub(super) fn place(&self, written: WrittenBlob) -> Result<PlacedBlob, StoreError> {
-        let (file, staged) = written.into_parts();
+    /// Renames a blob onto a shelf; both are still to be fsynced.
+    pub(super) fn place(&self, written: WrittenBlob) -> Result<ArrivedBlob, StoreError> {
+        let (file, staged, may_block) = written.into_parts();
         let (shelf, placed) = self.rename(staged)?;
-        let path = self.root.join(placed.blob().as_str());
-        self.disk.sync(&file).map_err(|source| StoreError::file("syncing", &path, source))?;
-        self.sync(&shelf, &placed)?;
-        Ok(placed)
+        let (path, shelf) = (self.root.join(placed.blob().as_str()), self.root.join(shelf.prefix()));
+        let unsynced = Unsynced { disk: Arc::clone(&self.disk), file, path, shelf, may_block };
+        Ok(ArrivedBlob { placed, unsynced })
     }
 
     fn rename(&self, staged: StagedBlob) -> Result<(Shelf, PlacedBlob), StoreError> {

@@ -162,7 +162,7 @@ async fn record(store: &Store, number: u32) -> Result<Recorded, StoreError> {
     for piece in content(number).chunks(100_000) {
         blob.write(piece).await?;
     }
-    let placed = store.blobs().finish_in_place(blob).await?;
+    let arrived = store.blobs().finish_in_place(blob).await?;
     let instance = NewInstance {
         sop_instance: Uid::derive(["slice", &number.to_string()]),
         sop_class: Uid::derive(["class"]),
@@ -183,7 +183,7 @@ async fn record(store: &Store, number: u32) -> Result<Recorded, StoreError> {
         transfer_syntax: Uid::derive(["syntax"]),
         association: None,
         source_ae: None,
-        placed,
+        arrived,
         quiet_period_ms: 1_000,
         own: false,
         max_study_instances: 1_000,

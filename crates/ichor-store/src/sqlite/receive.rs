@@ -95,6 +95,15 @@ impl Sqlite {
                 None => Some(apply(&mut tx, entry, plan, &mut studies).await?),
             });
         }
+        // All of them, so that the next try knows.
+        let mut all_safe = true;
+        for entry in entries.iter_mut() {
+            all_safe &= entry.is_safe().await;
+        }
+        if !all_safe {
+            let source = "bytes of an instance did not reach the medium".into();
+            return Err(StoreError::Database { during: during.to_owned(), source });
+        }
         tx.commit().await.during(during)?;
         Ok(outcomes)
     }

@@ -118,7 +118,7 @@ async fn record(store: &Store, number: usize) -> Result<Recorded, StoreError> {
         transfer_syntax: Uid::derive(["syntax"]),
         association: None,
         source_ae: None,
-        placed: store.blobs().finish_in_place(blob).await?,
+        arrived: store.blobs().finish_in_place(blob).await?,
         quiet_period_ms: 1_000,
         own: false,
         max_study_instances: 1_000,

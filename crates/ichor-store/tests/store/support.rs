@@ -122,7 +122,7 @@ impl<'a> Slice<'a> {
     }
 
     pub(crate) async fn try_record(self, store: &Store, now: Timestamp) -> Result<Recorded, StoreError> {
-        let placed = store.blobs().finish_in_place(begin(store, self.content).await?).await?;
+        let arrived = store.blobs().finish_in_place(begin(store, self.content).await?).await?;
         let text = |value: Option<&str>| value.map(str::to_owned);
         let instance = NewInstance {
             sop_instance: self.sop_instance.unwrap_or_else(|| slice_uid(self.study, self.number)),
@@ -144,7 +144,7 @@ impl<'a> Slice<'a> {
             transfer_syntax: Uid::parse("1.2.840.10008.1.2.1").unwrap(),
             association: self.association,
             source_ae: Some(AeTitle::parse(self.source).unwrap()),
-            placed,
+            arrived,
             quiet_period_ms: i64::try_from(QUIET.as_millis()).unwrap(),
             own: self.own,
             max_study_instances: self.room,
