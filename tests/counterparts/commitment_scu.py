@@ -7,8 +7,10 @@ close (abort right after the answer to N-ACTION), answers (statuses for reports,
 action_type, instance, transaction, reports (how many to wait for), patience (seconds).
 """
 
+import faulthandler
 import json
 import sys
+import threading
 import time
 
 from pydicom import dcmread
@@ -18,6 +20,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, StorageCommitmentPushModel as COMMITMENT
 
 settings = json.loads(sys.argv[1])
+# Whatever hangs is shown, and fails the test instead of holding it up.
+faulthandler.dump_traceback_later(settings.get("patience", 20) + 40, exit=True)
 answers = list(settings.get("answers", []))
 reports = []
 
@@ -88,7 +92,10 @@ if association.is_established:
     # The association goes on after a report.
     again = settings["files"][:1]
     alive = bool(again) and association.send_c_store(dcmread(again[0])).Status == 0x0000
-    association.release()
+    # pynetdicom waits without end for its reactor if that ends just now, because we hang up.
+    release = threading.Thread(target=association.release, daemon=True)
+    release.start()
+    release.join(10)
 # The answer to the last report is on its way.
 time.sleep(0.5)
 if server:
