@@ -217,7 +217,7 @@ def million_instances(bench: Bench) -> Path:
                 rows.append((number, study, study, uid, at + slice_ * 50, name, 527_000, numbers.randbytes(32)))
             copy.executemany(
                 "INSERT INTO instance (id, study_id, series_id, sop_instance, sop_class, transfer_syntax, source_ae,"
-                " received_at, own, blob, size, sha256)"
+                " received_at, own, blob, size, digest)"
                 " VALUES (?,?,?,?,'1.2.840.10008.5.1.4.1.1.2','1.2.840.10008.1.2.1','CT1',?,0,?,?,?)",
                 rows,
             )
