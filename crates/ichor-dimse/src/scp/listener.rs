@@ -212,9 +212,9 @@ impl<H: StorageHandler> Shared<H> {
         match handshakes.enter(address.ip()) {
             Ok(place) if known => {
                 let lost = move |error: &io::Error| debug!(peer = %address, %error, "connection lost at once");
-                let started = Moving::from_here(stream).inspect_err(lost).and_then(|moving| {
+                let started = Moving::depart(stream).inspect_err(lost).and_then(|moving| {
                     thread::spawn(move || async move {
-                        if let Ok(stream) = moving.to_here().inspect_err(lost) {
+                        if let Ok(stream) = moving.arrive().inspect_err(lost) {
                             shared.connection(stream, tls, peer, place).await;
                         }
                     })

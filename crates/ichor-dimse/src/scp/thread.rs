@@ -23,12 +23,12 @@ pub(super) struct Moving(std::net::TcpStream);
 
 impl Moving {
     /// Takes the connection from the runtime that accepted it.
-    pub(super) fn from_here(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn depart(stream: TcpStream) -> io::Result<Self> {
         stream.into_std().map(Self)
     }
 
     /// Gives it to the runtime of this thread.
-    pub(super) fn to_here(self) -> io::Result<TcpStream> {
+    pub(super) fn arrive(self) -> io::Result<TcpStream> {
         TcpStream::from_std(self.0)
     }
 }
