@@ -145,8 +145,18 @@ impl StorageScu {
         let message_id = self.next_message_id();
         let command = CommandSet::c_store_request(message_id, &item.sop_class, &item.sop_instance);
         let sent = self.send_data_set(context, &command, first, &mut data).await;
+        self.answer(sent, field::C_STORE_RSP, message_id).await
+    }
+
+    /// Waits for the answer to a request that was sent with a data set; gives the association up if either fails.
+    async fn answer(
+        &mut self,
+        sent: Result<(), ScuError>,
+        response: u16,
+        message_id: u16,
+    ) -> Result<StoreResponse, ScuError> {
         let answered = match sent {
-            Ok(()) => self.response(field::C_STORE_RSP, message_id).await,
+            Ok(()) => self.response(response, message_id).await,
             Err(error) => Err(error),
         };
         match answered {

@@ -39,16 +39,6 @@ impl StorageScu {
         let longest = self.exchange.as_mut().ok_or(ScuError::Closed)?.wire().max_fragment();
         let (first, mut rest) = bytes.split_at(longest.min(bytes.len()));
         let sent = self.send_data_set(context.id, &command, first.to_vec(), &mut rest).await;
-        let answered = match sent {
-            Ok(()) => self.response(field::N_EVENT_REPORT_RSP, message_id).await,
-            Err(error) => Err(error),
-        };
-        match answered {
-            Ok((status, comment)) => Ok(StoreResponse { status, comment }),
-            Err(error) => {
-                self.give_up(&error).await;
-                Err(error)
-            }
-        }
+        self.answer(sent, field::N_EVENT_REPORT_RSP, message_id).await
     }
 }

@@ -1,7 +1,7 @@
 //! Shelves: the two-level folders in which blobs lie.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
@@ -71,8 +71,13 @@ impl Unsynced {
 
     fn sync_here(&self) -> Result<(), StoreError> {
         self.disk.sync(&self.file).map_err(|source| StoreError::file("syncing", &self.path, source))?;
-        self.disk.sync_folder(&self.shelf).map_err(|source| StoreError::file("publishing", &self.path, source))
+        sync_shelf(self.disk.as_ref(), &self.shelf, &self.path)
     }
+}
+
+/// Fsyncs a shelf, for the sake of a file that was renamed onto it.
+fn sync_shelf(disk: &dyn Disk, shelf: &Path, file: &Path) -> Result<(), StoreError> {
+    disk.sync_folder(shelf).map_err(|source| StoreError::file("publishing", file, source))
 }
 
 /// The shelf in use, and those used before by this process.
@@ -97,8 +102,8 @@ impl Shelves {
 
     /// Renames a blob that is fsynced onto a shelf, and fsyncs the shelf.
     pub(super) fn publish(&self, staged: StagedBlob) -> Result<BlobRef, StoreError> {
-        let (shelf, placed) = self.rename(staged)?;
-        self.sync(&shelf, &placed)?;
+        let (placed, path, shelf) = self.rename(staged)?;
+        sync_shelf(self.disk.as_ref(), &shelf, &path)?;
         let blob = placed.blob().clone();
         placed.keep();
         Ok(blob)
@@ -107,24 +112,18 @@ impl Shelves {
     /// Renames a blob onto a shelf; both are still to be fsynced.
     pub(super) fn place(&self, written: WrittenBlob) -> Result<ArrivedBlob, StoreError> {
         let (file, staged, may_block) = written.into_parts();
-        let (shelf, placed) = self.rename(staged)?;
-        let (path, shelf) = (self.root.join(placed.blob().as_str()), self.root.join(shelf.prefix()));
+        let (placed, path, shelf) = self.rename(staged)?;
         let unsynced = Unsynced { disk: Arc::clone(&self.disk), file, path, shelf, may_block };
         Ok(ArrivedBlob { placed, unsynced })
     }
 
-    fn rename(&self, staged: StagedBlob) -> Result<(Shelf, PlacedBlob), StoreError> {
+    /// The blob in its place, its path, and that of its shelf.
+    fn rename(&self, staged: StagedBlob) -> Result<(PlacedBlob, PathBuf, PathBuf), StoreError> {
         let shelf = self.next_shelf()?;
         let blob = shelf.new_blob();
         let path = self.root.join(blob.as_str());
         self.disk.rename(staged.path(), &path).map_err(|source| StoreError::file("publishing", &path, source))?;
-        Ok((shelf, PlacedBlob::new(blob, path, staged)))
-    }
-
-    fn sync(&self, shelf: &Shelf, placed: &PlacedBlob) -> Result<(), StoreError> {
-        let path = self.root.join(placed.blob().as_str());
-        let synced = self.disk.sync_folder(&self.root.join(shelf.prefix()));
-        synced.map_err(|source| StoreError::file("publishing", &path, source))
+        Ok((PlacedBlob::new(blob, path.clone(), staged), path, self.root.join(shelf.prefix())))
     }
 
     fn next_shelf(&self) -> Result<Shelf, StoreError> {

@@ -18,10 +18,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
+use super::tests::instance;
 use crate::blobs::{Disk, RealDisk};
-use crate::{
-    NewInstance, Recorded, SeriesAttributes, Store, StoreError, StoreOptions, StudyAttributes, Timestamp, folder,
-};
+use crate::{Recorded, Store, StoreError, StoreOptions, Timestamp, folder};
 
 #[derive(Debug, Default)]
 struct State {
@@ -163,31 +162,7 @@ async fn record(store: &Store, number: u32) -> Result<Recorded, StoreError> {
         blob.write(piece).await?;
     }
     let arrived = store.blobs().finish_in_place(blob).await?;
-    let instance = NewInstance {
-        sop_instance: Uid::derive(["slice", &number.to_string()]),
-        sop_class: Uid::derive(["class"]),
-        study: StudyAttributes {
-            study_instance: Uid::derive(["study"]),
-            patient_id: None,
-            patient_name: None,
-            accession_number: None,
-            study_date: None,
-            description: None,
-        },
-        series: SeriesAttributes {
-            series_instance: Uid::derive(["series"]),
-            modality: None,
-            description: None,
-            number: None,
-        },
-        transfer_syntax: Uid::derive(["syntax"]),
-        association: None,
-        source_ae: None,
-        arrived,
-        quiet_period_ms: 1_000,
-        own: false,
-        max_study_instances: 1_000,
-    };
+    let instance = instance(Uid::derive(["slice", &number.to_string()]), arrived);
     store.record_instance(instance, Timestamp::from_millis(0)).await
 }
 

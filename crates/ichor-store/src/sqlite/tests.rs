@@ -9,7 +9,7 @@ use super::*;
 use crate::blobs::FaultyDisk;
 use crate::folder;
 use crate::query::{Cursor, StudyFilter};
-use crate::{NewInstance, Recorded, SeriesAttributes, Store, StudyAttributes, Timestamp};
+use crate::{ArrivedBlob, NewInstance, Recorded, SeriesAttributes, Store, StudyAttributes, Timestamp};
 
 fn options(folder: &TempDir) -> StoreOptions {
     StoreOptions::new(&folder.path().join("ichor.db"), &folder.path().join("blobs"))
@@ -94,12 +94,10 @@ async fn settings_are_those_that_durability_rests_on() {
     assert!(matches!(error, StoreError::Database { .. }), "readers cannot write: {error}");
 }
 
-async fn record(store: &Store, number: usize) -> Result<Recorded, StoreError> {
-    let text = number.to_string();
-    let mut blob = store.blobs().begin().await?;
-    blob.write(b"pixels").await?;
-    let instance = NewInstance {
-        sop_instance: Uid::derive(["instance", &text]),
+/// An instance of the one study that these tests fill.
+pub(super) fn instance(sop_instance: Uid, arrived: ArrivedBlob) -> NewInstance {
+    NewInstance {
+        sop_instance,
         sop_class: Uid::derive(["class"]),
         study: StudyAttributes {
             study_instance: Uid::derive(["study"]),
@@ -118,11 +116,18 @@ async fn record(store: &Store, number: usize) -> Result<Recorded, StoreError> {
         transfer_syntax: Uid::derive(["syntax"]),
         association: None,
         source_ae: None,
-        arrived: store.blobs().finish_in_place(blob).await?,
+        arrived,
         quiet_period_ms: 1_000,
         own: false,
         max_study_instances: 1_000,
-    };
+    }
+}
+
+async fn record(store: &Store, number: usize) -> Result<Recorded, StoreError> {
+    let mut blob = store.blobs().begin().await?;
+    blob.write(b"pixels").await?;
+    let arrived = store.blobs().finish_in_place(blob).await?;
+    let instance = instance(Uid::derive(["instance", &number.to_string()]), arrived);
     store.record_instance(instance, Timestamp::from_millis(0)).await
 }
 
