@@ -322,6 +322,22 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Option<Output> {
     }
 }
 
+/// Runs a judge of this folder in the tests' Python, and returns what it says; `None` with a printed reason where the
+/// judge is not installed.
+pub(crate) fn python(script: &str, arguments: &[&str]) -> Option<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+    let python = std::env::var("ICHOR_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = run(&python, &[&[script.to_str().unwrap()], arguments].concat())?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.code() == Some(77) {
+        assert!(std::env::var_os("ICHOR_REQUIRE_TOOLS").is_none(), "{python}: {out}");
+        eprintln!("skipped: {python}: {out}");
+        return None;
+    }
+    assert!(output.status.success(), "{}: {out}{err}", script.display());
+    Some(out.trim().to_owned())
+}
+
 /// dciodvfy's lines about a file; fails on any error line.
 pub(crate) fn judge(path: &Path) {
     let Some(output) = run("dciodvfy", &[path.to_str().unwrap()]) else { return };
