@@ -147,12 +147,26 @@ fn dciodvfy_and_dcentvfy_find_nothing() {
     for form in all_forms() {
         let seg = case.build(form);
         let path = case.write(&format!("{}.dcm", form.words()), &seg.part10);
+        // dicom3tools reads no deflated data set, those of DCMTK included: DCMTK inflates ours, and judges it thereby.
+        let inflated = case.dir.path().join("inflated.dcm").to_str().unwrap().to_owned();
+        let path = if form.encoding() == Encoding::Deflated {
+            let output = run("dcmconv", &["+te", &path, &inflated]).unwrap();
+            assert!(output.status.success(), "dcmconv: {}", String::from_utf8_lossy(&output.stderr));
+            inflated
+        } else {
+            path
+        };
         // The label map is younger than dicom3tools; what it holds in common with the others is judged with them.
         if form.kind() != SegmentationType::LabelMap {
             judge(Path::new(&path));
         }
         let with_object: Vec<String> = sources.iter().cloned().chain([path]).collect();
-        assert_eq!(errors(&with_object).unwrap(), of_sources, "dcentvfy: {}", form.words());
+        let mut found = errors(&with_object).unwrap();
+        if form.kind() == SegmentationType::LabelMap {
+            // Warnings that the class is not known, and what follows of it.
+            found.retain(|line| line.contains("Error"));
+        }
+        assert_eq!(found, of_sources, "dcentvfy: {}", form.words());
     }
 }
 
