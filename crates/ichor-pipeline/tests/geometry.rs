@@ -178,7 +178,12 @@ fn rasterise(plane: &ImagePlane) -> Vec<u8> {
 
 /// What the frames of an object say of one segment: centroid in patient coordinates, and millilitres.
 fn measured(frames: &[ReadFrame], segment: u16) -> (Point, f64) {
-    let mut shown: Vec<&ReadFrame> = frames.iter().filter(|f| f.segment.is_none_or(|s| s == segment)).collect();
+    // The frames of a label map that show another lesion only lie elsewhere, and bound no slab of this one.
+    let shows = |frame: &&ReadFrame| match frame.segment {
+        Some(number) => number == segment,
+        None => frame.mask.contains(&segment),
+    };
+    let mut shown: Vec<&ReadFrame> = frames.iter().filter(shows).collect();
     let normal = shown[0].plane.normal();
     let height = |frame: &ReadFrame| dot(frame.plane.position, normal);
     shown.sort_by(|a, b| height(a).total_cmp(&height(b)));
