@@ -77,7 +77,7 @@ fn three_lesions(plane: &ImagePlane, slice: usize, slices: usize) -> Vec<u8> {
         match (row < rows / 2, column < columns / 2) {
             _ if slice == 1 || slice + 1 == slices => 0,
             (true, true) if slice > 1 => 1,
-            (true, false) if (row + column + slice) % 3 == 0 => 2,
+            (true, false) if (row + column + slice).is_multiple_of(3) => 2,
             (false, _) if at + 1 == rows * columns || (slice == 2 && column == 0) => 3,
             _ => 0,
         }
@@ -226,6 +226,21 @@ fn dcmqi_makes_the_same_volume() {
         let Some(said) = support::python("read_with_dcmqi.py", &[&seg, &expected]) else { return };
         println!("{said}");
     }
+}
+
+#[test]
+fn dcm2niix_reads_the_sources() {
+    let case = Case::new(16, 18, 0.0, &[5.0, 5.0, 5.0, 5.0]);
+    let folder = case.dir.path().join("sources");
+    std::fs::create_dir(&folder).unwrap();
+    for at in 0..case.slices.len() {
+        case.series.write_slice(&folder, at);
+    }
+    let spacing = case.slices[0].plane.spacing;
+    let expected = json!({ "shape": [5, 16, 18], "spacing": [5.0, spacing[0], spacing[1]] });
+    let expected = case.write("expected.json", expected.to_string().as_bytes());
+    let said = support::python("read_with_dcm2niix.py", &[folder.to_str().unwrap(), &expected]);
+    println!("{said:?}");
 }
 
 #[test]

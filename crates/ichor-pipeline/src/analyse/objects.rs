@@ -230,6 +230,17 @@ mod tests {
     use ichor_result::Encoding;
 
     #[test]
+    fn what_is_not_as_it_should_be_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seg.dcm");
+        let kind = ObjectKind::Segmentation(SegmentationForm::default());
+        assert!(matches!(check_object(&path, &kind), Err(ObjectError::ReadBack(_))));
+        std::fs::write(&path, b"no object").unwrap();
+        let refusal = check_object(&path, &kind).unwrap_err().to_string();
+        assert!(refusal.contains("cannot be read back"), "{refusal}");
+    }
+
+    #[test]
     fn a_kind_is_made_once_for_all_who_want_it() {
         let form = |kind, encoding| ObjectKind::Segmentation(SegmentationForm::new(kind, encoding, false).unwrap());
         let binary = form(SegmentationType::Binary, Encoding::ExplicitLittleEndian);
