@@ -106,7 +106,7 @@ mod tests {
         let form =
             |kind, encoding, empty| ObjectKind::Segmentation(SegmentationForm::new(kind, encoding, empty).unwrap());
         let binary = form(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false);
-        assert_eq!(object_kinds(&default_objects(), None).unwrap(), [binary.clone()]);
+        assert_eq!(object_kinds(&default_objects(), None), Ok(vec![binary.clone()]));
         assert_eq!(of("").unwrap(), [binary]);
         let map = form(SegmentationType::LabelMap, Encoding::RleLossless, true);
         assert_eq!(of("type = 'labelmap'\ntransfer_syntax = 'rle'\nempty_frames = true").unwrap(), [map]);
