@@ -54,6 +54,8 @@ fn values_that_cannot_work_are_refused_by_name() {
         ("kind = \"stow-rs\"", "kind = \"fax\"", "kind"),
         ("ae_title = \"ICHOR\"", "ae_title = \"FAR_TOO_LONG_A_TITLE\"", "ae_title"),
         ("name = \"vna\"", "name = \"pacs\"", "name"),
+        ("objects = [\"segmentation\"]", "objects = []", "objects"),
+        ("\"explicit-little-endian\"", "\"rle\"", "segmentation.transfer_syntax"),
     ] {
         let output = check_changed(|text| text.replacen(from, to, 1));
         let error = text(&output.stderr);

@@ -16,7 +16,7 @@ use crate::support::{part10, seconds, stays};
 /// Millimetres that positions and orientations may be off.
 const TOLERANCE: f64 = 0.01;
 
-/// Each frame lies where the slice that it names lies, and no slice has two.
+/// Each frame lies where the slice that it names lies, and no slice has two of one segment.
 pub(crate) fn check_geometry(judgement: &Judgement, study: &Study) {
     let sources: HashMap<&str, &Path> =
         study.instances.iter().map(|i| (i.sop_instance.as_str(), i.path.as_path())).collect();
@@ -24,8 +24,9 @@ pub(crate) fn check_geometry(judgement: &Judgement, study: &Study) {
     for frame in &judgement.frames {
         let uid = frame.source_sop_instance.as_str();
         let path = sources.get(uid).unwrap_or_else(|| panic!("frame of {uid}, which was never sent"));
-        assert!(!seen.contains(&uid), "two frames for {uid}");
-        seen.push(uid);
+        let place = (uid, frame.segment);
+        assert!(!seen.contains(&place), "two frames for {place:?}");
+        seen.push(place);
         let header = part10::header(path);
         let numbers = |tag| header.element(tag).unwrap().to_multi_float64().unwrap();
         let near = |found: &[f64], wanted: &[f64], tolerance: f64| {
@@ -52,12 +53,22 @@ pub(crate) fn check_segmentation(file: &Path, study: &Study) -> Judgement {
     assert!(judgement.masks == unpacked_bits(file), "highdicom's masks are not the object's bits");
     assert!(judgement.frames.iter().all(|frame| frame.pixels > 0), "a frame without mask");
     check_geometry(&judgement, study);
-    let [segment] = judgement.segments.as_slice() else { panic!("{} segments", judgement.segments.len()) };
-    assert_eq!((segment.number, segment.algorithm_type.as_str()), (1, "AUTOMATIC"));
-    assert!(segment.property_type.to_lowercase().contains("hemorrhage"), "{}", segment.property_type);
-    assert!(!segment.label.is_empty() && !segment.algorithm_name.is_empty());
-    assert!(!segment.algorithm_version.is_empty() && !segment.tracking_uid.is_empty());
+    check_segments(&judgement);
     judgement
+}
+
+/// One segment a lesion, each of its own.
+fn check_segments(judgement: &Judgement) {
+    assert!(!judgement.segments.is_empty());
+    let mut tracked = Vec::new();
+    for (number, segment) in (1u32..).zip(&judgement.segments) {
+        assert_eq!((segment.number, segment.algorithm_type.as_str()), (number, "AUTOMATIC"));
+        assert!(segment.property_type.to_lowercase().contains("hemorrhage"), "{}", segment.property_type);
+        assert!(!segment.label.is_empty() && !segment.algorithm_name.is_empty());
+        assert!(!segment.algorithm_version.is_empty() && !segment.tracking_uid.is_empty());
+        assert!(!tracked.contains(&segment.tracking_uid), "two lesions with one tracking UID");
+        tracked.push(segment.tracking_uid.clone());
+    }
 }
 
 /// Volume of all frames of an evenly spaced study, in millilitres.
@@ -110,6 +121,49 @@ fn segmentation_of_a_bleeding_study_reaches_both_destinations() {
 
     let memory = daemon.memory();
     assert!(memory.peak < 1024, "{memory:?} MiB resident");
+}
+
+#[test]
+fn each_destination_gets_the_form_that_it_asks_for() {
+    requires!(Dcmtk, Orthanc, Highdicom);
+    let (pacs, web) = (Orthanc::start(), Orthanc::start());
+    let mut settings = Settings::to([Destination::c_store(&pacs), Destination::stow_rs(&web)]);
+    settings.sections = "[destination.segmentation]\ntype = \"labelmap\"\ntransfer_syntax = \"rle\"\n".to_owned();
+    let daemon = Daemon::start(&settings);
+    let study = called_positive()[0].write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    let binary = pacs.wait_for_segmentation(&study.study_uid, seconds(30));
+    let map = web.wait_for_segmentation(&study.study_uid, seconds(15));
+    assert_ne!(binary.sop_instance, map.sop_instance, "each form is an object of its own");
+
+    let binary = check_segmentation(&pacs.fetch(&binary), &study);
+    let file = web.fetch(&map);
+    let object = dicom_object::open_file(&file).unwrap();
+    assert_eq!(object.meta().transfer_syntax(), dicom_dictionary_std::uids::RLE_LOSSLESS, "kept as it was sent");
+    assert_eq!(object.meta().media_storage_sop_class_uid(), "1.2.840.10008.5.1.4.1.1.66.7");
+    let map = read_segmentation(&file);
+    assert_eq!(map.segmentation_type, "LABELMAP");
+    check_geometry(&map, &study);
+    check_segments(&map);
+    let tracked = |judgement: &Judgement| judgement.segments.iter().map(|s| s.tracking_uid.clone()).collect::<Vec<_>>();
+    assert_eq!(tracked(&binary), tracked(&map), "the same lesions");
+    // The same pixels of the same slices, frame by frame.
+    let pixels = binary.rows * binary.columns;
+    let mut of_map: HashMap<&str, &[u8]> = HashMap::new();
+    for (frame, labels) in map.frames.iter().zip(map.masks.chunks_exact(pixels)) {
+        of_map.insert(&frame.source_sop_instance, labels);
+    }
+    let mut marked = 0;
+    for (frame, mask) in binary.frames.iter().zip(binary.masks.chunks_exact(pixels)) {
+        let (labels, segment) = (of_map[frame.source_sop_instance.as_str()], frame.segment.unwrap() as u8);
+        assert!(mask.iter().zip(labels).all(|(bit, label)| (*bit == 1) == (*label == segment)), "{frame:?}");
+        marked += frame.pixels;
+    }
+    assert_eq!(marked, map.masks.iter().filter(|label| **label != 0).count());
+    for destination in ["pacs", "web"] {
+        assert_eq!(daemon.wait_for_acceptance(&study.study_uid, destination, seconds(5)), 1);
+    }
+    assert_eq!((pacs.instance_count(), web.instance_count()), (1, 1));
 }
 
 #[test]

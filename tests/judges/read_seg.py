@@ -29,14 +29,35 @@ def macro(frame, keyword: str):
     return getattr(frame if keyword in frame else shared, keyword)[0]
 
 
-masks = seg.get_pixels_by_source_instance(
-    source_sop_instance_uids=sources,
-    segment_numbers=[1],
+def segment_of(frame) -> int | None:
+    """The segment of a frame; a frame of a label map shows all of them."""
+    if seg.segmentation_type.value == "LABELMAP":
+        return None
+    return int(macro(frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+
+
+numbers = [int(number) for number in seg.segment_numbers]
+distinct = list(dict.fromkeys(sources))
+by_source = seg.get_pixels_by_source_instance(
+    source_sop_instance_uids=distinct,
+    segment_numbers=numbers,
     combine_segments=False,
-    assert_missing_frames_are_empty=False,
-)[..., 0]
-assert masks.shape == (len(sources), seg.Rows, seg.Columns), masks.shape
-assert set(np.unique(masks)) <= {0, 1}
+    assert_missing_frames_are_empty=True,
+)
+assert by_source.shape == (len(distinct), seg.Rows, seg.Columns, len(numbers)), by_source.shape
+
+
+def mask_of(frame, source: str):
+    """0 or 1, or in a label map the segments' numbers, as the frame's source image has them."""
+    here = by_source[distinct.index(source)]
+    segment = segment_of(frame)
+    if segment is None:
+        return (here != 0).astype(np.uint8) @ np.array(numbers, np.uint8)
+    return here[..., numbers.index(segment)]
+
+
+masks = np.stack([mask_of(frame, source) for frame, source in zip(seg.PerFrameFunctionalGroupsSequence, sources)])
+assert masks.max() <= max(numbers)
 Path(masks_path).write_bytes(masks.astype(np.uint8).tobytes())
 
 frames = [
@@ -45,7 +66,8 @@ frames = [
         "position": [float(x) for x in macro(frame, "PlanePositionSequence").ImagePositionPatient],
         "orientation": [float(x) for x in macro(frame, "PlaneOrientationSequence").ImageOrientationPatient],
         "spacing": [float(x) for x in macro(frame, "PixelMeasuresSequence").PixelSpacing],
-        "pixels": int(mask.sum()),
+        "segment": segment_of(frame),
+        "pixels": int((mask != 0).sum()),
     }
     for frame, source, mask in zip(seg.PerFrameFunctionalGroupsSequence, sources, masks)
 ]

@@ -10,6 +10,23 @@ struct Run {
     start: u32,
     /// Behind the last column.
     end: u32,
+    /// Place of its first pixel's value among the slice's.
+    values: usize,
+}
+
+/// A run of mask pixels in one row of a slice, all of one lesion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LesionRun<'a> {
+    /// Row.
+    pub row: u32,
+    /// First column.
+    pub start: u32,
+    /// Behind the last column.
+    pub end: u32,
+    /// Zero-based place of the lesion in [`MaskStack::lesions`].
+    pub lesion: usize,
+    /// The values of its pixels; empty if they were not given.
+    pub values: &'a [u8],
 }
 
 /// One connected lesion.
@@ -29,33 +46,48 @@ pub struct MaskStack {
     rows: u32,
     columns: u32,
     slices: Vec<Vec<Run>>,
+    /// The values of each slice's mask pixels, those of dropped specks too; empty where none were given.
+    values: Vec<Vec<u8>>,
 }
 
 impl MaskStack {
     /// An empty stack.
     #[must_use]
     pub fn new(rows: u32, columns: u32) -> Self {
-        Self { rows, columns, slices: Vec::new() }
+        Self { rows, columns, slices: Vec::new(), values: Vec::new() }
     }
 
     /// Adds the next slice: `rows × columns` values, not 0 is in the mask.
     pub fn push(&mut self, mask: &[u8]) {
-        let mut runs = Vec::new();
+        self.push_values(mask, Vec::new());
+    }
+
+    /// The same with a value for each mask pixel: `value` is asked for them row by row, with their places in `mask`.
+    pub fn push_with_values(&mut self, mask: &[u8], value: impl Fn(usize) -> u8) {
+        let values = (0..mask.len()).filter(|at| mask[*at] != 0).map(value).collect();
+        self.push_values(mask, values);
+    }
+
+    fn push_values(&mut self, mask: &[u8], values: Vec<u8>) {
+        let (mut runs, mut pixels) = (Vec::new(), 0);
         for (row, line) in (0u32..).zip(mask.chunks_exact(self.columns.max(1) as usize)) {
             let mut column = 0usize;
             while let Some(start) = line[column..].iter().position(|value| *value != 0) {
                 let start = column + start;
                 let length = line[start..].iter().position(|value| *value == 0).unwrap_or(line.len() - start);
                 column = start + length;
-                runs.push(Run { row, start: start as u32, end: column as u32 });
+                runs.push(Run { row, start: start as u32, end: column as u32, values: pixels });
+                pixels += length;
             }
         }
         self.slices.push(runs);
+        self.values.push(values);
     }
 
     /// Adds a slice without mask.
     pub fn push_empty(&mut self) {
         self.slices.push(Vec::new());
+        self.values.push(Vec::new());
     }
 
     /// Slices so far.
@@ -94,6 +126,34 @@ impl MaskStack {
         let (_, mut lesions) = self.label(pixel_mm2, slab_mm);
         lesions.sort_by(|a, b| b.volume_ml.total_cmp(&a.volume_ml));
         lesions
+    }
+
+    /// The runs of each slice, in the order of rows and columns, each with the lesion that it belongs to.
+    #[must_use]
+    pub fn lesion_runs(&self, pixel_mm2: f64, slab_mm: &[f64]) -> Vec<Vec<LesionRun<'_>>> {
+        let (labels, lesions) = self.label(pixel_mm2, slab_mm);
+        let mut by_volume: Vec<usize> = (0..lesions.len()).collect();
+        by_volume.sort_by(|a, b| lesions[*b].volume_ml.total_cmp(&lesions[*a].volume_ml));
+        let mut place = vec![0; lesions.len()];
+        for (rank, label) in by_volume.into_iter().enumerate() {
+            place[label] = rank;
+        }
+        let slices = self.slices.iter().zip(labels).zip(&self.values);
+        slices
+            .map(|((runs, labels), values)| {
+                let of_lesion = |(run, label): (&Run, usize)| {
+                    let pixels = run.values..run.values + (run.end - run.start) as usize;
+                    LesionRun {
+                        row: run.row,
+                        start: run.start,
+                        end: run.end,
+                        lesion: place[label],
+                        values: values.get(pixels).unwrap_or_default(),
+                    }
+                };
+                runs.iter().zip(labels).map(of_lesion).collect()
+            })
+            .collect()
     }
 
     /// Drops lesions below `min_ml`, but never the largest one: a study that was called positive keeps a mask.

@@ -2,6 +2,7 @@
 
 pub(crate) mod batches;
 mod model;
+mod objects;
 pub(crate) mod prepare;
 mod segment;
 mod study;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use model::{ModelError, ModelTraits, SliceModel};
+pub use objects::{DestinationObjects, ObjectKind};
 pub use study::AnalysisError;
 
 use crate::backoff::Backoff;
@@ -34,8 +36,8 @@ pub struct AnalyseOptions {
     pub backoff: Backoff,
     /// Lesions below this volume are dropped from the mask, in millilitres.
     pub min_lesion_ml: f64,
-    /// Names of the destinations that get the objects.
-    pub destinations: Vec<String>,
+    /// What each destination gets.
+    pub destinations: Vec<DestinationObjects>,
 }
 
 /// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.

@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,8 +15,9 @@ use ichor_dimse::part10::read_header;
 use ichor_dimse::scp::{InstanceSink, PeerInfo, StorageHandler, StoreRequest};
 use ichor_dimse::status::StoreStatus;
 use ichor_pipeline::now;
+use ichor_result::{Encoding, SegmentationForm, SegmentationType};
 use ichor_store::StudyKey;
-use support::{House, Says, peer, store_file};
+use support::{House, Says, Scripted, analyse_options, gets, peer, store_file};
 
 #[tokio::test]
 async fn positive_study_gets_one_object_for_each_destination() {
@@ -46,6 +49,56 @@ async fn positive_study_gets_one_object_for_each_destination() {
     let label = file.element(tags::SERIES_DESCRIPTION).unwrap().to_str().unwrap().into_owned();
     let whole = format!("{label} {:?}", file.element_opt(tags::CONTENT_DESCRIPTION).unwrap());
     assert!(whole.contains("for tests"), "the notice stands in the object: {whole}");
+}
+
+#[tokio::test]
+async fn each_destination_gets_its_own_form() {
+    let house = House::new().await;
+    house.receive().await;
+    let form = |kind, encoding, empty| SegmentationForm::new(kind, encoding, empty).unwrap();
+    let wanted = [
+        ("binary", form(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false)),
+        ("map", form(SegmentationType::LabelMap, Encoding::RleLossless, true)),
+        ("fraction", form(SegmentationType::Fractional, Encoding::Deflated, false)),
+        ("binary too", form(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false)),
+    ];
+    let mut options = analyse_options();
+    options.destinations = wanted.iter().map(|(name, form)| gets(name, *form)).collect();
+    let says = Scripted::new(Says::Probability(0.9));
+    let detail = house.work_for(Arc::clone(&says), options.clone(), &[StudyStatus::Analysed]).await;
+    assert_eq!((detail.objects.len(), detail.deliveries.len()), (3, 4), "{detail:?}");
+
+    let mut seen = HashMap::new();
+    for (name, form) in wanted {
+        let claim = house.store.claim_delivery(name, now()).await.unwrap().unwrap();
+        assert!(house.store.claim_delivery(name, now()).await.unwrap().is_none(), "one object for {name}");
+        assert_eq!(claim.object.sop_class.as_str(), form.kind().sop_class());
+        assert_eq!(claim.object.transfer_syntax.as_str(), form.encoding().transfer_syntax());
+        ichor_result::check(std::fs::File::open(&claim.object.path).unwrap(), form).unwrap();
+        let read = ichor_result::read_segmentation(&claim.object.path).unwrap();
+        let marked = |mask: &[u16]| mask.iter().filter(|value| **value > 0).count();
+        let pixels: usize = read.frames.iter().map(|frame| marked(&frame.mask)).sum();
+        if form.kind() == SegmentationType::Fractional {
+            let values: BTreeSet<u16> = read.frames.iter().flat_map(|frame| frame.mask.iter().copied()).collect();
+            assert!(values.iter().all(|value| *value <= 230) && values.contains(&230), "0.9 of 255: {values:?}");
+        }
+        if form.empty_frames() {
+            assert_eq!(read.frames.len(), 12, "a frame for each slice");
+        }
+        seen.insert(name, (claim.object.sop_instance, pixels, std::fs::read(&claim.object.path).unwrap()));
+    }
+    assert_eq!(seen["binary"], seen["binary too"]);
+    assert!(seen["binary"].1 > 0);
+    assert_eq!(seen.values().map(|(_, pixels, _)| pixels).collect::<BTreeSet<_>>().len(), 1, "the same pixels");
+    assert_eq!(seen.values().map(|(uid, _, _)| uid).collect::<BTreeSet<_>>().len(), 3, "a UID for each form");
+
+    // A retry makes the same objects and queues none anew.
+    house.store.retry(&house.study.study_instance, now()).await.unwrap();
+    let again = house.work_for(says, options, &[StudyStatus::Analysed]).await;
+    assert_eq!((again.objects.len(), again.deliveries.len()), (3, 4));
+    let story = house.store.timeline(&house.study.study_instance).await.unwrap();
+    let kept = story.iter().filter(|event| event.kind == "object-kept").count();
+    assert_eq!(kept, 3, "byte for byte the same: {story:?}");
 }
 
 #[tokio::test]

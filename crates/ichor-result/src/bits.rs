@@ -51,32 +51,55 @@ pub fn packed_length(frames: usize, pixels: usize) -> Result<usize, BitError> {
 /// # Errors
 /// [`BitError`] for a frame of another size, or more than a DICOM value holds.
 pub fn pack<'a>(frames: impl ExactSizeIterator<Item = &'a [u8]>, pixels: usize) -> Result<Vec<u8>, BitError> {
-    let mut packed = vec![0u8; packed_length(frames.len(), pixels)?];
-    let mut bit = 0usize;
+    let length = packed_length(frames.len(), pixels)?;
+    let (mut packed, mut packer) = (Vec::with_capacity(length), BitPacker::default());
     for frame in frames {
         if frame.len() != pixels {
             return Err(BitError::FrameSize { found: frame.len(), expected: pixels });
         }
-        bit = pack_frame(&mut packed, bit, frame);
+        packer.push(frame, &mut packed);
     }
+    packer.finish(&mut packed);
+    packed.resize(length, 0);
     Ok(packed)
 }
 
-/// Sets the bits of one frame from bit `start` on; returns the bit behind it.
-fn pack_frame(packed: &mut [u8], start: usize, frame: &[u8]) -> usize {
-    let lead = (8 - start % 8) % 8;
-    let (head, body) = frame.split_at(lead.min(frame.len()));
-    let mut bit = start;
-    for &pixel in head {
-        packed[bit / 8] |= u8::from(pixel != 0) << (bit % 8);
-        bit += 1;
+/// Packs one frame after another; between them no more is held than the bits of the byte that is not full yet.
+#[derive(Debug, Default)]
+pub(crate) struct BitPacker {
+    pending: u8,
+    bits: usize,
+}
+
+impl BitPacker {
+    /// Appends the full bytes of what is pending and `frame`.
+    pub(crate) fn push(&mut self, frame: &[u8], out: &mut Vec<u8>) {
+        let lead = (8 - self.bits) % 8;
+        let (head, body) = frame.split_at(lead.min(frame.len()));
+        for &pixel in head {
+            self.pending |= u8::from(pixel != 0) << self.bits;
+            self.bits += 1;
+        }
+        if self.bits == 8 {
+            out.push(self.pending);
+            (self.pending, self.bits) = (0, 0);
+        }
+        for eight in body.chunks(8) {
+            let byte = eight.iter().enumerate().fold(0u8, |byte, (k, &pixel)| byte | (u8::from(pixel != 0) << k));
+            if eight.len() == 8 {
+                out.push(byte);
+            } else {
+                (self.pending, self.bits) = (byte, eight.len());
+            }
+        }
     }
-    for eight in body.chunks(8) {
-        let byte = eight.iter().enumerate().fold(0u8, |byte, (k, &pixel)| byte | (u8::from(pixel != 0) << k));
-        packed[bit / 8] |= byte;
-        bit += eight.len();
+
+    /// Appends the last byte if it is not full.
+    pub(crate) fn finish(self, out: &mut Vec<u8>) {
+        if self.bits > 0 {
+            out.push(self.pending);
+        }
     }
-    bit
 }
 
 /// Takes the zero-based frame out again, one byte a pixel, 0 or 1.
@@ -91,19 +114,6 @@ pub fn unpack_frame(packed: &[u8], frame: usize, pixels: usize) -> Result<Vec<u8
         return Err(out_of_range);
     }
     Ok((start..end).map(|bit| packed[bit / 8] >> (bit % 8) & 1).collect())
-}
-
-/// Whether any bit of the zero-based frame is set; `false` beyond the end.
-pub(crate) fn frame_has_mask(packed: &[u8], frame: usize, pixels: usize) -> bool {
-    let bit = |bit: usize| packed.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1);
-    let (start, end) = (frame * pixels, (frame + 1) * pixels);
-    let (first_byte, last_byte) = (start.div_ceil(8).min(end / 8), end / 8);
-    if start / 8 == end / 8 {
-        return (start..end).any(bit);
-    }
-    (start..first_byte * 8).any(bit)
-        || packed.get(first_byte..last_byte.min(packed.len())).is_some_and(|bytes| bytes.iter().any(|b| *b != 0))
-        || (last_byte * 8..end).any(bit)
 }
 
 #[cfg(test)]
@@ -148,7 +158,6 @@ mod tests {
             for (i, mask) in masks.iter().enumerate() {
                 let binary: Vec<u8> = mask.iter().map(|p| u8::from(*p != 0)).collect();
                 prop_assert_eq!(&unpack_frame(&packed, i, pixels).unwrap(), &binary);
-                prop_assert_eq!(frame_has_mask(&packed, i, pixels), binary.contains(&1));
             }
             let bits: u32 = packed.iter().map(|b| b.count_ones()).sum();
             let set: usize = masks.iter().flatten().filter(|p| **p != 0).count();

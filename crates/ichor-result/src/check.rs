@@ -2,14 +2,17 @@
 //! references, read back from the very bytes that will be sent.
 
 use std::collections::HashSet;
+use std::io::{BufReader, Read, Seek};
 
 use dicom_core::Tag;
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::InMemDicomObject;
+use dicom_dictionary_std::tags;
+use dicom_object::{InMemDicomObject, OpenFileOptions};
 use ichor_core::Uid;
 use thiserror::Error;
 
 use crate::bits;
+use crate::form::{SegmentationForm, SegmentationType};
+use crate::walk::{FrameShape, FrameWalk};
 
 /// What is wrong with an object; it must not leave.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,7 +57,6 @@ const TYPE_1: &[(Tag, &str)] = &[
     (tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, "shared functional groups sequence"),
     (tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, "per-frame functional groups sequence"),
     (tags::REFERENCED_SERIES_SEQUENCE, "referenced series sequence"),
-    (tags::PIXEL_DATA, "pixel data"),
 ];
 
 /// Type 2 attributes: there, maybe empty.
@@ -85,32 +87,42 @@ const SEGMENT_TYPE_1: &[(Tag, &str)] = &[
 /// Values that are the same in every object made here.
 const FIXED: &[(Tag, &str, &str)] = &[
     (tags::SPECIFIC_CHARACTER_SET, "specific character set", "ISO_IR 192"),
-    (tags::SOP_CLASS_UID, "SOP class UID", uids::SEGMENTATION_STORAGE),
     (tags::MODALITY, "modality", "SEG"),
-    (tags::SEGMENTATION_TYPE, "segmentation type", "BINARY"),
     (tags::PHOTOMETRIC_INTERPRETATION, "photometric interpretation", "MONOCHROME2"),
     (tags::SAMPLES_PER_PIXEL, "samples per pixel", "1"),
-    (tags::BITS_ALLOCATED, "bits allocated", "1"),
-    (tags::BITS_STORED, "bits stored", "1"),
-    (tags::HIGH_BIT, "high bit", "0"),
     (tags::PIXEL_REPRESENTATION, "pixel representation", "0"),
+    (tags::SEGMENTS_OVERLAP, "segments overlap", "NO"),
 ];
 
-/// Checks a Part 10 file as a binary segmentation.
+/// Values that the form fixes besides (PS3.3 C.8.20.2).
+fn fixed_by(kind: SegmentationType) -> &'static [(Tag, &'static str, &'static str)] {
+    match kind {
+        SegmentationType::Binary => &[],
+        SegmentationType::Fractional => &[
+            (tags::SEGMENTATION_FRACTIONAL_TYPE, "segmentation fractional type", "PROBABILITY"),
+            (tags::MAXIMUM_FRACTIONAL_VALUE, "maximum fractional value", "255"),
+        ],
+        SegmentationType::LabelMap => &[(tags::PIXEL_PADDING_VALUE, "pixel padding value", "0")],
+    }
+}
+
+/// Checks a Part 10 file, from its start, as a segmentation of this form. Its frames are read one at a time.
 ///
 /// # Errors
 /// [`CheckFailed`] lists everything that is wrong.
-pub fn check(part10: &[u8]) -> Result<(), CheckFailed> {
-    let file = match dicom_object::from_reader(part10) {
-        Ok(file) => file,
-        Err(e) => return Err(CheckFailed { problems: vec![format!("cannot be read back: {e}")] }),
-    };
-    let mut findings = Findings { problems: Vec::new() };
-    let meta = file.meta();
-    findings.expect(meta.transfer_syntax() == uids::EXPLICIT_VR_LITTLE_ENDIAN, || {
-        format!("transfer syntax is {}", meta.transfer_syntax())
+pub fn check(mut file: impl Read + Seek + 'static, form: SegmentationForm) -> Result<(), CheckFailed> {
+    let failed = |problem: String| CheckFailed { problems: vec![problem] };
+    let until_pixels = OpenFileOptions::new().read_until(tags::PIXEL_DATA);
+    let header = until_pixels.from_reader(BufReader::new(&mut file));
+    let header = header.map_err(|e| failed(format!("cannot be read back: {e}")))?;
+    file.rewind().map_err(|e| failed(format!("cannot be read back: {e}")))?;
+    let mut findings = Findings { problems: Vec::new(), form };
+    let meta = header.meta();
+    let wanted = form.encoding().transfer_syntax();
+    findings.expect(meta.transfer_syntax() == wanted, || {
+        format!("transfer syntax is {}, not {wanted}", meta.transfer_syntax())
     });
-    let object: &InMemDicomObject = &file;
+    let object: &InMemDicomObject = &header;
     for (tag, name, file_meta) in [
         (tags::SOP_CLASS_UID, "class", meta.media_storage_sop_class_uid()),
         (tags::SOP_INSTANCE_UID, "instance", meta.media_storage_sop_instance_uid()),
@@ -121,8 +133,10 @@ pub fn check(part10: &[u8]) -> Result<(), CheckFailed> {
     }
     findings.attributes(object);
     findings.segments(object);
-    findings.pixels(object);
-    findings.frames(object);
+    let shown = findings.frames(object);
+    if let Err(problem) = findings.pixels(object, file, &shown) {
+        findings.problems.push(problem);
+    }
     if findings.problems.is_empty() { Ok(()) } else { Err(CheckFailed { problems: findings.problems }) }
 }
 
@@ -154,6 +168,7 @@ fn item(object: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
 /// Problems as they are found.
 struct Findings {
     problems: Vec<String>,
+    form: SegmentationForm,
 }
 
 impl Findings {
@@ -175,7 +190,12 @@ impl Findings {
         for (tag, name) in TYPE_2 {
             self.expect(object.get(*tag).is_some(), || format!("{name} is absent"));
         }
-        for (tag, name, fixed) in FIXED {
+        let kind = self.form.kind();
+        let class_and_type = [
+            (tags::SOP_CLASS_UID, "SOP class UID", kind.sop_class()),
+            (tags::SEGMENTATION_TYPE, "segmentation type", kind.defined_term()),
+        ];
+        for (tag, name, fixed) in FIXED.iter().chain(fixed_by(kind)).chain(&class_and_type) {
             let found = value(object, *tag);
             self.expect(found.as_deref() == Some(*fixed), || format!("{name} is {found:?}, not {fixed}"));
         }
@@ -187,10 +207,16 @@ impl Findings {
         }
     }
 
-    /// Segments are numbered from 1 and described.
+    /// Number of the first segment: a label map describes its background too.
+    fn first_segment(&self) -> usize {
+        usize::from(self.form.kind() != SegmentationType::LabelMap)
+    }
+
+    /// Segments are numbered one after another and described.
     fn segments(&mut self, object: &InMemDicomObject) {
+        let mut tracked = HashSet::new();
         for (i, segment) in items(object, tags::SEGMENT_SEQUENCE).iter().enumerate() {
-            let n = i + 1;
+            let n = i + self.first_segment();
             self.expect(number(segment, tags::SEGMENT_NUMBER) == Some(n), || format!("segment {n} is not number {n}"));
             for (tag, name) in SEGMENT_TYPE_1 {
                 let filled = match item(segment, *tag) {
@@ -201,40 +227,97 @@ impl Findings {
                 };
                 self.expect(filled, || format!("segment {n} has no {name}"));
             }
+            if n > 0 {
+                let tracking = [tags::TRACKING_ID, tags::TRACKING_UID].map(|tag| value(segment, tag));
+                let is_new = tracking.iter().all(Option::is_some) && tracked.insert(tracking[1].clone());
+                self.expect(is_new, || format!("segment {n} is tracked as {tracking:?}"));
+            }
         }
     }
 
-    /// Bits there are as many as frames × rows × columns, and every frame has one set.
-    fn pixels(&mut self, object: &InMemDicomObject) {
+    /// Bits allocated, stored and high agree with the form.
+    fn bits(&mut self, object: &InMemDicomObject) -> Option<usize> {
+        let bits = [tags::BITS_ALLOCATED, tags::BITS_STORED, tags::HIGH_BIT].map(|tag| number(object, tag));
+        let allocated = bits[0].filter(|allocated| match self.form.kind() {
+            SegmentationType::Binary => *allocated == 1,
+            SegmentationType::Fractional => *allocated == 8,
+            SegmentationType::LabelMap => matches!(allocated, 8 | 16),
+        });
+        let whole = allocated.filter(|a| bits == [Some(*a), Some(*a), a.checked_sub(1)]);
+        self.expect(whole.is_some(), || format!("bits allocated, stored and high are {bits:?}"));
+        whole
+    }
+
+    /// Pixels there are as many as frames × rows × columns, every frame has some that are set, unless empty ones are
+    /// kept, and every segment has some. `shown` holds the segment of each frame.
+    fn pixels(
+        &mut self,
+        object: &InMemDicomObject,
+        file: impl Read + Seek + 'static,
+        shown: &[Option<usize>],
+    ) -> Result<(), String> {
         let size = [tags::NUMBER_OF_FRAMES, tags::ROWS, tags::COLUMNS].map(|tag| number(object, tag).unwrap_or(0));
         let [frames, rows, columns] = size;
-        let Some(pixels) = rows.checked_mul(columns).filter(|p| *p > 0 && frames > 0) else {
-            self.problems.push(format!("{frames} frames of {rows} rows x {columns} columns"));
-            return;
-        };
-        let Some(Ok(data)) = object.get(tags::PIXEL_DATA).map(|e| e.to_bytes()) else { return };
-        let expected = bits::packed_length(frames, pixels);
-        self.expect(expected == Ok(data.len()), || {
-            format!("pixel data of {} bytes, {expected:?} expected for {frames} frames of {pixels} pixels", data.len())
-        });
-        if expected != Ok(data.len()) {
-            return;
+        let shape = (rows.checked_mul(columns)).filter(|pixels| *pixels > 0 && frames > 0).zip(self.bits(object));
+        let (pixels, bits) = shape.ok_or_else(|| format!("{frames} frames of {rows} rows x {columns} columns"))?;
+        let mut walk = FrameWalk::open(file, FrameShape { pixels, bits })?;
+        if let Some(found) = walk.native_length() {
+            let expected = bits::packed_length(frames, pixels * bits).map_err(|e| e.to_string())?;
+            if found as usize != expected {
+                return Err(format!(
+                    "pixel data of {found} bytes, {expected} expected for {frames} frames of {pixels} pixels"
+                ));
+            }
         }
-        let empty = (0..frames).filter(|f| !bits::frame_has_mask(&data, *f, pixels)).count();
-        self.expect(empty == 0, || format!("{empty} frames without mask"));
-        let end = frames * pixels;
-        let padding = (end..data.len() * 8).any(|bit| data[bit / 8] >> (bit % 8) & 1 == 1);
-        self.expect(!padding, || "padding bits of the pixel data are set".to_owned());
+        let segments = items(object, tags::SEGMENT_SEQUENCE).len() + self.first_segment() - 1;
+        let (mut seen, mut empty) = (vec![false; segments], 0usize);
+        for number in 1..=frames {
+            let frame = walk.next_frame(number)?;
+            empty += usize::from(frame.iter().all(|byte| *byte == 0));
+            self.see(&frame, number, bits, shown.get(number - 1).copied().flatten(), &mut seen)?;
+        }
+        self.expect(empty == 0 || self.form.empty_frames(), || format!("{empty} frames without mask"));
+        let unseen: Vec<usize> = (1..).zip(&seen).filter(|(_, seen)| !**seen).map(|(segment, _)| segment).collect();
+        self.expect(unseen.is_empty(), || format!("segments {unseen:?} have no pixel"));
+        walk.fault_at_end(frames).map_or(Ok(()), Err)
     }
 
-    /// Functional groups: as many items as frames, a plane and a source for each, unique dimension indices.
-    fn frames(&mut self, object: &InMemDicomObject) {
+    /// Notes which segments a frame shows.
+    fn see(
+        &self,
+        frame: &[u8],
+        number: usize,
+        bits: usize,
+        segment: Option<usize>,
+        seen: &mut [bool],
+    ) -> Result<(), String> {
+        let mut see = |segment: usize| match segment.checked_sub(1).map(|at| seen.get_mut(at)) {
+            None => Ok(()),
+            Some(Some(seen)) => {
+                *seen = true;
+                Ok(())
+            }
+            Some(None) => Err(format!("frame {number} shows segment {segment}, which is not described")),
+        };
+        match (self.form.kind(), bits) {
+            (SegmentationType::LabelMap, 16) => {
+                frame.chunks_exact(2).try_for_each(|label| see(usize::from(u16::from_le_bytes([label[0], label[1]]))))
+            }
+            (SegmentationType::LabelMap, _) => frame.iter().try_for_each(|label| see(usize::from(*label))),
+            _ if frame.iter().any(|value| *value != 0) => see(segment.unwrap_or(0)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Functional groups: as many items as frames, a plane and a source for each, unique dimension indices. Returns the
+    /// segment of each frame.
+    fn frames(&mut self, object: &InMemDicomObject) -> Vec<Option<usize>> {
         let per_frame = items(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
         let frames = number(object, tags::NUMBER_OF_FRAMES);
         self.expect(frames == Some(per_frame.len()), || {
             format!("number of frames is {frames:?}, functional groups describe {}", per_frame.len())
         });
-        let Some(shared) = item(object, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE) else { return };
+        let Some(shared) = item(object, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE) else { return Vec::new() };
         let series = items(object, tags::REFERENCED_SERIES_SEQUENCE);
         let references: HashSet<String> = series
             .iter()
@@ -246,7 +329,7 @@ impl Findings {
         });
         let dimensions = items(object, tags::DIMENSION_INDEX_SEQUENCE).len();
         let segments = items(object, tags::SEGMENT_SEQUENCE).len();
-        let mut indices = HashSet::new();
+        let (mut indices, mut shown) = (HashSet::new(), Vec::with_capacity(per_frame.len()));
         for (i, frame) in per_frame.iter().enumerate() {
             let groups = FrameGroups { number: i + 1, frame, shared };
             self.plane(&groups);
@@ -255,9 +338,13 @@ impl Findings {
             let segment = groups
                 .item(tags::SEGMENT_IDENTIFICATION_SEQUENCE)
                 .and_then(|g| number(g, tags::REFERENCED_SEGMENT_NUMBER));
-            self.expect(segment.is_some_and(|s| (1..=segments).contains(&s)), || {
-                format!("frame {} belongs to segment {segment:?} of {segments}", groups.number)
-            });
+            // A frame of a label map shows all segments.
+            let is_right = match self.form.kind() {
+                SegmentationType::LabelMap => segment.is_none(),
+                _ => segment.is_some_and(|s| (1..=segments).contains(&s)),
+            };
+            self.expect(is_right, || format!("frame {} belongs to segment {segment:?} of {segments}", groups.number));
+            shown.push(segment);
             let index: Vec<u32> = item(frame, tags::FRAME_CONTENT_SEQUENCE)
                 .and_then(|g| g.get(tags::DIMENSION_INDEX_VALUES))
                 .and_then(|e| e.to_multi_int().ok())
@@ -266,6 +353,7 @@ impl Findings {
                 format!("frame {} has the dimension index {index:?}", groups.number)
             });
         }
+        shown
     }
 
     /// Position, orientation and spacing of a frame.

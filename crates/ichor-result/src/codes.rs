@@ -28,6 +28,8 @@ pub(crate) const MORPHOLOGICALLY_ABNORMAL: Code = sct("49755003", "Morphological
 pub(crate) const HEMORRHAGE: Code = sct("50960005", "Hemorrhage");
 /// Anatomic region, CID 4.
 pub(crate) const BRAIN: Code = sct("12738006", "Brain");
+/// Category and type of what belongs to no segment of a label map, CID 7150.
+pub(crate) const BACKGROUND: Code = dcm("125040", "Background");
 /// Algorithm family, CID 7162.
 pub(crate) const ARTIFICIAL_INTELLIGENCE: Code = dcm("123110", "Artificial Intelligence");
 /// Derivation, CID 7203.

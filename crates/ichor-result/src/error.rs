@@ -4,9 +4,8 @@ use ichor_core::{InvalidPlane, Uid};
 use thiserror::Error;
 
 use crate::bits::BitError;
-use crate::check::CheckFailed;
 
-/// Why [`build_segmentation`](crate::build_segmentation) refused.
+/// Why [`write_segmentation`](crate::write_segmentation) refused.
 #[derive(Debug, Error)]
 pub enum ResultError {
     /// Every mask is absent or empty; a SEG without frames does not exist (PS3.3 C.7.6.6), the study is a negative.
@@ -23,17 +22,25 @@ pub enum ResultError {
         /// Slices given.
         slices: usize,
     },
-    /// A mask does not have rows × columns pixels.
-    #[error("mask of instance {instance} has {pixels} pixels, {rows} rows x {columns} columns expected")]
-    MaskSize {
+    /// A mask that cannot be.
+    #[error("mask of instance {instance}: {fault}")]
+    Mask {
         /// The source instance.
         instance: Uid,
-        /// Pixels of the mask.
-        pixels: usize,
-        /// Rows of the slice.
-        rows: u32,
-        /// Columns of the slice.
-        columns: u32,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A FRACTIONAL object of masks without values.
+    #[error("mask of instance {instance} has no values, which a fractional segmentation needs")]
+    NoValues {
+        /// The source instance.
+        instance: Uid,
+    },
+    /// A lesion without a pixel.
+    #[error("lesion {number} has no pixel in any slice")]
+    EmptyLesion {
+        /// Its number.
+        number: usize,
     },
     /// Frames of one object share rows and columns.
     #[error("instance {instance} has {rows} rows x {columns} columns, unlike the slices before it")]
@@ -72,13 +79,13 @@ pub enum ResultError {
     /// The accepted-at time cannot be written as DICOM date and time.
     #[error("acceptance time {0} is outside the years 1 to 9999")]
     Time(String),
-    /// The frames cannot be packed.
+    /// The frames are more than a DICOM value holds.
     #[error("frames cannot be packed: {0}")]
     Bits(#[from] BitError),
+    /// The object cannot be written to where it is to go.
+    #[error("segmentation cannot be written: {0}")]
+    Write(#[from] std::io::Error),
     /// The writer refused the data set.
     #[error("segmentation cannot be encoded: {0}")]
     Encode(String),
-    /// The finished object does not pass its own check and must not leave.
-    #[error(transparent)]
-    Check(#[from] CheckFailed),
 }

@@ -1,18 +1,16 @@
 //! Frames and their functional groups (PS3.3 C.7.6.16, C.8.20.3).
 
-use dicom_core::VR;
 use dicom_core::value::PrimitiveValue;
-use dicom_core::{DataElement, dicom_value};
+use dicom_core::{DataElement, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
 
 use crate::codes;
 use crate::element::{Element, decimals, sequence, text, us};
 use crate::error::ResultError;
+use crate::form::SegmentationType;
+use crate::mask::SliceMask;
 use crate::segmentation::{SegmentationInput, SourceSlice};
-
-/// Number of the only segment.
-pub(crate) const SEGMENT_NUMBER: u16 = 1;
 
 /// Direction cosines and spacings that differ by no more than this are the same for the whole object: over 512 pixels
 /// of 0.5 mm the difference is below 0.0003 mm.
@@ -22,15 +20,41 @@ const SAME_PLACE_MM: f64 = 1e-3;
 /// Slice distances that differ by no more than this, in mm, are even.
 const EVEN_MM: f64 = 0.01;
 
-/// One frame to be: a slice and its mask, which is not empty.
+/// One frame to be.
 pub(crate) struct Frame<'a> {
     pub(crate) slice: &'a SourceSlice,
-    pub(crate) mask: &'a [u8],
+    pub(crate) mask: &'a SliceMask,
+    /// The segment; `None` in a label map, where a frame shows all of them.
+    pub(crate) segment: Option<u16>,
+    /// One-based place of the slice among those that have frames, along the normal: the position's dimension index.
+    position: u32,
 }
 
-/// Checks the input and picks the slices that carry mask, in the order of their position along the normal, so that the
-/// one-based place in the list is the position's dimension index.
+/// Checks the input and lists the frames: segment by segment, and within each in the order of position along the normal.
 pub(crate) fn select<'a>(input: &SegmentationInput<'a>) -> Result<Vec<Frame<'a>>, ResultError> {
+    let placed = placed_slices(input)?;
+    let keeps_empty = input.form.empty_frames();
+    let shown = (1u32..).zip(placed).map(|(position, (slice, mask))| (position, slice, mask, mask.segments()));
+    let shown: Vec<_> = shown.collect();
+    let frame = |(position, slice, mask, _): &(u32, &'a SourceSlice, &'a SliceMask, Vec<u16>), segment| Frame {
+        slice,
+        mask,
+        segment,
+        position: *position,
+    };
+    if input.form.kind() == SegmentationType::LabelMap {
+        return Ok(shown.iter().map(|slice| frame(slice, None)).collect());
+    }
+    let mut frames = Vec::new();
+    for segment in 1..=input.lesions {
+        let carrying = shown.iter().filter(|(_, _, _, here)| keeps_empty || here.binary_search(&segment).is_ok());
+        frames.extend(carrying.map(|slice| frame(slice, Some(segment))));
+    }
+    Ok(frames)
+}
+
+/// The slices that have frames, in the order of their position along the normal.
+fn placed_slices<'a>(input: &SegmentationInput<'a>) -> Result<Vec<(&'a SourceSlice, &'a SliceMask)>, ResultError> {
     let (slices, masks) = (input.slices, input.masks);
     let first = slices.first().ok_or(ResultError::NoSlices)?;
     if masks.len() != slices.len() {
@@ -40,7 +64,7 @@ pub(crate) fn select<'a>(input: &SegmentationInput<'a>) -> Result<Vec<Frame<'a>>
     if u16::try_from(rows).is_err() || u16::try_from(columns).is_err() {
         return Err(ResultError::ImageSize { rows, columns });
     }
-    let mut frames = Vec::new();
+    let mut placed = Vec::new();
     for (slice, mask) in slices.iter().zip(masks) {
         let instance = || slice.sop_instance.clone();
         slice.plane.checked().map_err(|source| ResultError::Plane { instance: instance(), source })?;
@@ -48,27 +72,36 @@ pub(crate) fn select<'a>(input: &SegmentationInput<'a>) -> Result<Vec<Frame<'a>>
             let (rows, columns) = (slice.plane.rows, slice.plane.columns);
             return Err(ResultError::MixedSize { instance: instance(), rows, columns });
         }
-        let Some(mask) = *mask else { continue };
-        if mask.len() != rows as usize * columns as usize {
-            return Err(ResultError::MaskSize { instance: instance(), pixels: mask.len(), rows, columns });
+        if let Some(fault) = mask.fault(rows, columns, input.lesions) {
+            return Err(ResultError::Mask { instance: instance(), fault });
         }
-        if mask.iter().any(|p| *p != 0) {
-            frames.push(Frame { slice, mask });
+        if input.form.kind() == SegmentationType::Fractional && !mask.has_values() {
+            return Err(ResultError::NoValues { instance: instance() });
+        }
+        if !mask.is_empty() || input.form.empty_frames() {
+            placed.push((slice, mask));
         }
     }
-    if frames.is_empty() {
+    let mut is_used = vec![false; usize::from(input.lesions)];
+    for segment in masks.iter().flat_map(SliceMask::segments) {
+        is_used[usize::from(segment) - 1] = true;
+    }
+    if !is_used.contains(&true) {
         return Err(ResultError::NothingToSegment);
     }
-    frames.sort_by(|a, b| along(first, a.slice).total_cmp(&along(first, b.slice)));
-    for pair in frames.windows(2) {
-        let distance: f64 =
-            (0..3).map(|i| (pair[0].slice.plane.position[i] - pair[1].slice.plane.position[i]).powi(2)).sum();
+    if let Some(unused) = is_used.iter().position(|is_used| !is_used) {
+        return Err(ResultError::EmptyLesion { number: unused + 1 });
+    }
+    placed.sort_by(|a, b| along(first, a.0).total_cmp(&along(first, b.0)));
+    for pair in placed.windows(2) {
+        let (a, b) = (pair[0].0, pair[1].0);
+        let distance: f64 = (0..3).map(|i| (a.plane.position[i] - b.plane.position[i]).powi(2)).sum();
         if distance.sqrt() < SAME_PLACE_MM {
-            let (first, second) = (pair[0].slice.sop_instance.clone(), pair[1].slice.sop_instance.clone());
+            let (first, second) = (a.sop_instance.clone(), b.sop_instance.clone());
             return Err(ResultError::DuplicatePosition { first, second });
         }
     }
-    Ok(frames)
+    Ok(placed)
 }
 
 /// Position along the first slice's normal, in mm from the first slice.
@@ -117,14 +150,10 @@ pub(crate) fn functional_groups(frames: &[Frame<'_>], input: &SegmentationInput<
     if constant.measures {
         shared.push(pixel_measures(first, thickness(first), spacing));
     }
-    let per_frame = frames.iter().enumerate().map(|(i, frame)| {
-        let mut groups = vec![
-            frame_content(i as u32 + 1),
-            derivation_image(frame.slice),
-            plane_position(frame.slice),
-            // Constant, and still here: viewers look for it in the frame.
-            segment_identification(),
-        ];
+    let per_frame = frames.iter().map(|frame| {
+        let mut groups = vec![frame_content(frame), derivation_image(frame.slice), plane_position(frame.slice)];
+        // Where there is one segment only it could be shared; viewers look for it in the frame.
+        groups.extend(frame.segment.map(segment_identification));
         if !constant.orientation {
             groups.push(plane_orientation(frame.slice));
         }
@@ -144,8 +173,10 @@ fn group(tag: dicom_core::Tag, elements: Vec<Element>) -> Element {
     sequence(tag, vec![InMemDicomObject::from_element_iter(elements)])
 }
 
-fn frame_content(position_index: u32) -> Element {
-    let values: PrimitiveValue = dicom_value!(U32, [u32::from(SEGMENT_NUMBER), position_index]);
+/// The place of a frame: segment and position, or the position alone.
+fn frame_content(frame: &Frame<'_>) -> Element {
+    let index = frame.segment.map(u32::from).into_iter().chain([frame.position]);
+    let values = PrimitiveValue::U32(index.collect());
     group(tags::FRAME_CONTENT_SEQUENCE, vec![DataElement::new(tags::DIMENSION_INDEX_VALUES, VR::UL, values)])
 }
 
@@ -165,8 +196,8 @@ fn pixel_measures(slice: &SourceSlice, thickness: Option<f64>, spacing: Option<f
     group(tags::PIXEL_MEASURES_SEQUENCE, measures)
 }
 
-fn segment_identification() -> Element {
-    group(tags::SEGMENT_IDENTIFICATION_SEQUENCE, vec![us(tags::REFERENCED_SEGMENT_NUMBER, SEGMENT_NUMBER)])
+fn segment_identification(segment: u16) -> Element {
+    group(tags::SEGMENT_IDENTIFICATION_SEQUENCE, vec![us(tags::REFERENCED_SEGMENT_NUMBER, segment)])
 }
 
 fn derivation_image(slice: &SourceSlice) -> Element {

@@ -1,11 +1,12 @@
-//! Result objects: the DICOM Segmentation (PS3.3 A.51) that goes back to the PACS.
+//! Result objects: the DICOM Segmentation (PS3.3 A.51) that goes back to the PACS, in every form a destination asks for.
 //!
-//! One frame a source slice that carries mask, in that slice's own plane, so gantry tilt and uneven spacing are right
-//! by construction. [`SourceHeader::read`] takes patient and study from one source instance, [`build_segmentation`]
-//! makes the object and [`check`] looks it over, from its bytes, before it leaves.
+//! One frame a lesion and source slice that carries it (one a slice in a label map), in that slice's own plane, so gantry
+//! tilt and uneven spacing are right by construction. [`SourceHeader::read`] takes patient and study from one source
+//! instance, [`write_segmentation`] writes the object frame by frame and [`check`](check()) looks it over, from its bytes,
+//! before it leaves.
 //!
 //! Architecture Invariant: no clock, no randomness and no network. Every UID is derived from the source instances, the
-//! model, the configuration, the kind and the version; the same input gives the same bytes.
+//! model, the configuration, the kind, the form and the version; the same input gives the same bytes.
 
 mod attributes;
 pub mod bits;
@@ -13,19 +14,27 @@ mod charset;
 mod check;
 mod codes;
 mod element;
+mod encode;
 mod error;
+mod form;
 mod frames;
+mod mask;
 mod meta;
 mod own;
 mod read;
+mod rle;
 mod segment;
 mod segmentation;
 mod source;
+mod walk;
 
 pub use charset::{DecodedText, decode_text};
 pub use check::{CheckFailed, check};
 pub use error::ResultError;
+pub use form::{Encoding, FormError, SegmentationForm, SegmentationType};
+pub use mask::{MaskRun, SliceMask};
 pub use own::{MANUFACTURER, MODEL_NAME, ObjectMarks, is_own, is_own_object};
 pub use read::{ReadError, ReadFrame, ReadSegmentation, read_segmentation};
-pub use segmentation::{Segmentation, SegmentationInput, SourceSlice, build_segmentation};
+pub use segment::SegmentReference;
+pub use segmentation::{Segmentation, SegmentationInput, SourceSlice, write_segmentation};
 pub use source::{SourceError, SourceHeader};

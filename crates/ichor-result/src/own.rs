@@ -12,8 +12,9 @@ pub const MANUFACTURER: &str = "ichor";
 pub const MODEL_NAME: &str = "ichor hemorrhage analysis";
 
 /// SOP classes of results: what ichor makes now, and what its later results will be.
-const RESULT_CLASSES: [&str; 7] = [
+const RESULT_CLASSES: [&str; 8] = [
     uids::SEGMENTATION_STORAGE,
+    uids::LABEL_MAP_SEGMENTATION_STORAGE,
     uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
     uids::MULTI_FRAME_TRUE_COLOR_SECONDARY_CAPTURE_IMAGE_STORAGE,
     uids::BASIC_TEXT_SR_STORAGE,
@@ -73,6 +74,8 @@ mod tests {
         assert!(is_own(named) && is_own(created));
         assert!(!is_own(seg), "a SEG of somebody else");
         assert!(!is_own(ObjectMarks { model_name: None, ..named }), "half a name is no name");
+        let map = ObjectMarks { sop_class: uids::LABEL_MAP_SEGMENTATION_STORAGE, ..created };
+        assert!(is_own(map), "a label map is a result");
         let ct = ObjectMarks { sop_class: uids::CT_IMAGE_STORAGE, ..created };
         assert!(!is_own(ct), "a CT is never a result");
     }

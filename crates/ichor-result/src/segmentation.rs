@@ -1,21 +1,26 @@
 //! Building the DICOM Segmentation (PS3.3 A.51).
 
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use ichor_core::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ImagePlane, ModelId, Uid};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+use ichor_core::{IMPLEMENTATION_CLASS_UID, ImagePlane, ModelId, Uid};
 use time::OffsetDateTime;
 
-use crate::check::check;
+use crate::codes;
 use crate::element::{Element, cut, date, empty, parse_utc_offset, sequence, text, time_of_day, us, utc_offset};
+use crate::encode::{PixelLayout, write_part10};
 use crate::error::ResultError;
+use crate::form::{SegmentationForm, SegmentationType};
 use crate::frames::{Frame, functional_groups, select};
+use crate::mask::SliceMask;
 use crate::own::{MANUFACTURER, MODEL_NAME};
+use crate::segment::{self, Maker, SegmentReference};
 use crate::source::{SourceHeader, copied};
-use crate::{bits, codes, segment};
 
 /// Series Number of a result where the caller names none: this much above the source's.
 const SERIES_NUMBER_STEP: u32 = 9000;
+/// The value of a FRACTIONAL pixel that stands for 1.
+pub(crate) const MAXIMUM_FRACTIONAL_VALUE: u16 = 255;
 /// Instance Numbers and Series Numbers are IS, at most 2³¹ − 1.
 const LARGEST_NUMBER: u32 = i32::MAX as u32;
 
@@ -41,8 +46,12 @@ pub struct SegmentationInput<'a> {
     pub header: &'a SourceHeader,
     /// All slices that were analysed, those without mask too.
     pub slices: &'a [SourceSlice],
-    /// One mask a slice, rows × columns row by row, zero for background; `None` for no mask.
-    pub masks: &'a [Option<&'a [u8]>],
+    /// One mask a slice.
+    pub masks: &'a [SliceMask],
+    /// How many lesions the masks show; each is a segment, of the lesion's number.
+    pub lesions: u16,
+    /// The form of the object.
+    pub form: SegmentationForm,
     /// The weights.
     pub model: &'a ModelId,
     /// Digest of whatever configuration shaped the result.
@@ -57,10 +66,10 @@ pub struct SegmentationInput<'a> {
     pub research_notice: Option<&'a str>,
 }
 
-/// A finished and checked segmentation.
+/// A segmentation that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segmentation {
-    /// Segmentation Storage.
+    /// Segmentation Storage, or Label Map Segmentation Storage.
     pub sop_class: Uid,
     /// Derived SOP Instance UID.
     pub sop_instance: Uid,
@@ -68,12 +77,12 @@ pub struct Segmentation {
     pub series_instance: Uid,
     /// Study Instance UID of the source.
     pub study_instance: Uid,
-    /// Explicit VR Little Endian.
+    /// Transfer Syntax UID.
     pub transfer_syntax: Uid,
     /// Number of frames.
     pub frames: usize,
-    /// The Part 10 file, preamble included.
-    pub part10: Vec<u8>,
+    /// The segments, one a lesion.
+    pub segments: Vec<SegmentReference>,
 }
 
 /// The UIDs of a result, all derived.
@@ -81,7 +90,7 @@ struct Derived {
     instance: Uid,
     series: Uid,
     dimensions: Uid,
-    tracking: Uid,
+    segments: Vec<SegmentReference>,
     frame_of_reference: Uid,
 }
 
@@ -89,6 +98,7 @@ impl Derived {
     fn of(input: &SegmentationInput<'_>) -> Self {
         let (study, series) = (input.header.study().as_str(), input.header.series().as_str());
         let (model, configuration) = (input.model.as_str(), input.configuration_digest);
+        let form = input.form.words();
         let version = input.version.to_string();
         let frame_number = |s: &SourceSlice| s.frame_number.unwrap_or_default();
         let mut sources: Vec<(&str, u32)> =
@@ -96,7 +106,7 @@ impl Derived {
         sources.sort_unstable();
         let numbers: Vec<String> = sources.iter().map(|(_, frame)| frame.to_string()).collect();
         let instance = Uid::derive(
-            ["ichor-seg-instance", study, series, model, configuration, version.as_str()]
+            ["ichor-seg-instance", study, series, model, configuration, form.as_str(), version.as_str()]
                 .into_iter()
                 .chain(sources.iter().zip(&numbers).flat_map(|((uid, _), frame)| [*uid, frame.as_str()])),
         );
@@ -104,28 +114,36 @@ impl Derived {
         let frame_of_reference = input.header.frame_of_reference().cloned();
         Self {
             instance,
-            series: Uid::derive(["ichor-seg-series", study, series, model, configuration]),
+            series: Uid::derive(["ichor-seg-series", study, series, model, configuration, form.as_str()]),
             dimensions,
-            tracking: Uid::derive(["ichor-seg-tracking", study, series, model]),
+            // Of the finding, not of the form: a lesion is the same in every object of one version. Another version
+            // may find other lesions under the same number.
+            segments: segment::references(input.lesions, &[study, series, model, configuration, &version]),
             frame_of_reference: frame_of_reference
                 .unwrap_or_else(|| Uid::derive(["ichor-frame-of-reference", study, series])),
         }
     }
 }
 
-/// Builds the segmentation of one study, BINARY, one frame a slice that carries mask, and checks it.
+/// Writes the segmentation of one study as a Part 10 file: one frame a segment and slice that carries it, or one a
+/// slice in a label map. Frames are made and written one at a time.
 ///
-/// The same input gives the same bytes. Slices may come in any order; frames lie in the order of their position.
+/// The same input gives the same bytes. Slices may come in any order; frames lie in the order of their position. The
+/// file must pass [`check`](crate::check()) before it leaves.
 ///
 /// # Errors
-/// [`ResultError::NothingToSegment`] when no slice carries mask: the study is a negative. Every other [`ResultError`]
-/// names what cannot be or what the finished object lacks.
-pub fn build_segmentation(input: &SegmentationInput<'_>) -> Result<Segmentation, ResultError> {
+/// [`ResultError::NothingToSegment`] when no slice carries mask: the study is a negative. [`ResultError::Write`] when
+/// `out` fails. Every other [`ResultError`] names what cannot be.
+pub fn write_segmentation(
+    input: &SegmentationInput<'_>,
+    out: impl std::io::Write,
+) -> Result<Segmentation, ResultError> {
     let frames = select(input)?;
     let plane = &frames[0].slice.plane;
-    let pixels = plane.rows as usize * plane.columns as usize;
-    let pixel_data = bits::pack(frames.iter().map(|f| f.mask), pixels)?;
+    // Both were checked to fit by `select`.
+    let layout = PixelLayout::new(input.form.kind(), plane.rows as u16, plane.columns as u16, input.lesions);
     let derived = Derived::of(input);
+    let maker = Maker { model: input.model, configuration_digest: input.configuration_digest };
     let mut object = InMemDicomObject::new_empty();
     let elements = copied(input.header)
         .into_iter()
@@ -133,25 +151,24 @@ pub fn build_segmentation(input: &SegmentationInput<'_>) -> Result<Segmentation,
         .chain(deidentification(input.header))
         .chain(clinical_trial(input.header))
         .chain(equipment(input)?)
-        .chain(image(&frames, input.header))
-        .chain(dimensions(&derived))
+        .chain(image(&frames, layout, input))
+        .chain(dimensions(&derived, input.form.kind()))
         .chain(references(input))
         .chain(functional_groups(&frames, input))
-        .chain([segment::segment_sequence(input.model, input.configuration_digest, &derived.tracking)]);
+        .chain([segment::segment_sequence(&maker, &derived.segments, input.form.kind())]);
     for element in elements {
         object.put(element);
     }
-    let part10 = encode(object, pixel_data)?;
-    check(&part10)?;
+    write_part10(object, &frames, layout, input.form.encoding(), out)?;
     let constant = |uid: &str| Uid::parse(uid).map_err(|e| ResultError::Encode(e.to_string()));
     Ok(Segmentation {
-        sop_class: constant(uids::SEGMENTATION_STORAGE)?,
+        sop_class: constant(input.form.kind().sop_class())?,
         sop_instance: derived.instance,
         series_instance: derived.series,
         study_instance: input.header.study().clone(),
-        transfer_syntax: constant(uids::EXPLICIT_VR_LITTLE_ENDIAN)?,
+        transfer_syntax: constant(input.form.encoding().transfer_syntax())?,
         frames: frames.len(),
-        part10,
+        segments: derived.segments,
     })
 }
 
@@ -182,7 +199,7 @@ fn identification(input: &SegmentationInput<'_>, derived: &Derived) -> Result<Ve
         text(tags::INSTANCE_CREATION_DATE, VR::DA, day.as_str()),
         text(tags::INSTANCE_CREATION_TIME, VR::TM, time.as_str()),
         text(tags::INSTANCE_CREATOR_UID, VR::UI, IMPLEMENTATION_CLASS_UID),
-        text(tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE),
+        text(tags::SOP_CLASS_UID, VR::UI, input.form.kind().sop_class()),
         text(tags::SOP_INSTANCE_UID, VR::UI, derived.instance.as_str()),
         text(tags::STUDY_INSTANCE_UID, VR::UI, input.header.study().as_str()),
         text(tags::SERIES_INSTANCE_UID, VR::UI, derived.series.as_str()),
@@ -276,10 +293,11 @@ fn equipment(input: &SegmentationInput<'_>) -> Result<Vec<Element>, ResultError>
 }
 
 /// Image Pixel and Segmentation Image (PS3.3 C.7.6.3, C.8.20.2).
-fn image(frames: &[Frame<'_>], header: &SourceHeader) -> Vec<Element> {
+fn image(frames: &[Frame<'_>], layout: PixelLayout, input: &SegmentationInput<'_>) -> Vec<Element> {
     let plane = &frames[0].slice.plane;
     // Both were checked to fit by `select`.
     let (rows, columns) = (plane.rows as u16, plane.columns as u16);
+    let (bits, kind, header) = (layout.bits_allocated(), input.form.kind(), input.header);
     let mut elements = vec![
         text(tags::IMAGE_TYPE, VR::CS, "DERIVED\\PRIMARY"),
         us(tags::SAMPLES_PER_PIXEL, 1),
@@ -287,14 +305,23 @@ fn image(frames: &[Frame<'_>], header: &SourceHeader) -> Vec<Element> {
         text(tags::NUMBER_OF_FRAMES, VR::IS, frames.len().to_string()),
         us(tags::ROWS, rows),
         us(tags::COLUMNS, columns),
-        us(tags::BITS_ALLOCATED, 1),
-        us(tags::BITS_STORED, 1),
-        us(tags::HIGH_BIT, 0),
+        us(tags::BITS_ALLOCATED, bits),
+        us(tags::BITS_STORED, bits),
+        us(tags::HIGH_BIT, bits - 1),
         us(tags::PIXEL_REPRESENTATION, 0),
         text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO"),
-        text(tags::SEGMENTATION_TYPE, VR::CS, "BINARY"),
+        text(tags::SEGMENTATION_TYPE, VR::CS, kind.defined_term()),
         text(tags::SEGMENTS_OVERLAP, VR::CS, "NO"),
     ];
+    match kind {
+        SegmentationType::Binary => {}
+        SegmentationType::Fractional => {
+            elements.push(text(tags::SEGMENTATION_FRACTIONAL_TYPE, VR::CS, "PROBABILITY"));
+            elements.push(us(tags::MAXIMUM_FRACTIONAL_VALUE, MAXIMUM_FRACTIONAL_VALUE));
+        }
+        // What belongs to no segment has this value.
+        SegmentationType::LabelMap => elements.push(us(tags::PIXEL_PADDING_VALUE, 0)),
+    }
     // Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
     let lossy = header.text(tags::LOSSY_IMAGE_COMPRESSION).is_some_and(|l| l == "01");
     elements.push(text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, if lossy { "01" } else { "00" }));
@@ -305,8 +332,8 @@ fn image(frames: &[Frame<'_>], header: &SourceHeader) -> Vec<Element> {
     elements
 }
 
-/// The Multi-frame Dimension module (PS3.3 C.7.6.17): segment, then position.
-fn dimensions(derived: &Derived) -> Vec<Element> {
+/// The Multi-frame Dimension module (PS3.3 C.7.6.17): segment, then position; the position alone in a label map.
+fn dimensions(derived: &Derived, kind: SegmentationType) -> Vec<Element> {
     let organization = || text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, derived.dimensions.as_str());
     let attribute = |tag: Tag, value: Tag| {
         dicom_core::DataElement::new(tag, VR::AT, dicom_core::value::PrimitiveValue::from(value))
@@ -319,15 +346,12 @@ fn dimensions(derived: &Derived) -> Vec<Element> {
             text(tags::DIMENSION_DESCRIPTION_LABEL, VR::LO, label),
         ])
     };
+    let by_segment = (kind != SegmentationType::LabelMap)
+        .then(|| index(tags::REFERENCED_SEGMENT_NUMBER, tags::SEGMENT_IDENTIFICATION_SEQUENCE, "Segment Number"));
+    let by_position = index(tags::IMAGE_POSITION_PATIENT, tags::PLANE_POSITION_SEQUENCE, "Image Position (Patient)");
     vec![
         sequence(tags::DIMENSION_ORGANIZATION_SEQUENCE, vec![InMemDicomObject::from_element_iter([organization()])]),
-        sequence(
-            tags::DIMENSION_INDEX_SEQUENCE,
-            vec![
-                index(tags::REFERENCED_SEGMENT_NUMBER, tags::SEGMENT_IDENTIFICATION_SEQUENCE, "Segment Number"),
-                index(tags::IMAGE_POSITION_PATIENT, tags::PLANE_POSITION_SEQUENCE, "Image Position (Patient)"),
-            ],
-        ),
+        sequence(tags::DIMENSION_INDEX_SEQUENCE, by_segment.into_iter().chain([by_position]).collect()),
     ]
 }
 
@@ -350,25 +374,4 @@ fn references(input: &SegmentationInput<'_>) -> Vec<Element> {
         sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances),
     ]);
     vec![sequence(tags::REFERENCED_SERIES_SEQUENCE, vec![series])]
-}
-
-/// Writes preamble, meta group and data set in Explicit VR Little Endian. Pixel Data is the last element, so it is
-/// appended as it is instead of going through the writer, which would copy it.
-fn encode(object: InMemDicomObject, pixel_data: Vec<u8>) -> Result<Vec<u8>, ResultError> {
-    let encode_error = |e: &dyn std::error::Error| ResultError::Encode(e.to_string());
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
-        .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let file = object.with_meta(meta).map_err(|e| encode_error(&e))?;
-    let length = u32::try_from(pixel_data.len()).map_err(|e| encode_error(&e))?;
-    let mut bytes = Vec::with_capacity(pixel_data.len() + 64 * 1024);
-    file.write_all(&mut bytes).map_err(|e| encode_error(&e))?;
-    let Tag(group, element) = tags::PIXEL_DATA;
-    bytes.extend(group.to_le_bytes());
-    bytes.extend(element.to_le_bytes());
-    bytes.extend(b"OB\0\0");
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(pixel_data);
-    Ok(bytes)
 }

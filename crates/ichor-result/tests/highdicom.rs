@@ -6,12 +6,12 @@ mod support;
 
 use std::path::Path;
 
-use ichor_result::{Segmentation, SourceSlice};
+use ichor_result::SourceSlice;
 use serde_json::{Value, json};
-use support::{Series, blobs, build, describe, real_series, run, tilted};
+use support::{Built, Series, blobs, build, describe, real_series, run, tilted};
 
 /// Lets highdicom compare; false with a printed reason where Python or highdicom is absent.
-fn read_back(segmentation: &Segmentation, slices: &[SourceSlice], masks: &[Option<Vec<u8>>]) -> bool {
+fn read_back(segmentation: &Built, slices: &[SourceSlice], masks: &[Option<Vec<u8>>]) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ichor_result::{Encoding, SegmentationForm, SegmentationType};
 use serde_json::Value;
-use support::{Series, blobs, build, tilted};
+use support::{Series, blobs, build, build_form, tilted, valued};
 
 /// A running Orthanc, stopped when dropped.
 struct Orthanc {
@@ -117,4 +118,29 @@ fn stored_twice_and_returned_once_unchanged() {
     assert_eq!(study.as_array().unwrap().len(), 1);
     assert_eq!(study[0]["MainDicomTags"]["StudyInstanceUID"], support::STUDY);
     assert_eq!(study[0]["Series"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn every_form_is_returned_unchanged() {
+    let Some(orthanc) = Orthanc::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let planes = tilted(13, 11, 18.5, &[1.14, 4.22, 7.38]);
+    let (header, slices) = Series::new(planes.clone()).write(dir.path());
+    let labels = blobs(&planes, |_| true).into_iter().map(Option::unwrap);
+    let masks: Vec<_> = labels.map(|labels| valued(&labels, &vec![77; labels.len()], 11)).collect();
+    let encodings = [Encoding::ExplicitLittleEndian, Encoding::Deflated, Encoding::RleLossless];
+    let kinds = [SegmentationType::Binary, SegmentationType::Fractional, SegmentationType::LabelMap];
+    let mut stored = 0;
+    for form in
+        kinds.into_iter().flat_map(|kind| encodings.map(|encoding| SegmentationForm::new(kind, encoding, false)))
+    {
+        let Ok(form) = form else { continue };
+        let seg = build_form(&header, &slices, &masks, 3, form, 1).unwrap();
+        let answer: Value = serde_json::from_slice(&orthanc.http("POST", "/instances", &seg.part10)).unwrap();
+        assert_eq!(answer["Status"], "Success", "{}", form.words());
+        let file = format!("/instances/{}/file", answer["ID"].as_str().unwrap());
+        assert!(orthanc.http("GET", &file, b"") == seg.part10, "Orthanc returned other bytes: {}", form.words());
+        stored += 1;
+    }
+    assert_eq!(stored, 8);
 }

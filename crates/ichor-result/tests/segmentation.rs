@@ -11,10 +11,17 @@ use dicom_core::{DataElement, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
 use ichor_core::Uid;
-use ichor_result::{ReadError, ResultError, Segmentation, bits, check, is_own_object, read_segmentation};
-use support::{Series, blobs, build, code_sequence, describe, judge, real_series, tilted};
+use ichor_result::{
+    ReadError, ResultError, SegmentationForm, bits, check as check_form, is_own_object, read_segmentation,
+};
+use support::{Built, Series, blobs, build, code_sequence, describe, judge, real_series, tilted};
 
-fn open(segmentation: &Segmentation) -> DefaultDicomObject {
+/// Checks bytes as the usual form.
+fn check(part10: &[u8]) -> Result<(), ichor_result::CheckFailed> {
+    check_form(std::io::Cursor::new(part10.to_vec()), SegmentationForm::default())
+}
+
+fn open(segmentation: &Built) -> DefaultDicomObject {
     dicom_object::from_reader(&segmentation.part10[..]).unwrap()
 }
 
@@ -26,7 +33,7 @@ fn first(object: &InMemDicomObject, tag: dicom_core::Tag) -> &InMemDicomObject {
     &object.element(tag).unwrap().items().unwrap()[0]
 }
 
-fn judged(segmentation: &Segmentation) {
+fn judged(segmentation: &Built) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seg.dcm");
     std::fs::write(&path, &segmentation.part10).unwrap();
@@ -112,7 +119,7 @@ fn frames_lie_in_the_order_of_their_position() {
     let shuffled_masks: Vec<_> = order.iter().map(|i| masks[*i].clone()).collect();
     let shuffled = build(&header, &shuffled, &shuffled_masks, 1).unwrap();
     assert_eq!(ordered.sop_instance, shuffled.sop_instance);
-    let pixels = |s: &Segmentation| open(s).element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().into_owned();
+    let pixels = |s: &Built| open(s).element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().into_owned();
     assert_eq!(pixels(&ordered), pixels(&shuffled));
 }
 
@@ -146,8 +153,11 @@ fn read_back_by_ourselves() {
     assert_eq!((&read.sop_instance, read.study_instance.as_str()), (&seg.sop_instance, support::STUDY));
     assert_eq!(read.frames.len(), 3);
     for (frame, i) in read.frames.iter().zip([0, 2, 3]) {
-        let expected: Vec<u8> = masks[i].as_ref().unwrap().iter().map(|p| u8::from(*p != 0)).collect();
-        assert_eq!((&frame.source_sop_instance, frame.segment, &frame.mask), (&slices[i].sop_instance, 1, &expected));
+        let expected: Vec<u16> = masks[i].as_ref().unwrap().iter().map(|p| u16::from(*p != 0)).collect();
+        assert_eq!(
+            (&frame.source_sop_instance, frame.segment, &frame.mask),
+            (&slices[i].sop_instance, Some(1), &expected)
+        );
         let corner = (frame.plane.point(13.0, 11.0), planes[i].point(13.0, 11.0));
         assert!(corner.0.iter().zip(corner.1).all(|(a, b)| (a - b).abs() < 1e-6), "{corner:?}");
     }
@@ -168,7 +178,7 @@ fn refusals() {
     assert!(matches!(refused(&slices, &vec![None; 3]), ResultError::NothingToSegment));
     assert!(matches!(refused(&slices, &vec![Some(vec![0u8; 80]); 3]), ResultError::NothingToSegment));
     assert!(matches!(refused(&slices, &masks[..2]), ResultError::MaskCount { masks: 2, slices: 3 }));
-    assert!(matches!(refused(&slices, &vec![Some(vec![1u8; 79]); 3]), ResultError::MaskSize { pixels: 79, .. }));
+    assert!(matches!(refused(&slices, &vec![Some(vec![1u8; 90]); 3]), ResultError::Mask { .. }));
     let with = |change: fn(&mut ichor_result::SourceSlice)| {
         let mut slices = slices.clone();
         change(&mut slices[1]);

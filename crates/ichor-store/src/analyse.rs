@@ -91,6 +91,8 @@ pub struct NewObject {
     pub series_instance: Uid,
     /// Transfer Syntax UID.
     pub transfer_syntax: Uid,
+    /// Names of the destinations that get it.
+    pub destinations: Vec<String>,
     /// The bytes.
     pub staged: StagedBlob,
 }
@@ -110,8 +112,6 @@ pub struct AnalysisOutcome {
     pub slices_known: usize,
     /// Result objects.
     pub objects: Vec<NewObject>,
-    /// Names of the destinations that get each object.
-    pub destinations: Vec<String>,
     /// Stages and how long they took, in milliseconds.
     pub timings: Vec<(String, u64)>,
 }
@@ -142,7 +142,7 @@ impl Store {
         self.index().next_analysis_deadline().await
     }
 
-    /// Records an outcome with its objects and one delivery for each object and destination, in one transaction.
+    /// Records an outcome with its objects and one delivery for each destination of each object, in one transaction.
     /// An object whose UID is there already is kept as it is and not sent twice. If the study has been opened again
     /// meanwhile, the outcome counts for its own version and the study stays as it is.
     ///

@@ -8,6 +8,7 @@ mod destination;
 mod dicomweb;
 mod limits;
 mod listen;
+mod objects;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

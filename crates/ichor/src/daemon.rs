@@ -115,7 +115,7 @@ impl Daemon {
                     "triage"
                 });
             }
-            let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder));
+            let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder)?);
             tasks.spawn(async move {
                 analyse::run(stage_store, model, options, token).await;
                 "analyse"
@@ -303,8 +303,11 @@ fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32) -> Tr
     TriageOptions { gate: gate_options(config), decoder, alert }
 }
 
-fn analyse_options(config: &Config, decoder: Decoder) -> AnalyseOptions {
-    AnalyseOptions {
+fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseOptions> {
+    let objects = |destination: &DestinationConfig| {
+        destination.objects().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", destination.name))
+    };
+    Ok(AnalyseOptions {
         gate: gate_options(config),
         decoder,
         backoff: Backoff {
@@ -313,8 +316,8 @@ fn analyse_options(config: &Config, decoder: Decoder) -> AnalyseOptions {
             attempts: config.analysis.attempts,
         },
         min_lesion_ml: config.analysis.min_lesion_ml,
-        destinations: config.destinations.iter().map(|d| d.name.clone()).collect(),
-    }
+        destinations: config.destinations.iter().map(objects).collect::<Result<_, _>>()?,
+    })
 }
 
 fn open_destination(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {

@@ -17,7 +17,7 @@ pub(crate) struct Judgement {
     pub(crate) segmentation_type: String,
     pub(crate) segments: Vec<Segment>,
     pub(crate) frames: Vec<Frame>,
-    /// The masks, one byte a pixel, in the order of `frames`.
+    /// The masks, one byte a pixel, in the order of `frames`: 0 or 1, or in a label map the segments' numbers.
     #[serde(skip)]
     pub(crate) masks: Vec<u8>,
 }
@@ -41,6 +41,8 @@ pub(crate) struct Frame {
     pub(crate) position: [f64; 3],
     pub(crate) orientation: [f64; 6],
     pub(crate) spacing: [f64; 2],
+    /// None in a label map.
+    pub(crate) segment: Option<u32>,
     pub(crate) pixels: usize,
 }
 

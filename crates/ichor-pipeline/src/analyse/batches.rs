@@ -58,8 +58,20 @@ pub(crate) async fn classify<M: SliceModel>(model: &M, slices: &[PreparedSlice])
     Ok(probabilities)
 }
 
-/// The masks of positive slices on their source grids.
-pub(crate) async fn mask<M: SliceModel>(model: &M, slices: Vec<PreparedSlice>) -> Result<Vec<Vec<u8>>, AnalysisError> {
+/// A positive slice on its source grid, rows × columns.
+pub(crate) struct SourceMask {
+    /// Not 0 in the mask.
+    pub(crate) mask: Vec<u8>,
+    /// The map, 0 to 1; empty if it was not asked for.
+    pub(crate) map: Vec<f32>,
+}
+
+/// The masks of positive slices, with their maps if asked for.
+pub(crate) async fn mask<M: SliceModel>(
+    model: &M,
+    slices: Vec<PreparedSlice>,
+    with_maps: bool,
+) -> Result<Vec<SourceMask>, AnalysisError> {
     let inputs = slices.iter().flat_map(|slice| slice.input.iter().copied()).collect();
     let brains = slices.iter().flat_map(PreparedSlice::brain_on_input).collect();
     let maps = model.maps(inputs, brains, slices.len()).await?;
@@ -67,6 +79,9 @@ pub(crate) async fn mask<M: SliceModel>(model: &M, slices: Vec<PreparedSlice>) -
         return Err(ModelError(format!("{} maps for {} slices", maps.len(), slices.len())).into());
     }
     let threshold = model.traits().mask_threshold;
-    let masks = slices.iter().zip(&maps);
-    Ok(masks.map(|(slice, map)| slice.grid.mask_to_source(map, threshold, &slice.brain)).collect())
+    let on_source = |(slice, map): (&PreparedSlice, &Vec<f32>)| SourceMask {
+        mask: slice.grid.mask_to_source(map, threshold, &slice.brain),
+        map: if with_maps { slice.grid.map_to_source(map) } else { Vec::new() },
+    };
+    Ok(slices.iter().zip(&maps).map(on_source).collect())
 }

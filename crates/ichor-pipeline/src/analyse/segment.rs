@@ -1,83 +1,129 @@
-//! A positive study's masks → one DICOM Segmentation, staged in the blob store.
+//! A positive study's masks, ready to become DICOM Segmentations of any form.
 
+use std::io::Write;
+
+use ichor_core::ModelId;
 use ichor_ct::brain::BRAIN_MASK_VERSION;
 use ichor_ct::input::PREPROCESSING_VERSION;
-use ichor_result::{ResultError, SegmentationInput, SourceHeader, SourceSlice, build_segmentation};
-use ichor_store::{AnalysisClaim, NewObject, Store};
+use ichor_result::{
+    MaskRun, SegmentationForm, SegmentationInput, SliceMask, SourceHeader, SourceSlice, write_segmentation,
+};
+use ichor_store::Timestamp;
 use time::OffsetDateTime;
-use tokio::task::spawn_blocking;
-use tracing::warn;
 
+use super::ModelTraits;
+use super::objects::{ObjectError, ObjectIdentity};
 use super::study::{AnalysisError, Scored};
-use super::{AnalyseOptions, ModelTraits};
 
-/// Builds and stages the Segmentation; `None` if the masks are empty: the verdict stands without a mask.
-pub(super) async fn segmentation(
-    store: &Store,
-    traits: &ModelTraits,
-    options: &AnalyseOptions,
-    claim: &AnalysisClaim,
-    scored: Scored,
-) -> Result<Option<NewObject>, AnalysisError> {
-    let (model, notice, version) = (traits.id.clone(), traits.notice.clone(), claim.version);
-    // Whatever shapes the masks stands in the digest, and so in the UIDs.
-    let configuration = format!(
-        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={}",
-        traits.map,
-        traits.preset.name(),
-        traits.mask_threshold,
-        traits.slice_threshold,
-        traits.slice_reach_mm,
-        options.min_lesion_ml
-    );
-    let accepted_at = i128::from(claim.accepted_at.as_millis()) * 1_000_000;
-    let accepted_at = OffsetDateTime::from_unix_timestamp_nanos(accepted_at).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let built = spawn_blocking(move || {
+/// Everything that the objects of one finding share.
+pub(super) struct Finished {
+    header: Option<SourceHeader>,
+    slices: Vec<SourceSlice>,
+    masks: Vec<SliceMask>,
+    lesions: u16,
+    model: ModelId,
+    notice: Option<String>,
+    configuration: String,
+    version: u32,
+    accepted_at: OffsetDateTime,
+}
+
+impl Finished {
+    /// Reads the header that the objects are built on, and turns the masks into segments, the largest lesion first.
+    pub(super) fn new(
+        traits: &ModelTraits,
+        min_lesion_ml: f64,
+        (version, accepted_at): (u32, Timestamp),
+        scored: Scored,
+    ) -> Result<Self, AnalysisError> {
+        // Whatever shapes the masks stands in the digest, and so in the UIDs.
+        let configuration = format!(
+            "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={min_lesion_ml}",
+            traits.map,
+            traits.preset.name(),
+            traits.mask_threshold,
+            traits.slice_threshold,
+            traits.slice_reach_mm,
+        );
+        let accepted_at = i128::from(accepted_at.as_millis()) * 1_000_000;
+        let accepted_at = OffsetDateTime::from_unix_timestamp_nanos(accepted_at).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let placed = &scored.stack.slices;
-        let Some(first) = placed.first() else { return Err(ResultError::NothingToSegment.into()) };
-        let header = SourceHeader::read(&first.header.path)?;
-        let slices: Vec<SourceSlice> = placed
-            .iter()
-            .map(|slice| SourceSlice {
-                sop_class: slice.header.sop_class.clone(),
-                sop_instance: slice.header.sop_instance.clone(),
-                frame_number: None,
-                plane: slice.plane,
-                slice_thickness_mm: slice.header.slice_thickness,
-            })
-            .collect();
-        let masks: Vec<Option<Vec<u8>>> = (0..placed.len()).map(|index| scored.masks.mask(index)).collect();
-        let masks: Vec<Option<&[u8]>> = masks.iter().map(Option::as_deref).collect();
-        let segmentation = build_segmentation(&SegmentationInput {
-            header: &header,
-            slices: &slices,
-            masks: &masks,
-            model: &model,
-            configuration_digest: &configuration,
+        let header = placed.first().map(|first| SourceHeader::read(&first.header.path)).transpose()?;
+        let slices = placed.iter().map(|slice| SourceSlice {
+            sop_class: slice.header.sop_class.clone(),
+            sop_instance: slice.header.sop_instance.clone(),
+            frame_number: None,
+            plane: slice.plane,
+            slice_thickness_mm: slice.header.slice_thickness,
+        });
+        let (masks, lesions) = scored.segments();
+        Ok(Self {
+            header,
+            slices: slices.collect(),
+            masks,
+            lesions,
+            model: traits.id.clone(),
+            notice: traits.notice.clone(),
+            configuration,
             version,
             accepted_at,
-            series_number: None,
-            research_notice: notice.as_deref(),
-        })?;
-        Ok::<_, AnalysisError>(segmentation)
-    })
-    .await?;
-    let segmentation = match built {
-        Ok(segmentation) => segmentation,
-        Err(AnalysisError::Result(ResultError::NothingToSegment)) => {
-            warn!(study = %claim.study.study_instance, "positive, but no pixel reaches the mask threshold: no object");
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let mut blob = store.blobs().begin().await?;
-    blob.write(&segmentation.part10).await?;
-    Ok(Some(NewObject {
-        kind: "seg".to_owned(),
-        sop_class: segmentation.sop_class,
-        sop_instance: segmentation.sop_instance,
-        series_instance: segmentation.series_instance,
-        transfer_syntax: segmentation.transfer_syntax,
-        staged: blob.finish().await?,
-    }))
+        })
+    }
+
+    /// Whether no pixel is marked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lesions == 0
+    }
+
+    /// Writes the Segmentation of one form.
+    pub(super) fn write_segmentation(
+        &self,
+        form: SegmentationForm,
+        out: &mut impl Write,
+    ) -> Result<ObjectIdentity, ObjectError> {
+        let Some(header) = &self.header else { return Err(ichor_result::ResultError::NoSlices.into()) };
+        let written = write_segmentation(
+            &SegmentationInput {
+                header,
+                slices: &self.slices,
+                masks: &self.masks,
+                lesions: self.lesions,
+                form,
+                model: &self.model,
+                configuration_digest: &self.configuration,
+                version: self.version,
+                accepted_at: self.accepted_at,
+                series_number: None,
+                research_notice: self.notice.as_deref(),
+            },
+            out,
+        )?;
+        Ok(ObjectIdentity {
+            sop_class: written.sop_class,
+            sop_instance: written.sop_instance,
+            series_instance: written.series_instance,
+            transfer_syntax: written.transfer_syntax,
+        })
+    }
+}
+
+impl Scored {
+    /// The mask of each slice in segments, one a lesion, and how many there are.
+    fn segments(&self) -> (Vec<SliceMask>, u16) {
+        let slabs: Vec<f64> = self.stack.slices.iter().map(|slice| slice.slab_mm).collect();
+        let area = self.stack.slices.first().map_or(0.0, |slice| slice.plane.pixel_area());
+        let mut lesions = 0;
+        let slices = self.masks.lesion_runs(area, &slabs);
+        let masks = slices.iter().map(|runs| {
+            let values = runs.iter().flat_map(|run| run.values).copied().collect();
+            let runs = runs.iter().map(|run| {
+                // More lesions than segments have numbers share the last one: none is lost.
+                let segment = u16::try_from(run.lesion + 1).unwrap_or(u16::MAX);
+                lesions = lesions.max(segment);
+                MaskRun { row: run.row, start: run.start, end: run.end, segment }
+            });
+            SliceMask::new(runs.collect(), values)
+        });
+        (masks.collect(), lesions)
+    }
 }

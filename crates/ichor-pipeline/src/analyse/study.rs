@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 
 use super::batches::{Batches, classify, mask};
 use super::prepare::Purpose;
-use super::{AnalyseOptions, ModelError, ModelTraits, SliceModel, segment};
+use super::{AnalyseOptions, ModelError, ModelTraits, ObjectKind, SliceModel, objects};
 
 /// Why an analysis failed, as opposed to a study that cannot be analysed, which is a result.
 #[derive(Debug, Error)]
@@ -44,6 +44,9 @@ pub enum AnalysisError {
     /// The result object.
     #[error(transparent)]
     Result(#[from] ichor_result::ResultError),
+    /// No object could be made that may leave.
+    #[error("{0}")]
+    Refused(Reason),
     /// A thread of the analysis panicked; the text is the panic's.
     #[error("analysis thread: {0}")]
     Thread(String),
@@ -57,7 +60,7 @@ impl AnalysisError {
             Self::Model(_) => "model-failed",
             Self::Decoder(_) => "decoder-unavailable",
             Self::Store(_) | Self::Gone(_) => "store-failed",
-            Self::Source(_) | Self::Result(_) => "result-invalid",
+            Self::Source(_) | Self::Result(_) | Self::Refused(_) => "result-invalid",
             Self::Thread(_) => "analysis-crashed",
         };
         Reason::new(code, crate::ingest::chain(self))
@@ -114,13 +117,13 @@ pub(super) async fn analyse<M: SliceModel>(
     timings.lap("choose", &mut started);
     let Some((series, stack)) = choice.chosen else {
         let reason = why_none(&rows);
-        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings, options));
+        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings));
     };
 
     let known = store.probabilities(claim, &model.traits().fed()).await?;
     let (first, broken, slices_known) = first_pass(store, model, &options.decoder, claim, stack, &known).await?;
     timings.lap("classify", &mut started);
-    let scored = second_pass(model, &options.decoder, first).await?;
+    let scored = second_pass(model, options, first).await?;
     timings.lap("mask", &mut started);
     if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
         row.reasons.extend(broken.iter().map(|(uid, reason)| about(uid, reason)));
@@ -136,7 +139,7 @@ pub(super) async fn analyse<M: SliceModel>(
             row.chosen = false;
         }
         let reason = Reason::new("too-few-slices", text);
-        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings, options));
+        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings));
     }
 
     let (finding, scored) = judge(scored, model.traits(), options);
@@ -149,33 +152,23 @@ pub(super) async fn analyse<M: SliceModel>(
             broken.len() + scored.stack.slices.len()
         );
         let reason = Reason::new("slices-unreadable", text);
-        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings, options));
+        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings));
     }
     let slices = slice_scores(&scored, finding.verdict);
-    let objects = match finding.verdict {
-        Call::Positive => segment::segmentation(store, model.traits(), options, claim, scored).await?,
-        Call::Negative => None,
+    let built = match finding.verdict {
+        Call::Positive => objects::build(store, model.traits(), options, claim, scored).await?,
+        Call::Negative => objects::Built::default(),
     };
-    if finding.verdict == Call::Positive
-        && objects.is_none()
-        && let Some(row) = rows.iter_mut().find(|row| row.series_instance == series)
-    {
-        let text = "positive, but no pixel of the maps reaches the threshold inside the brain mask: there is no SEG";
-        row.reasons.push(Reason::new("empty-mask", text));
+    if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
+        row.reasons.extend(built.reasons);
     }
     timings.lap("result", &mut started);
-    let mut outcome = outcome(Verdict::Analysed(finding), model.traits(), rows, timings, options);
-    (outcome.slices, outcome.slices_known, outcome.objects) = (slices, slices_known, objects.into_iter().collect());
+    let mut outcome = outcome(Verdict::Analysed(finding), model.traits(), rows, timings);
+    (outcome.slices, outcome.slices_known, outcome.objects) = (slices, slices_known, built.objects);
     Ok(outcome)
 }
 
-fn outcome(
-    verdict: Verdict,
-    model: &ModelTraits,
-    series: Vec<SeriesOutcomeRow>,
-    timings: Timings,
-    options: &AnalyseOptions,
-) -> AnalysisOutcome {
+fn outcome(verdict: Verdict, model: &ModelTraits, series: Vec<SeriesOutcomeRow>, timings: Timings) -> AnalysisOutcome {
     AnalysisOutcome {
         verdict,
         model: Some(model.id.clone()),
@@ -183,7 +176,6 @@ fn outcome(
         slices: Vec::new(),
         slices_known: 0,
         objects: Vec::new(),
-        destinations: options.destinations.clone(),
         timings: timings.0,
     }
 }
@@ -299,16 +291,22 @@ async fn first_pass<M: SliceModel>(
 
 /// Masks the positive slices: whether a slice is positive hangs on its neighbours, and positive slices are few. They are
 /// read again rather than held, so that the memory does not grow with the study.
-async fn second_pass<M: SliceModel>(model: &M, decoder: &Decoder, first: FirstPass) -> Result<Scored, AnalysisError> {
+async fn second_pass<M: SliceModel>(
+    model: &M,
+    options: &AnalyseOptions,
+    first: FirstPass,
+) -> Result<Scored, AnalysisError> {
     let FirstPass { stack, probabilities } = first;
     let traits = model.traits();
     let slices = &stack.slices;
     let (rows, columns) = slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
     let is_positive = |index: usize| probabilities[index] >= traits.slice_threshold;
     let positive = (0..slices.len()).filter(|index| is_positive(*index)).map(|index| slices[index].clone()).collect();
-    let mut batches = Batches::new(positive, decoder, traits, Purpose::Mask, traits.batch);
+    let mut batches = Batches::new(positive, &options.decoder, traits, Purpose::Mask, traits.batch);
     let mut masks = MaskStack::new(rows, columns);
     let mut next_masks = Vec::new().into_iter();
+    let with_values =
+        options.destinations.iter().any(|destination| destination.objects.iter().any(ObjectKind::has_values));
     for (index, slice) in slices.iter().enumerate() {
         if !is_positive(index) {
             masks.push_empty();
@@ -319,11 +317,21 @@ async fn second_pass<M: SliceModel>(model: &M, decoder: &Decoder, first: FirstPa
             if !batch.broken.is_empty() {
                 return Err(gone(slice));
             }
-            next_masks = mask(model, batch.slices).await?.into_iter();
+            next_masks = mask(model, batch.slices, with_values).await?.into_iter();
         }
-        masks.push(&next_masks.next().ok_or_else(|| gone(slice))?);
+        let here = next_masks.next().ok_or_else(|| gone(slice))?;
+        if with_values {
+            masks.push_with_values(&here.mask, |at| fraction(probabilities[index] * here.map[at]));
+        } else {
+            masks.push(&here.mask);
+        }
     }
     Ok(Scored { stack, probabilities, masks })
+}
+
+/// A probability as the value of a mask's pixel: 255 is 1, and what is in the mask is never 0.
+fn fraction(probability: f32) -> u8 {
+    (probability * 255.0).round().clamp(1.0, 255.0) as u8
 }
 
 fn gone(slice: &PlacedSlice) -> AnalysisError {

@@ -15,10 +15,11 @@ use ichor_dimse::scp::{
     AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, PeerRule, StorageHandler, StoreFailure, StoreRequest,
 };
 use ichor_phantom::{PhantomOptions, WrittenStudy, write_study};
-use ichor_pipeline::analyse::{AnalyseOptions, ModelError, ModelTraits, SliceModel};
+use ichor_pipeline::analyse::{AnalyseOptions, DestinationObjects, ModelError, ModelTraits, ObjectKind, SliceModel};
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
 use ichor_pipeline::{analyse, assemble, now};
+use ichor_result::SegmentationForm;
 use ichor_store::{Store, StoreOptions, StudyDetail, StudyKey};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -144,7 +145,16 @@ impl House {
     }
 
     pub(crate) async fn work_with(&self, model: Arc<Scripted>, until: &[StudyStatus]) -> StudyDetail {
-        let (stop, options) = (CancellationToken::new(), analyse_options());
+        self.work_for(model, analyse_options(), until).await
+    }
+
+    pub(crate) async fn work_for(
+        &self,
+        model: Arc<Scripted>,
+        options: AnalyseOptions,
+        until: &[StudyStatus],
+    ) -> StudyDetail {
+        let stop = CancellationToken::new();
         let stages = [
             tokio::spawn(assemble::run(self.store.clone(), stop.clone())),
             tokio::spawn(analyse::run(self.store.clone(), Arc::clone(&model), options, stop.clone())),
@@ -190,8 +200,13 @@ pub(crate) fn analyse_options() -> AnalyseOptions {
         decoder: no_decoder(),
         backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
         min_lesion_ml: 0.1,
-        destinations: vec!["one".to_owned(), "two".to_owned()],
+        destinations: ["one", "two"].map(|name| gets(name, SegmentationForm::default())).to_vec(),
     }
+}
+
+/// A destination that gets a Segmentation of this form.
+pub(crate) fn gets(name: &str, form: SegmentationForm) -> DestinationObjects {
+    DestinationObjects { name: name.to_owned(), objects: vec![ObjectKind::Segmentation(form)] }
 }
 
 fn was_asked(model: &Scripted, detail: &StudyDetail) -> bool {

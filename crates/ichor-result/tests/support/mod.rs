@@ -10,7 +10,10 @@ use dicom_core::{DataElement, Length, Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use ichor_core::{ImagePlane, ModelId, Uid};
-use ichor_result::{ResultError, Segmentation, SegmentationInput, SourceHeader, SourceSlice, build_segmentation};
+use ichor_result::{
+    MaskRun, ResultError, Segmentation, SegmentationForm, SegmentationInput, SliceMask, SourceHeader, SourceSlice,
+    check, write_segmentation,
+};
 use time::macros::datetime;
 
 /// A phantom-like CT series: planes, and the bytes of every text attribute as a scanner would send them.
@@ -186,25 +189,82 @@ pub(crate) fn model() -> ModelId {
     ModelId::new("ichor-demo", "1.0.0", "0123456789abcdef").unwrap()
 }
 
-/// Builds with the usual model, configuration and time.
+/// A segmentation with its file in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Built {
+    pub(crate) object: Segmentation,
+    pub(crate) part10: Vec<u8>,
+}
+
+impl std::ops::Deref for Built {
+    type Target = Segmentation;
+
+    fn deref(&self) -> &Segmentation {
+        &self.object
+    }
+}
+
+/// Masks of pixels as the builder takes them: any pixel that is not 0 belongs to segment 1.
+pub(crate) fn one_lesion(planes: &[ImagePlane], masks: &[Option<Vec<u8>>]) -> Vec<SliceMask> {
+    let columns = planes.first().map_or(0, |plane| plane.columns);
+    masks
+        .iter()
+        .map(|mask| {
+            let labels: Vec<u8> = mask.iter().flatten().map(|pixel| u8::from(*pixel != 0)).collect();
+            SliceMask::from_labels(&labels, columns)
+        })
+        .collect()
+}
+
+/// Masks with a value for each pixel: its label gives the segment, its value the probability.
+pub(crate) fn valued(labels: &[u8], values: &[u8], columns: u32) -> SliceMask {
+    let mut runs = Vec::new();
+    let mut kept = Vec::new();
+    for (at, (label, value)) in labels.iter().zip(values).enumerate().filter(|(_, (label, _))| **label != 0) {
+        let (row, start) = (at as u32 / columns, at as u32 % columns);
+        runs.push(MaskRun { row, start, end: start + 1, segment: u16::from(*label) });
+        kept.push(*value);
+    }
+    SliceMask::new(runs, kept)
+}
+
+/// Builds the usual form with the usual model, configuration and time, from one lesion.
 pub(crate) fn build(
     header: &SourceHeader,
     slices: &[SourceSlice],
     masks: &[Option<Vec<u8>>],
     version: u32,
-) -> Result<Segmentation, ResultError> {
-    let masks: Vec<Option<&[u8]>> = masks.iter().map(Option::as_deref).collect();
-    build_segmentation(&SegmentationInput {
+) -> Result<Built, ResultError> {
+    let planes: Vec<ImagePlane> = slices.iter().map(|slice| slice.plane).collect();
+    build_form(header, slices, &one_lesion(&planes, masks), 1, SegmentationForm::default(), version)
+}
+
+/// Builds a form with the usual model, configuration and time; what comes out passes the check.
+pub(crate) fn build_form(
+    header: &SourceHeader,
+    slices: &[SourceSlice],
+    masks: &[SliceMask],
+    lesions: u16,
+    form: SegmentationForm,
+    version: u32,
+) -> Result<Built, ResultError> {
+    let mut part10 = Vec::new();
+    let input = SegmentationInput {
         header,
         slices,
-        masks: &masks,
+        masks,
+        lesions,
+        form,
         model: &model(),
         configuration_digest: "sha256:00ff",
         version,
         accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
         series_number: None,
         research_notice: Some("For research use only; demonstration weights trained on synthetic data"),
-    })
+    };
+    let object = write_segmentation(&input, &mut part10)?;
+    check(std::io::Cursor::new(part10.clone()), form).unwrap();
+    Ok(Built { object, part10 })
 }
 
 /// The shared real series, or `None` with a printed reason.
@@ -260,6 +320,22 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Option<Output> {
             None
         }
     }
+}
+
+/// Runs a judge of this folder in the tests' Python, and returns what it says; `None` with a printed reason where the
+/// judge is not installed.
+pub(crate) fn python(script: &str, arguments: &[&str]) -> Option<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+    let python = std::env::var("ICHOR_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = run(&python, &[&[script.to_str().unwrap()], arguments].concat())?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.code() == Some(77) {
+        assert!(std::env::var_os("ICHOR_REQUIRE_TOOLS").is_none(), "{python}: {out}");
+        eprintln!("skipped: {python}: {out}");
+        return None;
+    }
+    assert!(output.status.success(), "{}: {out}{err}", script.display());
+    Some(out.trim().to_owned())
 }
 
 /// dciodvfy's lines about a file; fails on any error line.

@@ -127,7 +127,7 @@ impl Sqlite {
         published: &mut Vec<BlobRef>,
     ) -> Result<(), StoreError> {
         let during = "recording an outcome";
-        let AnalysisOutcome { verdict, model, series, slices, slices_known, objects, destinations, timings } = outcome;
+        let AnalysisOutcome { verdict, model, series, slices, slices_known, objects, timings } = outcome;
         let (finding, reason) = match &verdict {
             Verdict::Analysed(finding) => (Some(finding), None),
             Verdict::NotAnalysed(reason) => (None, Some(reason)),
@@ -161,7 +161,7 @@ impl Sqlite {
         }
         let urgent = finding.is_some_and(|finding| finding.verdict == Call::Positive);
         for object in objects {
-            let context = ObjectContext { blobs, study, analysis: claim.id, destinations: &destinations, urgent, now };
+            let context = ObjectContext { blobs, study, analysis: claim.id, urgent, now };
             insert_object(&mut tx, &context, object, published).await?;
         }
         tx.commit().await.during(during)

@@ -15,7 +15,6 @@ pub(super) struct ObjectContext<'a> {
     pub(super) blobs: &'a BlobStore,
     pub(super) study: i64,
     pub(super) analysis: i64,
-    pub(super) destinations: &'a [String],
     pub(super) urgent: bool,
     pub(super) now: Timestamp,
 }
@@ -35,15 +34,16 @@ pub(super) async fn insert_object(
             .await
             .during(during)?;
     let (kind, sop_instance) = (object.kind.clone(), object.sop_instance.clone());
+    let destinations = object.destinations.clone();
     let event = |word, text: String| {
         NewEvent::new(context.now, word, text)
-            .detail(json!({ "kind": kind, "sop_instance": sop_instance, "destinations": context.destinations }))
+            .detail(json!({ "kind": kind, "sop_instance": sop_instance, "destinations": destinations }))
             .study(context.study)
     };
     let id = match known {
         None => {
             let id = insert_new_object(connection, context, object, published).await?;
-            let text = format!("{kind} {sop_instance} made, for {}", list(context.destinations));
+            let text = format!("{kind} {sop_instance} made, for {}", list(&destinations));
             event("object-created", text).write(&mut *connection).await?;
             id
         }
@@ -65,7 +65,7 @@ pub(super) async fn insert_object(
             id
         }
     };
-    for destination in context.destinations {
+    for destination in &destinations {
         sqlx::query(
             "INSERT INTO outbox (object_id, destination, status, urgent, queued_at, next_attempt)
              VALUES (?, ?, 'queued', ?, ?, ?) ON CONFLICT (object_id, destination) DO NOTHING",

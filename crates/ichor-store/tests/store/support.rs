@@ -218,9 +218,9 @@ pub(crate) async fn outcome(
             sop_instance: object_uid(claim),
             series_instance: uid(&["seg series", claim.study.study_instance.as_str()]),
             transfer_syntax: Uid::parse("1.2.840.10008.1.2.1").unwrap(),
+            destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
             staged: stage(store, b"segmentation").await,
         }],
-        destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
         slices_known: 0,
         timings: vec![("classify".to_owned(), 1_200), ("mask".to_owned(), 800)],
     }
@@ -233,7 +233,6 @@ pub(crate) fn not_analysed() -> AnalysisOutcome {
         series: Vec::new(),
         slices: Vec::new(),
         objects: Vec::new(),
-        destinations: Vec::new(),
         slices_known: 0,
         timings: Vec::new(),
     }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use ichor_core::AeTitle;
 use ichor_dimse::tls::{ClientTls, IdentityFiles};
+use ichor_pipeline::analyse::{DestinationObjects, ObjectKind};
 use serde::{Deserialize, Serialize};
 
+use super::objects::{ObjectName, SegmentationConfig, default_objects, object_kinds};
 use super::{Durations, Fault};
 
 /// `[[destination]]`
@@ -61,6 +63,12 @@ pub(crate) struct DestinationConfig {
     pub(crate) user: Option<String>,
     /// STOW-RS: file that holds the user's password.
     pub(crate) password_file: Option<PathBuf>,
+    /// Which result objects it gets.
+    #[serde(default = "default_objects")]
+    pub(crate) objects: Vec<ObjectName>,
+    /// The form of its Segmentation; absent: the default's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) segmentation: Option<SegmentationConfig>,
 }
 
 /// The two ways to deliver.
@@ -129,7 +137,18 @@ impl DestinationConfig {
             bearer_token_file: None,
             user: None,
             password_file: None,
+            objects: default_objects(),
+            segmentation: None,
         }
+    }
+
+    /// Which result objects it gets, in which form.
+    ///
+    /// # Errors
+    /// A sentence about the key that cannot be right.
+    pub(crate) fn objects(&self) -> Result<DestinationObjects, String> {
+        let objects: Vec<ObjectKind> = object_kinds(&self.objects, self.segmentation)?;
+        Ok(DestinationObjects { name: self.name.clone(), objects })
     }
 
     /// The kind together with its keys.
@@ -231,7 +250,8 @@ impl DestinationConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), Fault> {
-        self.endpoint().map(drop).map_err(|message| (format!("destination {:?}", self.name), message))
+        let checked = self.endpoint().and_then(|_| self.objects());
+        checked.map(drop).map_err(|message| (format!("destination {:?}", self.name), message))
     }
 
     pub(super) fn durations(&self) -> Durations {

@@ -25,9 +25,12 @@ pub(crate) struct Comparison {
 /// Reads the Segmentation and compares it with the truth of the study that was sent.
 pub(crate) fn compare(seg: &Path, written: &WrittenStudy) -> anyhow::Result<Comparison> {
     let read = ichor_result::read_segmentation(seg).with_context(|| seg.display().to_string())?;
-    let mut masks = HashMap::new();
+    let mut masks: HashMap<Uid, Vec<u8>> = HashMap::new();
     for frame in read.frames {
-        masks.insert(frame.source_sop_instance, frame.mask);
+        let mask = masks.entry(frame.source_sop_instance).or_insert_with(|| vec![0; frame.mask.len()]);
+        for (pixel, segment) in mask.iter_mut().zip(frame.mask) {
+            *pixel |= u8::from(segment != 0);
+        }
     }
     let (mut both, mut either, mut bleeding_slices) = (0u64, 0u64, 0usize);
     for slice in &written.slices {

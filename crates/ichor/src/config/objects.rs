@@ -1,0 +1,121 @@
+//! `objects` of a `[[destination]]` and `[destination.segmentation]`: which result objects it gets, in which form.
+
+use ichor_pipeline::analyse::ObjectKind;
+use ichor_result::{Encoding, SegmentationForm, SegmentationType};
+use serde::{Deserialize, Serialize};
+
+/// A kind of result object by its name in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ObjectName {
+    /// DICOM Segmentation.
+    Segmentation,
+}
+
+/// `[destination.segmentation]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SegmentationConfig {
+    /// `binary`, `fractional` or `labelmap`.
+    #[serde(rename = "type")]
+    pub(crate) kind: SegmentationKind,
+    /// `explicit-little-endian`, `deflated` or `rle`.
+    pub(crate) transfer_syntax: SegmentationEncoding,
+    /// Whether slices without mask have frames too.
+    pub(crate) empty_frames: bool,
+}
+
+/// Segmentation Type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SegmentationKind {
+    /// One bit a pixel.
+    #[default]
+    Binary,
+    /// The probability of each pixel.
+    Fractional,
+    /// The segment's number in each pixel.
+    Labelmap,
+}
+
+/// Transfer syntax of a Segmentation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SegmentationEncoding {
+    /// Explicit VR Little Endian.
+    #[default]
+    ExplicitLittleEndian,
+    /// Deflated Explicit VR Little Endian.
+    Deflated,
+    /// RLE Lossless.
+    Rle,
+}
+
+impl SegmentationConfig {
+    fn form(self) -> Result<SegmentationForm, String> {
+        let kind = match self.kind {
+            SegmentationKind::Binary => SegmentationType::Binary,
+            SegmentationKind::Fractional => SegmentationType::Fractional,
+            SegmentationKind::Labelmap => SegmentationType::LabelMap,
+        };
+        let encoding = match self.transfer_syntax {
+            SegmentationEncoding::ExplicitLittleEndian => Encoding::ExplicitLittleEndian,
+            SegmentationEncoding::Deflated => Encoding::Deflated,
+            SegmentationEncoding::Rle => Encoding::RleLossless,
+        };
+        SegmentationForm::new(kind, encoding, self.empty_frames)
+            .map_err(|error| format!("segmentation.transfer_syntax: {error}"))
+    }
+}
+
+/// What a destination gets unless it says otherwise.
+pub(super) fn default_objects() -> Vec<ObjectName> {
+    vec![ObjectName::Segmentation]
+}
+
+/// The kinds of `objects` with the settings of each.
+///
+/// # Errors
+/// A sentence about the kind that is missing, named twice, or has settings that cannot be.
+pub(super) fn object_kinds(
+    objects: &[ObjectName],
+    segmentation: Option<SegmentationConfig>,
+) -> Result<Vec<ObjectKind>, String> {
+    if objects.is_empty() {
+        return Err("objects must name at least one kind".to_owned());
+    }
+    if let Some((at, twice)) = objects.iter().enumerate().find(|(at, name)| objects[..*at].contains(name)) {
+        return Err(format!("objects names {twice:?} twice, again at place {}", at + 1));
+    }
+    if segmentation.is_some() && !objects.contains(&ObjectName::Segmentation) {
+        return Err("settings of segmentation do nothing without \"segmentation\" in objects".to_owned());
+    }
+    let kind = |name: &ObjectName| match name {
+        ObjectName::Segmentation => segmentation.unwrap_or_default().form().map(ObjectKind::Segmentation),
+    };
+    objects.iter().map(kind).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_and_what_cannot_be() {
+        let of = |text: &str| object_kinds(&default_objects(), Some(toml::from_str(text).unwrap()));
+        let form =
+            |kind, encoding, empty| ObjectKind::Segmentation(SegmentationForm::new(kind, encoding, empty).unwrap());
+        let binary = form(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false);
+        assert_eq!(object_kinds(&default_objects(), None), Ok(vec![binary.clone()]));
+        assert_eq!(of("").unwrap(), [binary]);
+        let map = form(SegmentationType::LabelMap, Encoding::RleLossless, true);
+        assert_eq!(of("type = 'labelmap'\ntransfer_syntax = 'rle'\nempty_frames = true").unwrap(), [map]);
+        let fractional = form(SegmentationType::Fractional, Encoding::Deflated, false);
+        assert_eq!(of("type = 'fractional'\ntransfer_syntax = 'deflated'").unwrap(), [fractional]);
+        let error = of("transfer_syntax = 'rle'").unwrap_err();
+        assert!(error.contains("one bit a pixel") && error.contains("segmentation.transfer_syntax"), "{error}");
+        assert!(object_kinds(&[], None).unwrap_err().contains("at least one"));
+        assert!(object_kinds(&[ObjectName::Segmentation; 2], None).unwrap_err().contains("twice"));
+        assert!(toml::from_str::<SegmentationConfig>("type = 'surface'").is_err());
+    }
+}
