@@ -8,6 +8,7 @@ use ichor_core::{ImagePlane, Reason, Uid};
 
 use crate::attribute::{count, exactly, number, text, texts, uid};
 use crate::error::CtError;
+use crate::gate::{adult_age, says_phantom};
 use crate::volume::rescale;
 
 /// CT Image Storage (PS3.4 B.5).
@@ -36,6 +37,16 @@ pub struct InstanceHeader {
     pub body_part: Option<String>,
     /// Series Description.
     pub series_description: Option<String>,
+    /// Protocol Name.
+    pub protocol: Option<String>,
+    /// Study Description.
+    pub study_description: Option<String>,
+    /// The attribute by which it is of a phantom or of quality assurance, if so.
+    pub phantom: Option<&'static str>,
+    /// The patient's age in years, where it is known.
+    pub age_years: Option<f64>,
+    /// When it was acquired, in seconds of an unnamed epoch; to compare scans of one study.
+    pub acquired_s: Option<f64>,
     /// Convolution Kernel.
     pub kernel: Option<String>,
     /// Contrast/Bolus Agent.
@@ -74,6 +85,11 @@ impl InstanceHeader {
             image_type: texts(&object, tags::IMAGE_TYPE).iter().map(|value| value.to_uppercase()).collect(),
             body_part: text(&object, tags::BODY_PART_EXAMINED),
             series_description: text(&object, tags::SERIES_DESCRIPTION),
+            protocol: text(&object, tags::PROTOCOL_NAME),
+            study_description: text(&object, tags::STUDY_DESCRIPTION),
+            phantom: says_phantom(&object),
+            age_years: adult_age(&object),
+            acquired_s: acquired(&object),
             kernel: text(&object, tags::CONVOLUTION_KERNEL),
             contrast: text(&object, tags::CONTRAST_BOLUS_AGENT),
             series_number: number(&object, tags::SERIES_NUMBER),
@@ -96,6 +112,19 @@ impl InstanceHeader {
     pub fn is_enhanced_ct(&self) -> bool {
         [ENHANCED_CT_IMAGE_STORAGE, LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE].contains(&self.sop_class.as_str())
     }
+}
+
+/// Acquisition Date and Time (or DateTime) in seconds; months count as 31 days, which keeps the order.
+fn acquired(object: &DefaultDicomObject) -> Option<f64> {
+    let moment = text(object, tags::ACQUISITION_DATE_TIME).or_else(|| {
+        let (date, time) = (text(object, tags::ACQUISITION_DATE)?, text(object, tags::ACQUISITION_TIME)?);
+        Some(date + &time)
+    })?;
+    let digits: String = moment.chars().filter(char::is_ascii_digit).take(14).collect();
+    let part = |from: usize, to: usize| digits.get(from..to).map_or(Some(0.0), |text| text.parse::<f64>().ok());
+    let units = [(part(0, 4)?, 12.0), (part(4, 6)?, 31.0), (part(6, 8)?, 24.0), (part(8, 10)?, 60.0)];
+    let minutes = units.into_iter().fold(0.0, |sum, (value, next)| (sum + value) * next);
+    (digits.len() >= 12).then_some((minutes + part(10, 12)?) * 60.0 + part(12, 14)?)
 }
 
 /// The Image Plane Module (PS3.3 C.7.6.2) of a single-frame image.

@@ -156,11 +156,8 @@ fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
         let problem = format!("are {rows} and {columns}, each must be 1 to {LARGEST_SIDE}");
         return Err(CtError::Attribute { name: "Rows and Columns", problem });
     }
-    if object.element_opt(tags::MODALITY_LUT_SEQUENCE).ok().flatten().is_some() {
-        return Err(CtError::ModalityLut);
-    }
-    let stored = Stored::decode(object, rows, columns)?;
     let (slope, intercept) = rescale(object)?;
+    let stored = Stored::decode(object, rows, columns)?;
     let padding = Padding::read(object, &stored);
     let to_hu = |value: i32| {
         if padding.is_some_and(|padding| padding.covers(value)) {
@@ -176,6 +173,9 @@ fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
 /// Rescale Slope and Intercept. Both are Type 1 in CT images (PS3.3 C.8.2.1): nothing says what a file without them
 /// holds.
 pub(crate) fn rescale(object: &DefaultDicomObject) -> Result<(f64, f64), CtError> {
+    if object.element_opt(tags::MODALITY_LUT_SEQUENCE).ok().flatten().is_some() {
+        return Err(CtError::ModalityLut);
+    }
     let first = |tag, name| {
         let values = numbers(object, tag, name)?;
         values.and_then(|values| values.first().copied()).ok_or(CtError::Missing(name))

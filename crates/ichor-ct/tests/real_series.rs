@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ichor_ct::brain::brain_mask;
 use ichor_ct::header::InstanceHeader;
-use ichor_ct::series::{GateOptions, choose_series};
+use ichor_ct::series::{GateOptions, choose_series_by_attributes};
 use ichor_ct::volume::{PADDING_HU, read_slice};
 
 fn series() -> Option<Vec<InstanceHeader>> {
@@ -24,7 +24,7 @@ fn series() -> Option<Vec<InstanceHeader>> {
 #[test]
 fn geometry_is_right_to_a_hundredth_of_a_millimetre() {
     let Some(headers) = series() else { return };
-    let choice = choose_series(headers, &GateOptions::default());
+    let choice = choose_series_by_attributes(headers, &GateOptions::default());
     let (_, stack) = choice.chosen.expect("the series is eligible");
     assert_eq!(stack.slices.len(), 28);
     assert!(stack.left_out.is_empty());
@@ -46,7 +46,7 @@ fn geometry_is_right_to_a_hundredth_of_a_millimetre() {
 #[test]
 fn pixels_are_hounsfield_units_and_the_brain_is_found() {
     let Some(headers) = series() else { return };
-    let (_, stack) = choose_series(headers, &GateOptions::default()).chosen.unwrap();
+    let (_, stack) = choose_series_by_attributes(headers, &GateOptions::default()).chosen.unwrap();
     let mut areas = Vec::new();
     for placed in &stack.slices {
         let slice = read_slice(&placed.header.path).unwrap();

@@ -6,6 +6,7 @@ mod commitment;
 mod decoder;
 mod destination;
 mod dicomweb;
+mod gate;
 mod limits;
 mod listen;
 
@@ -15,11 +16,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig, ModelConfig};
+pub(crate) use analysis::{AlertConfig, AnalysisConfig, ModelConfig};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
+pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 
