@@ -1,6 +1,8 @@
 //! The real head series: tilt 18.5°, uneven spacing, padding −1500. Public data, not in this repository.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, also in its helpers")]
 
+mod support;
+
 use std::path::PathBuf;
 
 use ichor_ct::brain::brain_mask;
@@ -56,15 +58,7 @@ fn pixels_are_hounsfield_units_and_the_brain_is_found() {
         let mask = brain_mask(&slice.hu, rows, columns, slice.plane.spacing);
         let inside: Vec<i16> = slice.hu.iter().zip(&mask).filter(|(_, m)| **m != 0).map(|(hu, _)| *hu).collect();
         areas.push(inside.len() as f64 * slice.plane.pixel_area() / 100.0);
-        if let Some(folder) = std::env::var_os("ICHOR_WRITE_MASKS") {
-            let name = format!("{:03}.bin", areas.len());
-            let shown = slice
-                .hu
-                .iter()
-                .zip(&mask)
-                .flat_map(|(hu, m)| [((f32::from(*hu) / 80.0).clamp(0.0, 1.0) * 255.0) as u8, *m]);
-            std::fs::write(PathBuf::from(folder).join(name), shown.collect::<Vec<u8>>()).unwrap();
-        }
+        support::write_picture(&format!("real-{:02}", areas.len()), &slice.hu, &mask, None, columns);
         if inside.len() as f64 * slice.plane.pixel_area() > 5_000.0 {
             // The blurred edge of the inner table belongs to the inside up to half its height: the mean would be its.
             let mut sorted = inside.clone();

@@ -29,6 +29,8 @@ pub struct Extras {
     pub craniectomy_mm: f32,
     /// Whether there is metal, with its streaks.
     pub metal: bool,
+    /// Whether there is air below the frontal bone, as after an operation.
+    pub air: bool,
     /// Whether the couch is in the picture. It lies 105 mm behind the middle of the field of view.
     pub couch: bool,
     /// Whether a pillow and pads hold the head.
@@ -85,6 +87,16 @@ impl Extras {
             return hu;
         }
         PIECES.iter().fold(hu, |hu, (middle, radius)| lerp(hu, METAL, ramp(radius - norm(sub(p, *middle)), half)))
+    }
+
+    /// Attenuation at a point of the head, air within it included.
+    #[inline]
+    pub(crate) fn air(&self, hu: f32, p: V3, half: f32) -> f32 {
+        if !self.air {
+            return hu;
+        }
+        let k = norm([p[0] / 30.0, (p[1] + 58.0) / 14.0, (p[2] - 34.0) / 16.0]);
+        lerp(hu, AIR, ramp((1.0 - k) * 14.0, half))
     }
 
     /// What metal adds around it, in HU: bright and dark spokes in its own slices.

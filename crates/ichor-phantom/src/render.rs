@@ -206,6 +206,8 @@ impl<'a> Renderer<'a> {
             let (from, effaced) = scene.undo_pushes(p);
             let spot = scene.brain.spot(p, from, effaced, &place);
             self.inside(&spot, &mut content);
+            content.plain = scene.options.extras.air(content.plain, p, self.half);
+            content.hu = scene.options.extras.air(content.hu, p, self.half);
         }
         if within < 1.0 {
             let outside = scene.outside.hu(p, &place, &scene.head, scene.brain.noise(), self.half);
