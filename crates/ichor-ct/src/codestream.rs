@@ -16,6 +16,8 @@ struct Declared {
     components: u32,
     /// Bits of a sample.
     precision: u32,
+    /// Coded by the cosine transform (ISO 10918-1, SOF0 to SOF2): lossy JPEG.
+    is_dct: bool,
 }
 
 /// The codecs whose streams are looked into.
@@ -85,6 +87,9 @@ impl Declared {
                 self.rows, self.columns, self.components
             )));
         }
+        if self.is_dct && self.precision == 12 {
+            return Err(CtError::Unsupported("lossy JPEG with 12 bits a sample"));
+        }
         // JPEG decoders give one byte a sample up to 8 bits and two above; in cells of another width the values would
         // be others.
         let fits = match family {
@@ -121,6 +126,7 @@ fn jpeg(stream: &[u8]) -> Option<Declared> {
                     columns: u16::from_be_bytes([c0, c1]).into(),
                     components: u32::from(components),
                     precision: u32::from(precision),
+                    is_dct: (0xC0..=0xC2).contains(&marker),
                 });
             }
             _ => {
@@ -146,7 +152,7 @@ fn jpeg_2000(stream: &[u8]) -> Option<Declared> {
         return None;
     }
     let precision = u32::from(depth & 0x7F) + 1;
-    Some(Declared { rows: height, columns: width, components: u32::from(components), precision })
+    Some(Declared { rows: height, columns: width, components: u32::from(components), precision, is_dct: false })
 }
 
 /// The RLE header (PS3.5 G.5): a segment for each byte of a sample, in order, within the fragment.
@@ -206,7 +212,7 @@ fn unpacked(segment: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    const FIVE_BY_SEVEN: Declared = Declared { rows: 5, columns: 7, components: 1, precision: 12 };
+    const FIVE_BY_SEVEN: Declared = Declared { rows: 5, columns: 7, components: 1, precision: 12, is_dct: false };
 
     fn sof(marker: u8) -> Vec<u8> {
         let comment = [0xFF, 0xFE, 0, 4, 1, 2];
@@ -225,7 +231,8 @@ mod tests {
     #[test]
     fn size_of_jpeg_and_jpeg_ls() {
         for marker in [0xC0, 0xC1, 0xC3, 0xF7] {
-            assert_eq!(jpeg(&sof(marker)), Some(FIVE_BY_SEVEN), "{marker:02X}");
+            let is_dct = marker < 0xC3;
+            assert_eq!(jpeg(&sof(marker)), Some(Declared { is_dct, ..FIVE_BY_SEVEN }), "{marker:02X}");
         }
         // Huffman tables are no frame header, and a scan before the frame is no image.
         for marker in [0xC4, 0xDA, 0xD9] {

@@ -8,6 +8,7 @@ use ichor_core::{ImagePlane, Reason, Uid};
 
 use crate::attribute::{count, exactly, number, text, texts, uid};
 use crate::error::CtError;
+use crate::frames::MultiFrame;
 use crate::gate::{adult_age, says_phantom};
 use crate::volume::rescale;
 
@@ -23,6 +24,8 @@ pub const LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE: &str = "1.2.840.10008.5.1.
 pub struct InstanceHeader {
     /// The file.
     pub path: PathBuf,
+    /// The frame, counted from 1, where the file has several; as Referenced Frame Number counts (PS3.3 10.3).
+    pub frame: Option<u32>,
     /// SOP Class UID.
     pub sop_class: Uid,
     /// SOP Instance UID.
@@ -76,28 +79,43 @@ impl InstanceHeader {
             .read_until(tags::PIXEL_DATA)
             .open_file(path)
             .map_err(|error| CtError::Parse(error.to_string()))?;
+        Self::of(&object, path)
+    }
+
+    /// Reads the headers of a file: one of a single-frame image, and one a frame of a multi-frame CT image.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and if a multi-frame image does not describe each of its frames.
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, CtError> {
+        let header = Self::read(path)?;
+        if header.is_enhanced_ct() { MultiFrame::open(path)?.headers() } else { Ok(vec![header]) }
+    }
+
+    /// The header of a data set that lies in a file.
+    pub(crate) fn of(object: &DefaultDicomObject, path: &Path) -> Result<Self, CtError> {
         Ok(Self {
             path: path.to_owned(),
-            sop_class: uid(&object, tags::SOP_CLASS_UID, "SOP Class UID")?,
-            sop_instance: uid(&object, tags::SOP_INSTANCE_UID, "SOP Instance UID")?,
-            series_instance: uid(&object, tags::SERIES_INSTANCE_UID, "Series Instance UID")?,
-            modality: text(&object, tags::MODALITY).unwrap_or_default(),
-            image_type: texts(&object, tags::IMAGE_TYPE).iter().map(|value| value.to_uppercase()).collect(),
-            body_part: text(&object, tags::BODY_PART_EXAMINED),
-            series_description: text(&object, tags::SERIES_DESCRIPTION),
-            protocol: text(&object, tags::PROTOCOL_NAME),
-            study_description: text(&object, tags::STUDY_DESCRIPTION),
-            phantom: says_phantom(&object),
-            age_years: adult_age(&object),
-            acquired_s: acquired(&object),
-            kernel: text(&object, tags::CONVOLUTION_KERNEL),
-            contrast: text(&object, tags::CONTRAST_BOLUS_AGENT),
-            series_number: number(&object, tags::SERIES_NUMBER),
-            instance_number: number(&object, tags::INSTANCE_NUMBER),
-            slice_thickness: number(&object, tags::SLICE_THICKNESS).filter(|mm| *mm > 0.0),
-            frame_of_reference: uid(&object, tags::FRAME_OF_REFERENCE_UID, "Frame of Reference UID").ok(),
-            plane: plane(&object).map_err(|error| error.reason()),
-            unscaled: rescale(&object).err().map(|error| error.reason()),
+            frame: None,
+            sop_class: uid(object, tags::SOP_CLASS_UID, "SOP Class UID")?,
+            sop_instance: uid(object, tags::SOP_INSTANCE_UID, "SOP Instance UID")?,
+            series_instance: uid(object, tags::SERIES_INSTANCE_UID, "Series Instance UID")?,
+            modality: text(object, tags::MODALITY).unwrap_or_default(),
+            image_type: texts(object, tags::IMAGE_TYPE).iter().map(|value| value.to_uppercase()).collect(),
+            body_part: text(object, tags::BODY_PART_EXAMINED),
+            series_description: text(object, tags::SERIES_DESCRIPTION),
+            protocol: text(object, tags::PROTOCOL_NAME),
+            study_description: text(object, tags::STUDY_DESCRIPTION),
+            phantom: says_phantom(object),
+            age_years: adult_age(object),
+            acquired_s: acquired(object),
+            kernel: text(object, tags::CONVOLUTION_KERNEL),
+            contrast: text(object, tags::CONTRAST_BOLUS_AGENT),
+            series_number: number(object, tags::SERIES_NUMBER),
+            instance_number: number(object, tags::INSTANCE_NUMBER),
+            slice_thickness: number(object, tags::SLICE_THICKNESS).filter(|mm| *mm > 0.0),
+            frame_of_reference: uid(object, tags::FRAME_OF_REFERENCE_UID, "Frame of Reference UID").ok(),
+            plane: plane(object).map_err(|error| error.reason()),
+            unscaled: rescale(object).err().map(|error| error.reason()),
         })
     }
 

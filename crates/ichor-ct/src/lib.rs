@@ -11,6 +11,7 @@ mod codestream;
 pub mod components;
 mod distance;
 mod error;
+pub mod frames;
 pub mod gate;
 pub mod header;
 pub mod input;

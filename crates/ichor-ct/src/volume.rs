@@ -150,7 +150,7 @@ pub fn read_slice_from(file: impl Read) -> Result<Slice, CtError> {
     read_object(&object)
 }
 
-fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
+pub(crate) fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
     let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
     if rows == 0 || columns == 0 || rows > LARGEST_SIDE || columns > LARGEST_SIDE {
         let problem = format!("are {rows} and {columns}, each must be 1 to {LARGEST_SIDE}");

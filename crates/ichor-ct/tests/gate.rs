@@ -226,7 +226,8 @@ fn without_a_skull_or_without_a_brain_it_is_no_head() {
             _ => -1000,
         }
     };
-    let pictures: [(&str, Box<dyn Fn(f64) -> i16>, bool); 6] = [
+    type Picture = Box<dyn Fn(f64) -> i16>;
+    let pictures: [(&str, Picture, bool); 6] = [
         ("water", Box::new(|r| if r < 90.0 { 0 } else { -1000 }), false),
         ("air in a ring", Box::new(ring(70.0, -1000)), false),
         ("fat in a ring", Box::new(ring(70.0, -100)), false),

@@ -133,7 +133,7 @@ impl Extras {
             let top = 105.0 - x * x / 900.0;
             let within = y - top;
             if (0.0..24.0).contains(&within) && x.abs() < 200.0 {
-                let is_skin = within < 2.0 || within > 22.0;
+                let is_skin = !(2.0..=22.0).contains(&within);
                 let is_rail = (within - 12.0).powi(2) + (x.abs() - 85.0).powi(2) < 25.0;
                 hu = match (is_rail, is_skin) {
                     (true, _) => 1400.0,
