@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use dicom_core::value::PixelFragmentSequence;
 use dicom_core::{DataElement, PrimitiveValue, VR};
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::{DefaultDicomObject, FileDicomObject, InMemDicomObject, OpenFileOptions};
+use dicom_dictionary_std::tags;
+use dicom_object::{DefaultDicomObject, InMemDicomObject, OpenFileOptions};
+use dicom_transfer_syntax_registry::entries;
 
 use crate::attribute::count;
 use crate::error::CtError;
@@ -118,7 +119,7 @@ impl MultiFrame {
         let samples = count(&object, tags::SAMPLES_PER_PIXEL, "Samples per Pixel").unwrap_or(1);
         let size = sides.iter().chain([&samples, &allocated.div_ceil(8)]).fold(1u64, |all, one| all * u64::from(*one));
         let mut file = File::open(&self.path).map_err(|error| CtError::Parse(error.to_string()))?;
-        let pixels = match PixelIndex::of(&mut file, self.frames)? {
+        let pixels: DataElement<InMemDicomObject> = match PixelIndex::of(&mut file, self.frames)? {
             PixelIndex::Native { start, length } => {
                 let end = size.saturating_mul(u64::from(frame));
                 if end > length {
@@ -130,27 +131,19 @@ impl MultiFrame {
                     });
                 }
                 let bytes = read_at(&mut file, start + end - size, size)?;
-                let is_big = object.meta().transfer_syntax() == uids::EXPLICIT_VR_BIG_ENDIAN;
+                let is_big = object.meta().transfer_syntax() == entries::EXPLICIT_VR_BIG_ENDIAN.uid();
                 DataElement::new(tags::PIXEL_DATA, VR::OW, native(&bytes, allocated, is_big))
             }
             PixelIndex::Fragments(frames) => {
                 let fragments = &frames[frame as usize - 1];
                 let bytes = fragments.iter().map(|(start, length)| read_at(&mut file, *start, *length));
                 let pixels = PixelFragmentSequence::new(Vec::<u32>::new(), bytes.collect::<Result<Vec<_>, _>>()?);
-                return Ok(with_pixels(object, DataElement::new(tags::PIXEL_DATA, VR::OB, pixels)));
+                DataElement::new(tags::PIXEL_DATA, VR::OB, pixels)
             }
         };
         object.put(pixels);
         Ok(object)
     }
-}
-
-fn with_pixels(
-    mut object: DefaultDicomObject,
-    pixels: DataElement<InMemDicomObject>,
-) -> FileDicomObject<InMemDicomObject> {
-    object.put(pixels);
-    object
 }
 
 fn read_at(file: &mut File, start: u64, length: u64) -> Result<Vec<u8>, CtError> {

@@ -119,6 +119,15 @@ impl InstanceHeader {
         })
     }
 
+    /// The instance, and the frame if there are several, for reasons.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.frame {
+            Some(frame) => format!("{} frame {frame}", self.sop_instance),
+            None => self.sop_instance.to_string(),
+        }
+    }
+
     /// Whether the instance is a single-frame CT image. A Modality that is absent excludes nothing; another one does.
     #[must_use]
     pub fn is_ct_image(&self) -> bool {

@@ -242,13 +242,13 @@ impl Examination {
         options: &GateOptions,
     ) -> Vec<InstanceHeader> {
         let (mut said, mut stays) = (None, Vec::with_capacity(images.len()));
-        let mut reasons: Vec<(Reason, Vec<Uid>)> = Vec::new();
+        let mut reasons: Vec<(Reason, Vec<String>)> = Vec::new();
         for header in &images {
             let judgement = judge(rule, header, options);
             stays.push(!matches!(judgement, Some(Judgement::Failed(_))));
             match judgement {
                 Some(Judgement::Failed(reason)) => {
-                    let instance = header.sop_instance.clone();
+                    let instance = header.label();
                     match reasons.iter_mut().find(|(known, _)| *known == reason) {
                         Some((_, instances)) => instances.push(instance),
                         None => reasons.push((reason, vec![instance])),
@@ -313,7 +313,7 @@ impl Examination {
             self.reformatted = images.iter().any(is_reformatted);
             self.stack = Stack::new(images.to_vec());
             self.extent = extent(&self.stack);
-            self.notes.extend(self.stack.left_out.iter().map(|(uid, reason)| named(uid, reason)));
+            self.notes.extend(self.stack.left_out.iter().map(|(uid, reason)| named(uid.as_str(), reason)));
         }
         match judge_stack(rule, self.stack.slices.len(), &self.extent, options) {
             Some(Judgement::Failed(reason)) => self.fail(rule, reason),
@@ -385,8 +385,8 @@ fn with_aside(text: String, aside: usize) -> String {
 }
 
 /// A reason about one instance, as it stands among its series' reasons.
-fn named(sop_instance: &Uid, reason: &Reason) -> Reason {
-    Reason { code: reason.code.clone(), text: format!("instance {sop_instance}: {}", reason.text) }
+fn named(instance: &str, reason: &Reason) -> Reason {
+    Reason { code: reason.code.clone(), text: format!("instance {instance}: {}", reason.text) }
 }
 
 /// The largest set of images with one matrix, spacing and orientation; the rest is named.
@@ -412,7 +412,7 @@ fn largest_group(images: Vec<InstanceHeader>) -> (Vec<InstanceHeader>, Vec<Reaso
     let (_, kept) = groups.swap_remove(largest);
     for image in groups.iter().flat_map(|(_, members)| members) {
         let text = "another matrix, pixel spacing or orientation than most of the series";
-        reasons.push(named(&image.sop_instance, &Reason::new("other-geometry", text)));
+        reasons.push(named(&image.label(), &Reason::new("other-geometry", text)));
     }
     (kept, reasons)
 }

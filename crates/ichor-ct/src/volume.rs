@@ -95,7 +95,8 @@ impl Stack {
             let Some(mut kept) = here.next() else { break };
             kept.offset_mm -= start;
             for other in here {
-                let text = format!("lies at the position of {}", kept.header.sop_instance);
+                let frame = other.header.frame.map_or_else(String::new, |frame| format!("frame {frame} "));
+                let text = format!("{frame}lies at the position of {}", kept.header.label());
                 stack.left_out.push((other.header.sop_instance, Reason::new("duplicate-position", text)));
             }
             stack.slices.push(kept);

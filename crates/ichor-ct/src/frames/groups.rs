@@ -72,7 +72,7 @@ impl Groups {
         }
     }
 
-    /// The agents of the study (C.8.15.2.1?), unless the frame says that none of them was given (C.8.15.3.12).
+    /// The agents of the acquisition (C.7.6.4b), unless the frame says that none of them was given (C.7.6.16.2.12).
     fn bring_contrast(&self, image: &mut DefaultDicomObject, levels: &[&InMemDicomObject]) {
         let usage = levels.iter().rev().find_map(|level| first_item(level, tags::CONTRAST_BOLUS_USAGE_SEQUENCE));
         let administered = usage.and_then(|usage| text(usage, tags::CONTRAST_BOLUS_AGENT_ADMINISTERED));

@@ -22,6 +22,9 @@ const MOST_META_BYTES: u64 = 64 * 1024;
 /// Most fragments of one file.
 const MOST_FRAGMENTS: usize = 1 << 20;
 
+/// Longest offset table, in bytes.
+const LONGEST_TABLE: u32 = 1 << 20;
+
 /// Start and length in the file.
 type Span = (u64, u64);
 
@@ -79,9 +82,12 @@ impl PixelIndex {
                 LazyDataToken::LazyItemValue { len, decoder } if in_pixels => {
                     let start = decoder.position();
                     if items.is_empty() {
-                        let token = LazyDataToken::LazyItemValue { len, decoder };
-                        let offsets = token.into_value().map_err(parse)?;
-                        table = offsets.to_multi_int::<u32>().map(widened).unwrap_or_default();
+                        if len > LONGEST_TABLE {
+                            return Err(parse(format!("an offset table of {len} bytes")));
+                        }
+                        let mut offsets = Vec::new();
+                        decoder.read_u32_to_vec(len, &mut offsets).map_err(parse)?;
+                        table = offsets.into_iter().map(u64::from).collect();
                         items.push((start, u64::from(len)));
                         continue;
                     }
@@ -96,7 +102,9 @@ impl PixelIndex {
                     return Ok(Self::Native { start: decoder.position(), length: u64::from(length) });
                 }
                 LazyDataToken::LazyValue { header, decoder }
-                    if depth == 0 && header.tag() == tags::EXTENDED_OFFSET_TABLE =>
+                    if depth == 0
+                        && header.tag() == tags::EXTENDED_OFFSET_TABLE
+                        && header.length().get().is_some_and(|length| length <= LONGEST_TABLE) =>
                 {
                     let value = LazyDataToken::LazyValue { header, decoder }.into_value().map_err(parse)?;
                     extended = value.to_multi_int::<u64>().unwrap_or_default();
@@ -113,10 +121,6 @@ impl PixelIndex {
         let offsets = if extended.is_empty() { table } else { extended };
         assign(&items[items.len().min(1)..], &offsets, frames as usize).map(Self::Fragments)
     }
-}
-
-fn widened(offsets: Vec<u32>) -> Vec<u64> {
-    offsets.into_iter().map(u64::from).collect()
 }
 
 /// Which fragments belong to which frame (PS3.5 A.4): as many as frames, or as the offset table says.
