@@ -51,12 +51,21 @@ pub(crate) struct Expected {
     pub(crate) allocated: u32,
 }
 
+/// Which decoder a codestream needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// That of its transfer syntax.
+    Usual,
+    /// Lossy JPEG of 12 bits a sample, this stream.
+    LossyJpeg12(Vec<u8>),
+}
+
 /// Compares the first frame's codestream with the header.
 ///
 /// # Errors
 /// [`CtError::Codestream`] if it declares another size, or none that can be read.
-pub(crate) fn check(object: &DefaultDicomObject, fragments: &[Vec<u8>], expected: Expected) -> Result<(), CtError> {
-    let Some(family) = Family::of(object.meta().transfer_syntax()) else { return Ok(()) };
+pub(crate) fn check(object: &DefaultDicomObject, fragments: &[Vec<u8>], expected: Expected) -> Result<Coding, CtError> {
+    let Some(family) = Family::of(object.meta().transfer_syntax()) else { return Ok(Coding::Usual) };
     let joined;
     let stream = match fragments {
         [] => return Err(CtError::Codestream("there is no fragment".to_owned())),
@@ -71,11 +80,14 @@ pub(crate) fn check(object: &DefaultDicomObject, fragments: &[Vec<u8>], expected
     let declared = match family {
         Family::Jpeg => jpeg(stream),
         Family::Jpeg2000 => jpeg_2000(stream),
-        Family::Rle => return rle(stream, expected),
+        Family::Rle => return rle(stream, expected).map(|()| Coding::Usual),
     };
-    declared
-        .ok_or_else(|| CtError::Codestream("it has no header that gives its size".to_owned()))?
-        .agrees(family, expected)
+    let declared = declared.ok_or_else(|| CtError::Codestream("it has no header that gives its size".to_owned()))?;
+    declared.agrees(family, expected)?;
+    Ok(match declared.is_dct && declared.precision == 12 {
+        true => Coding::LossyJpeg12(stream.clone()),
+        false => Coding::Usual,
+    })
 }
 
 impl Declared {
@@ -86,9 +98,6 @@ impl Declared {
                 "it says {} rows × {} columns of {} components, the header {rows} × {columns} of 1",
                 self.rows, self.columns, self.components
             )));
-        }
-        if self.is_dct && self.precision == 12 {
-            return Err(CtError::Unsupported("lossy JPEG with 12 bits a sample"));
         }
         // JPEG decoders give one byte a sample up to 8 bits and two above; in cells of another width the values would
         // be others.

@@ -15,6 +15,7 @@ pub mod frames;
 pub mod gate;
 pub mod header;
 pub mod input;
+mod jpeg12;
 mod kernel;
 pub mod series;
 pub mod volume;

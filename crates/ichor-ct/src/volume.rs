@@ -10,9 +10,10 @@ use dicom_pixeldata::PixelDecoder;
 use ichor_core::{ImagePlane, Reason, Uid};
 
 use crate::attribute::{count, number, numbers, text};
-use crate::codestream::{self, Expected};
+use crate::codestream::{self, Coding, Expected};
 use crate::error::CtError;
 use crate::header::InstanceHeader;
+use crate::jpeg12;
 
 /// What padding becomes: outside of everything, below air.
 pub const PADDING_HU: i16 = -1024;
@@ -225,16 +226,24 @@ impl Stored {
             return Err(CtError::Attribute { name: "Bits Allocated", problem });
         }
         let wanted = rows as usize * columns as usize * (allocated as usize / 8);
-        check_length(object, wanted, Expected { rows, columns, allocated })?;
-        let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
-        let bytes = decoded.data();
-        if bytes.len() < wanted {
-            return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
-        }
-        let bytes = &bytes[..wanted];
-        let cells: Vec<u32> = match allocated {
-            8 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
-            _ => bytes.chunks_exact(2).map(|b| u32::from(u16::from_ne_bytes([b[0], b[1]]))).collect(),
+        let expected = Expected { rows, columns, allocated };
+        let cells: Vec<u32> = match check_length(object, wanted, expected)? {
+            Coding::LossyJpeg12(stream) => {
+                let samples = jpeg12::decode(&stream, rows, columns).map_err(CtError::Decode)?;
+                samples.into_iter().map(u32::from).collect()
+            }
+            Coding::Usual => {
+                let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
+                let bytes = decoded.data();
+                if bytes.len() < wanted {
+                    return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
+                }
+                let bytes = &bytes[..wanted];
+                match allocated {
+                    8 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
+                    _ => bytes.chunks_exact(2).map(|b| u32::from(u16::from_ne_bytes([b[0], b[1]]))).collect(),
+                }
+            }
         };
         // Old images keep an overlay in the unused high bits, and decoders as well as some writers leave those of
         // negative values at zero. Otherwise the whole cell is the value, because padding outside of Bits Stored
@@ -253,7 +262,7 @@ fn extended(cell: u32, bits: u32) -> i32 {
 }
 
 /// Native pixel data must hold as many bytes as its matrix says; compressed ones must say the same matrix.
-fn check_length(object: &DefaultDicomObject, wanted: usize, expected: Expected) -> Result<(), CtError> {
+fn check_length(object: &DefaultDicomObject, wanted: usize, expected: Expected) -> Result<Coding, CtError> {
     let element = object.element_opt(tags::PIXEL_DATA).ok().flatten().ok_or(CtError::Missing("Pixel Data"))?;
     if let Some(fragments) = element.fragments() {
         return codestream::check(object, fragments, expected);
@@ -264,7 +273,7 @@ fn check_length(object: &DefaultDicomObject, wanted: usize, expected: Expected) 
         let Expected { rows, columns, .. } = expected;
         return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
     }
-    Ok(())
+    Ok(Coding::Usual)
 }
 
 /// Overlay Bit Position without Overlay Data: the overlay lies in the pixel cells (PS3.5 8.1.2, retired).
