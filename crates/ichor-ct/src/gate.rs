@@ -18,8 +18,8 @@ use thiserror::Error;
 pub(crate) use attributes::{Judgement, describe, is_reformatted, judge};
 pub(crate) use look::{Looked, look};
 pub(crate) use patient::{adult_age, says_phantom};
-pub(crate) use stack::judge_stack;
 pub use stack::{Extent, extent};
+pub(crate) use stack::{judge_stack, without_strays};
 
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -11,7 +11,9 @@ use std::convert::Infallible;
 use ichor_core::{ImagePlane, Reason, RuleOutcome, RuleVerdict, Uid};
 
 pub use crate::gate::GateOptions;
-use crate::gate::{Extent, GateRule, Judgement, Looked, describe, extent, is_reformatted, judge, judge_stack, look};
+use crate::gate::{
+    Extent, GateRule, Judgement, Looked, describe, extent, is_reformatted, judge, judge_stack, look, without_strays,
+};
 use crate::header::InstanceHeader;
 use crate::volume::{PlacedSlice, Slice, Stack};
 use crate::words::Description;
@@ -312,6 +314,9 @@ impl Examination {
             self.first = images.first().cloned();
             self.reformatted = images.iter().any(is_reformatted);
             self.stack = Stack::new(images.to_vec());
+            if !options.is_off(GateRule::Gaps) {
+                self.stack = without_strays(std::mem::take(&mut self.stack), options);
+            }
             self.extent = extent(&self.stack);
             self.notes.extend(self.stack.left_out.iter().map(|(uid, reason)| named(uid.as_str(), reason)));
         }
@@ -389,29 +394,31 @@ fn named(instance: &str, reason: &Reason) -> Reason {
     Reason { code: reason.code.clone(), text: format!("instance {instance}: {}", reason.text) }
 }
 
-/// The largest set of images with one matrix, spacing and orientation; the rest is named.
+/// The largest set of images with one matrix, spacing, orientation and frame of reference; the rest is named. Positions
+/// in different frames of reference do not compare (PS3.3 C.7.4.1).
 fn largest_group(images: Vec<InstanceHeader>) -> (Vec<InstanceHeader>, Vec<Reason>) {
-    let mut groups: Vec<(ImagePlane, Vec<InstanceHeader>)> = Vec::new();
+    let mut groups: Vec<(ImagePlane, Option<Uid>, Vec<InstanceHeader>)> = Vec::new();
     for image in images {
         let Ok(plane) = image.plane else { continue };
-        let alike = |other: &ImagePlane| {
-            other.rows == plane.rows
+        let alike = |other: &ImagePlane, frame_of_reference: &Option<Uid>| {
+            *frame_of_reference == image.frame_of_reference
+                && other.rows == plane.rows
                 && other.columns == plane.columns
                 && other.spacing.iter().zip(plane.spacing).all(|(a, b)| (a - b).abs() <= 1e-3 * b)
                 && other.is_parallel_to(&plane, PARALLEL)
         };
-        match groups.iter_mut().find(|(other, _)| alike(other)) {
-            Some((_, members)) => members.push(image),
-            None => groups.push((plane, vec![image])),
+        match groups.iter_mut().find(|(other, frame_of_reference, _)| alike(other, frame_of_reference)) {
+            Some((_, _, members)) => members.push(image),
+            None => groups.push((plane, image.frame_of_reference.clone(), vec![image])),
         }
     }
     let mut reasons = Vec::new();
-    let Some(largest) = (0..groups.len()).max_by_key(|index| (groups[*index].1.len(), usize::MAX - index)) else {
+    let Some(largest) = (0..groups.len()).max_by_key(|index| (groups[*index].2.len(), usize::MAX - index)) else {
         return (Vec::new(), reasons);
     };
-    let (_, kept) = groups.swap_remove(largest);
-    for image in groups.iter().flat_map(|(_, members)| members) {
-        let text = "another matrix, pixel spacing or orientation than most of the series";
+    let (_, _, kept) = groups.swap_remove(largest);
+    for image in groups.iter().flat_map(|(_, _, members)| members) {
+        let text = "another matrix, pixel spacing, orientation or frame of reference than most of the series";
         reasons.push(named(&image.label(), &Reason::new("other-geometry", text)));
     }
     (kept, reasons)

@@ -177,6 +177,34 @@ fn instances_that_break_a_rule_are_counted_and_the_others_go_on() {
     assert!(outcome.reasons.iter().any(|r| r.code.as_str() == "localizer" && r.text.starts_with("2 instances: ")));
 }
 
+#[test]
+fn one_wrong_position_costs_its_slice_and_no_other() {
+    for wrong in [&[4000.0][..], &[-300.0], &[-300.0, 900.0]] {
+        let heights: Vec<f64> = even(24, 5.0).into_iter().chain(wrong.iter().copied()).collect();
+        let outcome = outcome(&heights, &GateOptions::default(), |f| f);
+        assert!(outcome.chosen, "{:?}", outcome.reasons);
+        let strays = outcome.reasons.iter().filter(|reason| reason.code.as_str() == "stray-position").count();
+        assert_eq!(strays, wrong.len());
+        assert!(rule(&outcome, "slices").text.starts_with("24 "));
+    }
+    // A part of the head that lies apart is no stray.
+    let two: Vec<f64> = even(15, 5.0).into_iter().chain(even(15, 5.0).into_iter().map(|z| z + 200.0)).collect();
+    assert_eq!(failed(&outcome(&two, &GateOptions::default(), |f| f)), ["gaps"]);
+}
+
+#[test]
+fn positions_of_another_frame_of_reference_do_not_count() {
+    let folder = TempDir::new().unwrap();
+    let mut headers = at(folder.path(), "1.1", &even(24, 5.0), |f| f.with(tags::FRAME_OF_REFERENCE_UID, VR::UI, "1.5"));
+    for header in headers.iter_mut().skip(21) {
+        header.frame_of_reference = Some("1.6".parse().unwrap());
+    }
+    let choice = choose_series_by_attributes(headers, &GateOptions::default());
+    assert_eq!(choice.chosen.unwrap().1.slices.len(), 21);
+    let said = &choice.outcomes[0].reasons;
+    assert_eq!(said.iter().filter(|reason| reason.code.as_str() == "other-geometry").count(), 3, "{said:?}");
+}
+
 /// Chooses with the pixels at hand; how many slices were read comes last.
 fn choose_by_sight(headers: Vec<InstanceHeader>) -> (SeriesChoice, usize) {
     let mut reads = 0;
