@@ -108,7 +108,7 @@ impl Settings {
              [model]\nweights = {weights:?}\ndevice = \"cpu\"\nthreads = 2\n\n\
              [log]\nlevel = \"info\"\n\n\
              # Small studies are whole heads in few slices.\n\
-             [gate]\nmin_slices = 5\nmax_spacing_mm = 20.0\n",
+             [gate]\nmin_slices = 5\nmax_spacing_mm = 40.0\n",
             folder.join("ichor.db"),
             self.min_free_mib,
             self.max_associations,
