@@ -27,6 +27,7 @@ case "${1:-}" in
     need 'test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so' orthanc-dicomweb
     need 'command -v dciodvfy' dicom3tools
     need 'command -v gdcmconv' libgdcm-tools
+    need 'command -v ojph_compress' openjph-tools
     need 'python3 -c "import venv, ensurepip"' python3-venv
     ;;
   *)

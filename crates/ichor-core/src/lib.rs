@@ -11,6 +11,7 @@ mod model_id;
 mod network;
 mod plane;
 mod reason;
+mod rule;
 mod status;
 mod uid;
 
@@ -21,6 +22,7 @@ pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};
 pub use reason::{Reason, ReasonCode};
+pub use rule::{RuleOutcome, RuleVerdict};
 pub use status::{DeliveryStatus, StudyStatus, UnknownStatus};
 pub use uid::{InvalidUid, Uid};
 

@@ -37,6 +37,13 @@ pub(crate) fn is_trunk(words: &[String]) -> bool {
     words.iter().any(|word| is_one_of(TRUNK, word))
 }
 
+/// Whether a text names the head.
+pub(crate) fn is_head(text: &str) -> bool {
+    let mut words = words(text);
+    words.push(words.concat());
+    words.iter().any(|word| is_one_of(HEAD, word))
+}
+
 /// Whether a Body Part Examined is none of the head without a doubt: it names another part, and not the head besides.
 /// Anything else may be a head in another language.
 pub(crate) fn is_other_body_part(part: &str) -> bool {

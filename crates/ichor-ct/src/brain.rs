@@ -2,12 +2,16 @@
 //!
 //! Slice by slice, so that it can be had as slices arrive and costs no volume of memory: bone is thresholded and
 //! closed, what the closed ring encloses is the inside, and the inside grows back to the bone, so that thin blood at
-//! the inner table stays in. Table, pillow and skin lie outside of the ring by construction.
+//! the inner table stays in. Table, pillow and skin lie outside of the ring by construction. Where a piece of the skull is
+//! missing, an [arc](ring) takes its place; where the picture ends within the head, so does the inside.
+
+mod ring;
 
 use crate::distance::distance_to;
+use crate::volume::PADDING_HU;
 
 /// Changes whenever [`brain_mask`] gives another mask for the same pixels. Caches of prepared studies carry it.
-pub const BRAIN_MASK_VERSION: u32 = 2;
+pub const BRAIN_MASK_VERSION: u32 = 3;
 
 /// From this value on a pixel is bone, in HU: above clotted blood (up to 100) with partial volume in between.
 const BONE_HU: i16 = 180;
@@ -25,6 +29,18 @@ const SMALLEST_MM2: f64 = 300.0;
 /// A closed ring encloses at least this area at the levels where brain is seen, in mm²; below it a wider closing is
 /// tried.
 const ENOUGH_MM2: f64 = 2500.0;
+/// Below this value it is air at the edge of the picture, in HU: there the outside begins.
+const AIR_HU: i16 = -300;
+/// A closed ring encloses at least this share of what the ring with its missing piece would; below it the piece is put in.
+const CLOSED_SHARE: f64 = 0.8;
+/// Fat, in HU. What a face and the fossa below the temple have and a brain has not.
+const FAT_HU: std::ops::Range<i16> = -150..-30;
+/// So near to air it is the blurred edge of the air, in mm.
+const AIR_EDGE_MM: f32 = 2.5;
+/// Most fat in what is brain, as a share of its area.
+const MOST_FAT: f64 = 0.04;
+/// Least soft tissue in what is brain, as a share; there may be air in it after an operation.
+const SOFT_SHARE: f64 = 0.8;
 /// The work is done on pixels of about this size, in mm.
 const WORK_MM: f64 = 0.9;
 
@@ -35,13 +51,11 @@ const WORK_MM: f64 = 0.9;
 pub fn brain_mask(hu: &[i16], rows: usize, columns: usize, spacing: [f64; 2]) -> Vec<u8> {
     let factor = ((WORK_MM / spacing[0].min(spacing[1])).round() as usize).clamp(1, 8);
     let (small_rows, small_columns) = (rows.div_ceil(factor), columns.div_ceil(factor));
-    let small = shrink(hu, rows, columns, factor);
-    let work = Work {
-        hu: &small,
-        rows: small_rows,
-        columns: small_columns,
-        mm: [spacing[0] * factor as f64, spacing[1] * factor as f64],
-    };
+    let (small, padding) = shrink(hu, rows, columns, factor);
+    let padding = at_border(padding, small_rows, small_columns);
+    let mm = [spacing[0] * factor as f64, spacing[1] * factor as f64];
+    let fat = fat(&small, small_rows, small_columns, mm);
+    let work = Work { hu: &small, padding, fat, rows: small_rows, columns: small_columns, mm };
     let inside = work.inside();
     let mut fine = vec![false; rows * columns];
     for row in 0..rows {
@@ -58,31 +72,93 @@ pub fn brain_mask(hu: &[i16], rows: usize, columns: usize, spacing: [f64; 2]) ->
     fine.iter().zip(edge).map(|(inside, edge)| u8::from(*inside || edge)).collect()
 }
 
-/// Means of `factor × factor` blocks.
-fn shrink(hu: &[i16], rows: usize, columns: usize, factor: usize) -> Vec<i16> {
-    if factor == 1 {
-        return hu.to_vec();
-    }
+/// Means of `factor × factor` blocks without their padding, and which blocks are nothing else.
+fn shrink(hu: &[i16], rows: usize, columns: usize, factor: usize) -> (Vec<i16>, Vec<bool>) {
     let (small_rows, small_columns) = (rows.div_ceil(factor), columns.div_ceil(factor));
     let mut out = Vec::with_capacity(small_rows * small_columns);
+    let mut padding = Vec::with_capacity(small_rows * small_columns);
     for row in 0..small_rows {
         for column in 0..small_columns {
             let (mut sum, mut count) = (0i32, 0i32);
             for r in row * factor..((row + 1) * factor).min(rows) {
                 for value in &hu[r * columns + column * factor..r * columns + ((column + 1) * factor).min(columns)] {
-                    sum += i32::from(*value);
-                    count += 1;
+                    if *value > PADDING_HU {
+                        sum += i32::from(*value);
+                        count += 1;
+                    }
                 }
             }
-            out.push((sum / count.max(1)) as i16);
+            padding.push(count == 0);
+            out.push(if count == 0 { PADDING_HU } else { (sum / count) as i16 });
         }
     }
-    out
+    (out, padding)
+}
+
+/// Where there is fat, and not only the edge of air.
+fn fat(hu: &[i16], rows: usize, columns: usize, mm: [f64; 2]) -> Vec<bool> {
+    let air: Vec<bool> = hu.iter().map(|hu| *hu < FAT_HU.start).collect();
+    let from_air = distance_to(&air, rows, columns, mm);
+    hu.iter().zip(from_air).map(|(hu, distance)| FAT_HU.contains(hu) && distance > AIR_EDGE_MM).collect()
+}
+
+/// The padding that reaches the edge of the picture: metal casts shadows as deep within the head.
+fn at_border(padding: Vec<bool>, rows: usize, columns: usize) -> Vec<bool> {
+    let seeds: Vec<usize> = border(rows, columns).filter(|at| padding[*at]).collect();
+    let mut reached = vec![false; padding.len()];
+    flood(rows, columns, &seeds, &padding, &mut reached);
+    reached
+}
+
+/// Each pixel at the edge of the picture, corners twice.
+fn border(rows: usize, columns: usize) -> impl Iterator<Item = usize> {
+    let top_and_bottom = (0..columns).flat_map(move |column| [column, (rows - 1) * columns + column]);
+    let sides = (0..rows).flat_map(move |row| [row * columns, row * columns + columns - 1]);
+    top_and_bottom.chain(sides)
+}
+
+/// 4-connected flood through `allowed`; gives and marks what it reached.
+fn flood(rows: usize, columns: usize, seeds: &[usize], allowed: &[bool], seen: &mut [bool]) -> Vec<usize> {
+    let mut reached: Vec<usize> = Vec::with_capacity(seeds.len());
+    for seed in seeds {
+        if !seen[*seed] {
+            seen[*seed] = true;
+            reached.push(*seed);
+        }
+    }
+    let mut next = 0;
+    while next < reached.len() {
+        let at = reached[next];
+        next += 1;
+        let (row, column) = (at / columns, at % columns);
+        let mut visit = |is_there: bool, neighbour: usize| {
+            if is_there && allowed[neighbour] && !seen[neighbour] {
+                seen[neighbour] = true;
+                reached.push(neighbour);
+            }
+        };
+        visit(row > 0, at.wrapping_sub(columns));
+        visit(row + 1 < rows, at + columns);
+        visit(column > 0, at.wrapping_sub(1));
+        visit(column + 1 < columns, at + 1);
+    }
+    reached
+}
+
+/// Whether a region holds nearly all of another one.
+fn is_most_of(region: &[bool], other: &[bool]) -> bool {
+    let count = other.iter().filter(|inside| **inside).count();
+    let both = region.iter().zip(other).filter(|(a, b)| **a && **b).count();
+    both * 10 >= count * 9
 }
 
 /// One slice at the working resolution.
 struct Work<'a> {
     hu: &'a [i16],
+    /// Padding outside of what was scanned.
+    padding: Vec<bool>,
+    /// Fat.
+    fat: Vec<bool>,
     rows: usize,
     columns: usize,
     mm: [f64; 2],
@@ -90,8 +166,29 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn inside(&self) -> Vec<bool> {
-        let bone: Vec<bool> = self.hu.iter().map(|hu| *hu >= BONE_HU).collect();
-        let from_bone = distance_to(&bone, self.rows, self.columns, self.mm);
+        let mut bone: Vec<bool> = self.hu.iter().map(|hu| *hu >= BONE_HU).collect();
+        let (area, found) = self.closed(&bone);
+        let Some(arc) = ring::missing_arc(self).filter(|arc| area < CLOSED_SHARE * arc.area_mm2) else { return found };
+        arc.pixels.into_iter().for_each(|at| bone[at] = true);
+        let (larger, with_arc) = self.closed(&bone);
+        let inside = (0..with_arc.len()).filter(|at| with_arc[*at]);
+        if larger > area && self.is_brain(inside) && is_most_of(&with_arc, &found) { with_arc } else { found }
+    }
+
+    /// Whether a region is brain: soft tissue with hardly any fat.
+    fn is_brain(&self, region: impl Iterator<Item = usize>) -> bool {
+        let (mut all, mut soft, mut fat) = (0usize, 0usize, 0usize);
+        for at in region {
+            all += 1;
+            soft += usize::from(INSIDE_HU.contains(&self.hu[at]));
+            fat += usize::from(self.fat[at]);
+        }
+        soft as f64 >= SOFT_SHARE * all as f64 && fat as f64 <= MOST_FAT * all as f64
+    }
+
+    /// What a skull encloses, closed as far as it takes, and its area in mm².
+    fn closed(&self, bone: &[bool]) -> (f64, Vec<bool>) {
+        let from_bone = distance_to(bone, self.rows, self.columns, self.mm);
         let pixel = self.mm[0] * self.mm[1];
         let mut best: (f64, Vec<bool>) = (0.0, vec![false; self.hu.len()]);
         for radius in CLOSING_MM {
@@ -104,13 +201,13 @@ impl Work<'_> {
                 break;
             }
         }
-        best.1
+        best
     }
 
     /// What the bone, grown by `radius` mm, encloses, grown back.
     fn enclosed(&self, from_bone: &[f32], radius: f32) -> Vec<bool> {
         let open: Vec<bool> = from_bone.iter().map(|distance| *distance > radius).collect();
-        let outside = self.reachable_from_border(&open);
+        let outside = self.reachable_from_outside(&open);
         let core: Vec<bool> = open.iter().zip(&outside).map(|(open, outside)| *open && !outside).collect();
         let core = self.large_soft_regions(&core);
         let from_core = distance_to(&core, self.rows, self.columns, self.mm);
@@ -125,7 +222,7 @@ impl Work<'_> {
         self.connected_to(&core, &grown)
     }
 
-    /// Keeps regions of a size that brain may have and that are mostly soft tissue (no sinus, no orbit of fat).
+    /// Keeps regions of a size that brain may have and of its tissue (no sinus, no orbit of fat).
     fn large_soft_regions(&self, core: &[bool]) -> Vec<bool> {
         let (mut out, mut seen) = (vec![false; core.len()], vec![false; core.len()]);
         let smallest = (SMALLEST_MM2 / (self.mm[0] * self.mm[1])) as usize;
@@ -134,21 +231,29 @@ impl Work<'_> {
                 continue;
             }
             let region = self.flood(&[start], core, &mut seen);
-            let soft = region.iter().filter(|at| INSIDE_HU.contains(&self.hu[**at])).count();
-            if region.len() >= smallest && soft * 10 >= region.len() * 8 {
+            if region.len() >= smallest && self.is_brain(region.iter().copied()) {
                 region.iter().for_each(|at| out[*at] = true);
             }
         }
         out
     }
 
-    fn reachable_from_border(&self, open: &[bool]) -> Vec<bool> {
+    /// What the air around the head reaches. Where the picture ends within the head there is no air, so that the inside is
+    /// not taken for the outside.
+    fn reachable_from_outside(&self, open: &[bool]) -> Vec<bool> {
         let (rows, columns) = (self.rows, self.columns);
-        let top_and_bottom = (0..columns).flat_map(|column| [column, (rows - 1) * columns + column]);
-        let sides = (0..rows).flat_map(|row| [row * columns, row * columns + columns - 1]);
-        let seeds: Vec<usize> = top_and_bottom.chain(sides).filter(|at| open[*at]).collect();
-        let mut seen = vec![false; open.len()];
-        self.flood(&seeds, open, &mut seen);
+        let beside_padding = (0..open.len()).filter(|at| {
+            let (row, column) = (at / columns, at % columns);
+            (row > 0 && self.padding[at - columns])
+                || (row + 1 < rows && self.padding[at + columns])
+                || (column > 0 && self.padding[at - 1])
+                || (column + 1 < columns && self.padding[at + 1])
+        });
+        let is_air = |at: &usize| open[*at] && !self.padding[*at] && self.hu[*at] < AIR_HU;
+        let seeds: Vec<usize> = border(rows, columns).chain(beside_padding).filter(is_air).collect();
+        let allowed: Vec<bool> = open.iter().zip(&self.padding).map(|(open, padding)| *open && !padding).collect();
+        let mut seen = self.padding.clone();
+        self.flood(&seeds, &allowed, &mut seen);
         seen
     }
 
@@ -160,31 +265,7 @@ impl Work<'_> {
         seen
     }
 
-    /// 4-connected flood through `allowed`; gives and marks what it reached.
     fn flood(&self, seeds: &[usize], allowed: &[bool], seen: &mut [bool]) -> Vec<usize> {
-        let mut reached: Vec<usize> = Vec::with_capacity(seeds.len());
-        for seed in seeds {
-            if !seen[*seed] {
-                seen[*seed] = true;
-                reached.push(*seed);
-            }
-        }
-        let mut next = 0;
-        while next < reached.len() {
-            let at = reached[next];
-            next += 1;
-            let (row, column) = (at / self.columns, at % self.columns);
-            let mut visit = |is_there: bool, neighbour: usize| {
-                if is_there && allowed[neighbour] && !seen[neighbour] {
-                    seen[neighbour] = true;
-                    reached.push(neighbour);
-                }
-            };
-            visit(row > 0, at.wrapping_sub(self.columns));
-            visit(row + 1 < self.rows, at + self.columns);
-            visit(column > 0, at.wrapping_sub(1));
-            visit(column + 1 < self.columns, at + 1);
-        }
-        reached
+        flood(self.rows, self.columns, seeds, allowed, seen)
     }
 }

@@ -16,6 +16,8 @@ struct Declared {
     components: u32,
     /// Bits of a sample.
     precision: u32,
+    /// Coded by the cosine transform (ISO 10918-1, SOF0 to SOF2): lossy JPEG.
+    is_dct: bool,
 }
 
 /// The codecs whose streams are looked into.
@@ -49,12 +51,21 @@ pub(crate) struct Expected {
     pub(crate) allocated: u32,
 }
 
+/// Which decoder a codestream needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// That of its transfer syntax.
+    Usual,
+    /// Lossy JPEG of 12 bits a sample, this stream.
+    LossyJpeg12(Vec<u8>),
+}
+
 /// Compares the first frame's codestream with the header.
 ///
 /// # Errors
 /// [`CtError::Codestream`] if it declares another size, or none that can be read.
-pub(crate) fn check(object: &DefaultDicomObject, fragments: &[Vec<u8>], expected: Expected) -> Result<(), CtError> {
-    let Some(family) = Family::of(object.meta().transfer_syntax()) else { return Ok(()) };
+pub(crate) fn check(object: &DefaultDicomObject, fragments: &[Vec<u8>], expected: Expected) -> Result<Coding, CtError> {
+    let Some(family) = Family::of(object.meta().transfer_syntax()) else { return Ok(Coding::Usual) };
     let joined;
     let stream = match fragments {
         [] => return Err(CtError::Codestream("there is no fragment".to_owned())),
@@ -69,11 +80,14 @@ pub(crate) fn check(object: &DefaultDicomObject, fragments: &[Vec<u8>], expected
     let declared = match family {
         Family::Jpeg => jpeg(stream),
         Family::Jpeg2000 => jpeg_2000(stream),
-        Family::Rle => return rle(stream, expected),
+        Family::Rle => return rle(stream, expected).map(|()| Coding::Usual),
     };
-    declared
-        .ok_or_else(|| CtError::Codestream("it has no header that gives its size".to_owned()))?
-        .agrees(family, expected)
+    let declared = declared.ok_or_else(|| CtError::Codestream("it has no header that gives its size".to_owned()))?;
+    declared.agrees(family, expected)?;
+    Ok(match declared.is_dct && declared.precision == 12 {
+        true => Coding::LossyJpeg12(stream.clone()),
+        false => Coding::Usual,
+    })
 }
 
 impl Declared {
@@ -121,6 +135,7 @@ fn jpeg(stream: &[u8]) -> Option<Declared> {
                     columns: u16::from_be_bytes([c0, c1]).into(),
                     components: u32::from(components),
                     precision: u32::from(precision),
+                    is_dct: (0xC0..=0xC2).contains(&marker),
                 });
             }
             _ => {
@@ -146,7 +161,7 @@ fn jpeg_2000(stream: &[u8]) -> Option<Declared> {
         return None;
     }
     let precision = u32::from(depth & 0x7F) + 1;
-    Some(Declared { rows: height, columns: width, components: u32::from(components), precision })
+    Some(Declared { rows: height, columns: width, components: u32::from(components), precision, is_dct: false })
 }
 
 /// The RLE header (PS3.5 G.5): a segment for each byte of a sample, in order, within the fragment.
@@ -206,7 +221,7 @@ fn unpacked(segment: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    const FIVE_BY_SEVEN: Declared = Declared { rows: 5, columns: 7, components: 1, precision: 12 };
+    const FIVE_BY_SEVEN: Declared = Declared { rows: 5, columns: 7, components: 1, precision: 12, is_dct: false };
 
     fn sof(marker: u8) -> Vec<u8> {
         let comment = [0xFF, 0xFE, 0, 4, 1, 2];
@@ -225,7 +240,8 @@ mod tests {
     #[test]
     fn size_of_jpeg_and_jpeg_ls() {
         for marker in [0xC0, 0xC1, 0xC3, 0xF7] {
-            assert_eq!(jpeg(&sof(marker)), Some(FIVE_BY_SEVEN), "{marker:02X}");
+            let is_dct = marker < 0xC3;
+            assert_eq!(jpeg(&sof(marker)), Some(Declared { is_dct, ..FIVE_BY_SEVEN }), "{marker:02X}");
         }
         // Huffman tables are no frame header, and a scan before the frame is no image.
         for marker in [0xC4, 0xDA, 0xD9] {

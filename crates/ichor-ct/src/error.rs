@@ -32,6 +32,9 @@ pub enum CtError {
     /// Compressed or native pixel data that cannot be decoded.
     #[error("pixel data cannot be decoded: {0}")]
     Decode(String),
+    /// A coding that no decoder here reads.
+    #[error("pixel data cannot be decoded: {0} is not supported")]
+    Unsupported(&'static str),
     /// A codestream that disagrees with the header, found before it is decoded.
     #[error("compressed pixel data do not match the header: {0}")]
     Codestream(String),
@@ -63,6 +66,7 @@ impl CtError {
             Self::ModalityLut => "modality-lut",
             Self::RescaleType(_) => "not-hounsfield",
             Self::Decode(_) => "pixel-data-undecodable",
+            Self::Unsupported(_) => "codec-unsupported",
             Self::Codestream(_) => "pixel-data-mismatch",
             Self::ShortPixelData { .. } => "pixel-data-short",
         };

@@ -1,34 +1,22 @@
 //! Which series is analysed, and for each other one the reason why not.
 //!
-//! The axial, non-contrast, soft-tissue-kernel head series. Attributes that are missing exclude nothing: real series
-//! lack many of them. What an attribute leaves in doubt (a Series Description, an extent beyond the head) ranks a series
-//! lower but does not exclude it, and axial reformats are eligible: often they are the only soft-tissue series kept.
+//! Each series passes the rules of the [gate](crate::gate); all outcomes are kept. What an attribute leaves in doubt (a
+//! Series Description, an extent beyond the head) ranks a series lower but does not exclude it, and axial reformats are
+//! eligible: often they are the only soft-tissue series kept.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
-use ichor_core::{ImagePlane, Reason, Uid};
+use ichor_core::{ImagePlane, Reason, RuleOutcome, RuleVerdict, Uid};
 
-use crate::body::is_other_body_part;
+pub use crate::gate::GateOptions;
+use crate::gate::{
+    Extent, GateRule, Judgement, Looked, describe, extent, is_reformatted, judge, judge_stack, look, without_strays,
+};
 use crate::header::InstanceHeader;
-use crate::kernel::is_sharp_kernel;
-use crate::volume::{PlacedSlice, Stack};
-use crate::words::{Description, is_no_agent, words};
-
-/// Settings of the choice.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GateOptions {
-    /// Fewest slices.
-    pub min_slices: usize,
-    /// Largest angle between the normal and the patient's axis, in degrees.
-    pub max_tilt_degrees: f64,
-}
-
-impl Default for GateOptions {
-    fn default() -> Self {
-        Self { min_slices: 5, max_tilt_degrees: 35.0 }
-    }
-}
+use crate::volume::{PlacedSlice, Slice, Stack};
+use crate::words::Description;
 
 /// What was decided about one series.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +27,8 @@ pub struct SeriesOutcome {
     pub chosen: bool,
     /// Why, or why not, and what of it was left out.
     pub reasons: Vec<Reason>,
+    /// Every rule of the gate, in the order of [`GateRule::ALL`].
+    pub rules: Vec<RuleOutcome>,
 }
 
 /// The choice.
@@ -67,46 +57,69 @@ const BEYOND_HEAD_MM: f64 = 260.0;
 
 /// A series that passed, with what the choice among several needs.
 struct Candidate {
-    series: Uid,
     stack: Stack,
     description: Description,
     reformatted: bool,
-    coverage_mm: f64,
+    named_other: bool,
+    extent: Extent,
     distance_mm: f64,
+    acquired_s: f64,
     number: f64,
-    reasons: Vec<Reason>,
+    outcome: SeriesOutcome,
 }
 
 impl Candidate {
     /// What speaks against its being the non-contrast head.
     fn doubts(&self) -> Vec<&'static str> {
         let doubts = [
-            (self.coverage_mm > BEYOND_HEAD_MM, "covers more than a head"),
+            (self.extent.coverage_mm > BEYOND_HEAD_MM, "covers more than a head"),
             (self.description.contrast, "Series Description tells of contrast"),
             (self.description.trunk, "Series Description names more than the head"),
+            (self.named_other, "Body Part Examined names another part"),
         ];
         doubts.into_iter().filter_map(|(holds, doubt)| holds.then_some(doubt)).collect()
     }
 
-    /// The lowest is the best: fewest doubts, then a head and not a part of one, then original before reformatted
-    /// images, then most of the head in whole centimetres, then not for bone.
-    fn rank(&self) -> (usize, bool, bool, Reverse<u64>, bool) {
-        let centimetres = (self.coverage_mm.min(HEAD_MM) / 10.0).round() as u64;
-        let is_part = self.coverage_mm < PART_MM;
-        (self.doubts().len(), is_part, self.reformatted, Reverse(centimetres), self.description.bone)
+    /// Whether this one is better than another one, and by what: fewest doubts, then a head and not a part of one,
+    /// then original before reformatted images, then most of the head in whole centimetres, then not for bone, then
+    /// the distance nearest to what the model knows, then the later scan (who scans again had a reason), then the lower
+    /// number.
+    fn compare(&self, other: &Self) -> (Ordering, &'static str) {
+        let of_head = |c: &Self| (c.extent.coverage_mm.min(HEAD_MM) / 10.0).round();
+        let is_part = |c: &Self| c.extent.coverage_mm < PART_MM;
+        let off = |c: &Self| (c.distance_mm - PREFERRED_DISTANCE_MM).abs();
+        let criteria = [
+            (self.doubts().len().cmp(&other.doubts().len()), "less speaks against it"),
+            (is_part(self).cmp(&is_part(other)), "it is of the whole head"),
+            (self.reformatted.cmp(&other.reformatted), "its images are original"),
+            (of_head(other).total_cmp(&of_head(self)), "it covers more of the head"),
+            (self.description.bone.cmp(&other.description.bone), "it is not for bone"),
+            (off(self).total_cmp(&off(other)), "its slices lie nearer to 5 mm apart"),
+            (other.acquired_s.total_cmp(&self.acquired_s), "it was scanned later"),
+            (self.number.total_cmp(&other.number), "its number is lower"),
+            (self.outcome.series_instance.cmp(&other.outcome.series_instance), "its UID is lower"),
+        ];
+        criteria.into_iter().find(|(order, _)| order.is_ne()).unwrap_or((Ordering::Equal, "they are the same"))
     }
 
     /// Its extent, and what speaks against it.
     fn summary(&self) -> String {
-        let extent = format!("{:.0} mm in steps of {:.1} mm", self.coverage_mm, self.distance_mm);
+        let extent = format!("{:.0} mm in steps of {:.1} mm", self.extent.coverage_mm, self.distance_mm);
         let kind = self.reformatted.then_some("reformatted");
         std::iter::once(extent.as_str()).chain(kind).chain(self.doubts()).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Chooses among all instances of a study.
-#[must_use]
-pub fn choose_series(headers: Vec<InstanceHeader>, options: &GateOptions) -> SeriesChoice {
+/// Chooses among all instances of a study. `read` decodes a slice where no attribute names the head: `None` if the slice
+/// cannot be read.
+///
+/// # Errors
+/// What `read` gives: nothing can be decided then.
+pub fn choose_series<E>(
+    headers: Vec<InstanceHeader>,
+    options: &GateOptions,
+    mut read: impl FnMut(&PlacedSlice) -> Result<Option<Slice>, E>,
+) -> Result<SeriesChoice, E> {
     let mut by_series: BTreeMap<Uid, Vec<InstanceHeader>> = BTreeMap::new();
     for header in headers {
         by_series.entry(header.series_instance.clone()).or_default().push(header);
@@ -114,38 +127,41 @@ pub fn choose_series(headers: Vec<InstanceHeader>, options: &GateOptions) -> Ser
     let mut choice = SeriesChoice::default();
     let mut candidates = Vec::new();
     for (series, headers) in by_series {
-        match examine(series.clone(), headers, options) {
+        let mut examination = Examination::of(headers, options);
+        examination.look(options, &mut read)?;
+        match examination.candidate(series) {
             Ok(candidate) => candidates.push(candidate),
-            Err(reasons) => {
-                choice.outcomes.push(SeriesOutcome { series_instance: series, chosen: false, reasons });
-            }
+            Err(outcome) => choice.outcomes.push(outcome),
         }
     }
-    // Among equals the distance nearest to what the model knows.
-    candidates.sort_by(|a, b| {
-        let off = |c: &Candidate| (c.distance_mm - PREFERRED_DISTANCE_MM).abs();
-        (a.rank().cmp(&b.rank()))
-            .then(off(a).total_cmp(&off(b)))
-            .then(a.number.total_cmp(&b.number))
-            .then_with(|| a.series.cmp(&b.series))
-    });
+    candidates.sort_by(|a, b| a.compare(b).0);
     let mut candidates = candidates.into_iter();
-    if let Some(best) = candidates.next() {
-        for other in candidates {
+    if let Some(mut best) = candidates.next() {
+        for mut other in candidates {
             let (preferred, own) = (best.summary(), other.summary());
-            let text = format!("eligible, but {} was preferred: {preferred} against {own}", best.series);
-            let mut reasons = vec![Reason::new("other-series-preferred", text)];
-            reasons.extend(other.reasons);
-            choice.outcomes.push(SeriesOutcome { series_instance: other.series, chosen: false, reasons });
+            let text = format!(
+                "eligible, but {} was preferred because {}: {preferred} against {own}",
+                best.outcome.series_instance,
+                best.compare(&other).1
+            );
+            other.outcome.reasons.insert(0, Reason::new("other-series-preferred", text));
+            choice.outcomes.push(other.outcome);
         }
-        let count = best.stack.slices.len();
-        let text = format!("axial soft-tissue head series: {count} slices over {}", best.summary());
-        let mut reasons = vec![Reason::new("eligible", text)];
-        reasons.extend(best.reasons);
-        choice.outcomes.push(SeriesOutcome { series_instance: best.series.clone(), chosen: true, reasons });
-        choice.chosen = Some((best.series, best.stack));
+        let text = format!("axial soft-tissue head series: {} slices over {}", best.stack.slices.len(), best.summary());
+        best.outcome.reasons.insert(0, Reason::new("eligible", text));
+        best.outcome.chosen = true;
+        choice.chosen = Some((best.outcome.series_instance.clone(), best.stack));
+        choice.outcomes.push(best.outcome);
     }
-    choice
+    Ok(choice)
+}
+
+/// Chooses by attributes alone.
+#[must_use]
+pub fn choose_series_by_attributes(headers: Vec<InstanceHeader>, options: &GateOptions) -> SeriesChoice {
+    let options = GateOptions { look_at_pixels: false, ..*options };
+    let nothing = |_: &PlacedSlice| Ok::<_, Infallible>(None);
+    choose_series(headers, &options, nothing).unwrap_or_else(|never| match never {})
 }
 
 /// Whether a single slice may belong to an eligible series, and where it lies: what can be said before the rest of its
@@ -154,160 +170,256 @@ pub fn choose_series(headers: Vec<InstanceHeader>, options: &GateOptions) -> Ser
 /// # Errors
 /// The reason why it cannot.
 pub fn place(header: InstanceHeader, options: &GateOptions) -> Result<PlacedSlice, Reason> {
-    if let Some(reason) = exclude(&header) {
-        return Err(reason);
-    }
-    if let Some(reason) = header.unscaled {
-        return Err(reason);
+    for rule in GateRule::ALL.into_iter().filter(|rule| !options.is_off(*rule)) {
+        if let Some(Judgement::Failed(reason)) = judge(rule, &header, options) {
+            return Err(reason);
+        }
     }
     let plane = header.plane.clone()?;
-    check_tilt(&plane, options)?;
     let slab_mm = header.slice_thickness.unwrap_or(1.0);
     Ok(PlacedSlice { header, plane, offset_mm: 0.0, slab_mm })
 }
 
-fn check_tilt(plane: &ImagePlane, options: &GateOptions) -> Result<(), Reason> {
-    let tilt = plane.normal()[2].abs().clamp(0.0, 1.0).acos().to_degrees();
-    if tilt <= options.max_tilt_degrees {
-        return Ok(());
-    }
-    let text = format!("slices stand {tilt:.0} degrees off axial, at most {} are accepted", options.max_tilt_degrees);
-    Err(Reason::new("not-axial", text))
+/// One series before its rules: what is left of it, and what was said.
+struct Examination {
+    stack: Stack,
+    extent: Extent,
+    first: Option<InstanceHeader>,
+    reformatted: bool,
+    named_other: bool,
+    rules: Vec<RuleOutcome>,
+    /// Why it is not eligible, in the order of the rules.
+    failed: Vec<(GateRule, Reason)>,
+    /// What is left out of it, and what is odd.
+    notes: Vec<Reason>,
 }
 
-fn examine(series: Uid, headers: Vec<InstanceHeader>, options: &GateOptions) -> Result<Candidate, Vec<Reason>> {
-    let mut aside: Vec<Reason> = Vec::new();
-    let mut images = Vec::new();
-    for header in headers {
-        match exclude(&header) {
-            None => images.push(header),
-            Some(reason) if aside.contains(&reason) => {}
-            Some(reason) => aside.push(reason),
-        }
-    }
-    // Single ones are refused when they are read, with their reason; a series of nothing else must not be preferred.
-    if images.iter().all(|header| header.unscaled.is_some()) {
-        for reason in images.into_iter().filter_map(|header| header.unscaled) {
-            if !aside.contains(&reason) {
-                aside.push(reason);
+impl Examination {
+    fn of(headers: Vec<InstanceHeader>, options: &GateOptions) -> Self {
+        let mut examination = Self {
+            stack: Stack::default(),
+            extent: Extent::default(),
+            first: None,
+            reformatted: false,
+            named_other: false,
+            rules: Vec::with_capacity(GateRule::ALL.len()),
+            failed: Vec::new(),
+            notes: Vec::new(),
+        };
+        let mut images = headers;
+        for rule in GateRule::ALL {
+            if options.is_off(rule) {
+                examination.rules.push(rule.outcome(RuleVerdict::NotAsked, "switched off by the configuration"));
+                continue;
+            }
+            if examination.has_failed(GateRule::Ct) || examination.has_failed(GateRule::SingleFrame) {
+                examination.rules.push(rule.outcome(RuleVerdict::NotAsked, "there are no images to ask it of"));
+                continue;
+            }
+            match rule {
+                GateRule::Slices | GateRule::Coverage | GateRule::Spacing | GateRule::Gaps => {
+                    examination.ask_stack(rule, &images, options);
+                }
+                _ => images = examination.ask_instances(rule, images, options),
             }
         }
-        return Err(aside);
+        examination
     }
-    let (group, mut reasons) = largest_group(images);
-    reasons.splice(0..0, aside);
-    let Some(plane) = group.first().and_then(|header| header.plane.clone().ok()) else { return Err(reasons) };
-    if let Err(reason) = check_tilt(&plane, options) {
-        reasons.insert(0, reason);
-        return Err(reasons);
+
+    fn has_failed(&self, rule: GateRule) -> bool {
+        self.failed.iter().any(|(failed, _)| *failed == rule)
     }
-    let number = group.first().and_then(|header| header.series_number).unwrap_or(f64::INFINITY);
-    let description = group.first().map_or_else(Description::default, described);
-    let reformatted = group.iter().any(is_reformatted);
-    let stack = Stack::new(group);
-    reasons.extend(stack.left_out.iter().map(|(uid, reason)| named(uid, reason)));
-    let count = stack.slices.len();
-    if count < options.min_slices {
-        let text = format!("{count} usable slices, at least {} are needed", options.min_slices);
-        reasons.insert(0, Reason::new("too-few-slices", text));
-        return Err(reasons);
+
+    fn fail(&mut self, rule: GateRule, reason: Reason) {
+        self.rules.push(rule.outcome(RuleVerdict::Failed, reason.text.clone()));
+        self.failed.push((rule, reason));
     }
-    let coverage_mm = stack.slices.iter().map(|slice| slice.slab_mm).sum();
-    let distance_mm = coverage_mm / count as f64;
-    Ok(Candidate { series, stack, description, reformatted, coverage_mm, distance_mm, number, reasons })
+
+    /// Asks each instance. Those that break a rule which others keep are set aside by themselves; where none keeps it,
+    /// the series breaks it, and goes on whole to the rules that are left.
+    fn ask_instances(
+        &mut self,
+        rule: GateRule,
+        images: Vec<InstanceHeader>,
+        options: &GateOptions,
+    ) -> Vec<InstanceHeader> {
+        let (mut said, mut stays) = (None, Vec::with_capacity(images.len()));
+        let mut reasons: Vec<(Reason, Vec<String>)> = Vec::new();
+        for header in &images {
+            let judgement = judge(rule, header, options);
+            stays.push(!matches!(judgement, Some(Judgement::Failed(_))));
+            match judgement {
+                Some(Judgement::Failed(reason)) => {
+                    let instance = header.label();
+                    match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                        Some((_, instances)) => instances.push(instance),
+                        None => reasons.push((reason, vec![instance])),
+                    }
+                }
+                Some(Judgement::Passed(text)) if said.is_none() => said = Some((RuleVerdict::Passed, text)),
+                Some(Judgement::Unknown(text)) if said.is_none() => said = Some((RuleVerdict::Unknown, text)),
+                _ => {}
+            }
+        }
+        let Some((verdict, text)) = said else {
+            match reasons.is_empty() {
+                true => self.rules.push(rule.outcome(RuleVerdict::NotAsked, "there are no images to ask it of")),
+                false => {
+                    self.named_other |= rule == GateRule::Head;
+                    let mut reasons = reasons.into_iter().map(|(reason, _)| reason);
+                    if let Some(first) = reasons.next() {
+                        self.fail(rule, first);
+                    }
+                    self.notes.extend(reasons);
+                }
+            }
+            return images;
+        };
+        // A slice without Hounsfield units stays: it is refused by name when it is read, never passed over.
+        if rule == GateRule::Hounsfield {
+            let aside = reasons.iter().map(|(_, instances)| instances.len()).sum();
+            self.rules.push(rule.outcome(verdict, with_aside(text, aside)));
+            return images;
+        }
+        let count = images.len();
+        let (mut stays, mut kept) = (stays.into_iter(), images);
+        kept.retain(|_| stays.next().unwrap_or(true));
+        for (reason, instances) in reasons {
+            match (rule, instances.as_slice()) {
+                (GateRule::Geometry, all) | (_, all @ [_]) => {
+                    self.notes.extend(all.iter().map(|instance| named(instance, &reason)));
+                }
+                (_, several) => {
+                    let text = format!("{} instances: {}", several.len(), reason.text);
+                    self.notes.push(Reason { code: reason.code, text });
+                }
+            }
+        }
+        if rule == GateRule::Geometry {
+            let (group, odd) = largest_group(kept);
+            self.notes.extend(odd);
+            kept = group;
+        }
+        self.rules.push(rule.outcome(verdict, with_aside(text, count - kept.len())));
+        kept
+    }
+
+    /// Asks the slices together; at the first such rule they are put in order.
+    fn ask_stack(&mut self, rule: GateRule, images: &[InstanceHeader], options: &GateOptions) {
+        if self.has_failed(GateRule::Geometry) || images.is_empty() {
+            self.rules.push(rule.outcome(RuleVerdict::NotAsked, "there are no slices in order to ask it of"));
+            return;
+        }
+        if self.first.is_none() {
+            self.first = images.first().cloned();
+            self.reformatted = images.iter().any(is_reformatted);
+            self.stack = Stack::new(images.to_vec());
+            if !options.is_off(GateRule::Gaps) {
+                self.stack = without_strays(std::mem::take(&mut self.stack), options);
+            }
+            self.extent = extent(&self.stack);
+            self.notes.extend(self.stack.left_out.iter().map(|(uid, reason)| named(uid.as_str(), reason)));
+        }
+        match judge_stack(rule, self.stack.slices.len(), &self.extent, options) {
+            Some(Judgement::Failed(reason)) => self.fail(rule, reason),
+            Some(Judgement::Passed(text)) => self.rules.push(rule.outcome(RuleVerdict::Passed, text)),
+            Some(Judgement::Unknown(text)) => self.rules.push(rule.outcome(RuleVerdict::Unknown, text)),
+            None => {}
+        }
+    }
+
+    /// Looks at the pixels if only they can say whether it is the head.
+    fn look<E>(
+        &mut self,
+        options: &GateOptions,
+        read: &mut impl FnMut(&PlacedSlice) -> Result<Option<Slice>, E>,
+    ) -> Result<(), E> {
+        let name = GateRule::Head.name();
+        let Some(rule) = self.rules.iter_mut().find(|outcome| outcome.rule == name) else { return Ok(()) };
+        let is_open = matches!(rule.verdict, RuleVerdict::Unknown | RuleVerdict::Failed);
+        let others_failed = self.failed.iter().any(|(rule, _)| *rule != GateRule::Head);
+        if !is_open || !options.look_at_pixels || others_failed || self.stack.slices.is_empty() {
+            return Ok(());
+        }
+        let looked = look(&self.stack, read)?;
+        rule.attributes.push("PixelData".to_owned());
+        let Looked { read, brains } = looked;
+        let Some(is_head) = looked.is_head() else {
+            rule.text = format!("{}; only {read} slices could be looked at", rule.text);
+            return Ok(());
+        };
+        let seen = format!("a skull with a brain in it is seen on {brains} of {read} slices looked at");
+        rule.text = format!("{}; {seen}", rule.text);
+        self.failed.retain(|(rule, _)| *rule != GateRule::Head);
+        if is_head {
+            rule.verdict = RuleVerdict::Passed;
+        } else {
+            rule.verdict = RuleVerdict::Failed;
+            self.failed.push((GateRule::Head, Reason::new("not-head", rule.text.clone())));
+        }
+        Ok(())
+    }
+
+    fn candidate(self, series_instance: Uid) -> Result<Candidate, SeriesOutcome> {
+        let mut outcome = SeriesOutcome { series_instance, chosen: false, reasons: self.notes, rules: self.rules };
+        let Some(first) = self.first.filter(|_| self.failed.is_empty()) else {
+            outcome.reasons.splice(0..0, self.failed.into_iter().map(|(_, reason)| reason));
+            return Err(outcome);
+        };
+        let count = self.stack.slices.len().max(1);
+        Ok(Candidate {
+            description: describe(&first),
+            reformatted: self.reformatted,
+            named_other: self.named_other,
+            distance_mm: self.extent.coverage_mm / count as f64,
+            extent: self.extent,
+            acquired_s: first.acquired_s.unwrap_or(f64::NEG_INFINITY),
+            number: first.series_number.unwrap_or(f64::INFINITY),
+            stack: self.stack,
+            outcome,
+        })
+    }
 }
 
-/// What its Series Description says.
-fn described(header: &InstanceHeader) -> Description {
-    header.series_description.as_deref().map_or_else(Description::default, Description::new)
+fn with_aside(text: String, aside: usize) -> String {
+    match aside {
+        0 => text,
+        1 => format!("{text}; 1 instance does not keep the rule"),
+        _ => format!("{text}; {aside} instances do not keep the rule"),
+    }
 }
 
 /// A reason about one instance, as it stands among its series' reasons.
-fn named(sop_instance: &Uid, reason: &Reason) -> Reason {
-    Reason { code: reason.code.clone(), text: format!("instance {sop_instance}: {}", reason.text) }
+fn named(instance: &str, reason: &Reason) -> Reason {
+    Reason { code: reason.code.clone(), text: format!("instance {instance}: {}", reason.text) }
 }
 
-/// Why an instance is not part of an eligible series whatever the others are.
-fn exclude(header: &InstanceHeader) -> Option<Reason> {
-    let is = |value: &str| header.image_type.iter().any(|part| part == value);
-    if header.is_enhanced_ct() {
-        return Some(Reason::new("enhanced-ct", "multi-frame CT is kept, but not analysed yet"));
-    }
-    if !header.is_ct_image() {
-        let text = format!("not a CT image: modality {:?}, SOP class {}", header.modality, header.sop_class);
-        return Some(Reason::new("not-ct", text));
-    }
-    if is("LOCALIZER") || is("SCOUT") {
-        return Some(Reason::new("localizer", "localizer"));
-    }
-    if let Some(kind) = view(&header.image_type) {
-        return Some(Reason::new("reformatted", format!("a view of a volume ({kind})")));
-    }
-    if let Some(agent) = &header.contrast
-        && !is_no_agent(agent)
-    {
-        return Some(Reason::new("contrast", format!("Contrast/Bolus Agent is {agent:?}")));
-    }
-    if let Some(word) = described(header).angiography {
-        return Some(Reason::new("contrast", format!("Series Description tells of contrast ({word})")));
-    }
-    if let Some(part) = header.body_part.as_deref().filter(|part| is_other_body_part(part)) {
-        return Some(Reason::new("not-head", format!("Body Part Examined is {part:?}")));
-    }
-    if let Some(kernel) = header.kernel.as_deref().filter(|kernel| is_sharp_kernel(kernel)) {
-        return Some(Reason::new("bone-kernel", format!("Convolution Kernel {kernel:?} is for bone or lung")));
-    }
-    None
-}
-
-/// The value of an Image Type that says that the pixels are a view of a volume, not a section through it.
-fn view(image_type: &[String]) -> Option<&str> {
-    const VIEWS: [&str; 7] = ["3D", "MINIP", "MIP", "PROJECTION", "SSD", "VOLREN", "VRT"];
-    let is_original = image_type.first().is_some_and(|pixels| pixels == "ORIGINAL");
-    let is_view = |value: &str| {
-        // "3D" is said of the scan, too.
-        let is_known = |word: &String| VIEWS.contains(&word.as_str()) && !(is_original && word == "3D");
-        ["MAX_IP", "MIN_IP"].contains(&value) || words(value).iter().any(is_known)
-    };
-    image_type.iter().map(String::as_str).find(|value| is_view(value))
-}
-
-/// Whether images are sections computed from others, as Siemens (MPR) and GE (REFORMATTED) mark them.
-fn is_reformatted(header: &InstanceHeader) -> bool {
-    let marks = ["CSAPARALLEL", "MPR", "REFORMATTED"];
-    header.image_type.iter().flat_map(|value| words(value)).any(|word| marks.contains(&word.as_str()))
-}
-
-/// The largest set of images with one matrix, spacing and orientation; the rest is named.
+/// The largest set of images with one matrix, spacing, orientation and frame of reference; the rest is named. Positions
+/// in different frames of reference do not compare (PS3.3 C.7.4.1).
 fn largest_group(images: Vec<InstanceHeader>) -> (Vec<InstanceHeader>, Vec<Reason>) {
-    let mut groups: Vec<(ImagePlane, Vec<InstanceHeader>)> = Vec::new();
-    let mut reasons = Vec::new();
+    let mut groups: Vec<(ImagePlane, Option<Uid>, Vec<InstanceHeader>)> = Vec::new();
     for image in images {
-        let plane = match &image.plane {
-            Ok(plane) => *plane,
-            Err(reason) => {
-                reasons.push(named(&image.sop_instance, reason));
-                continue;
-            }
-        };
-        let alike = |other: &ImagePlane| {
-            other.rows == plane.rows
+        let Ok(plane) = image.plane else { continue };
+        let alike = |other: &ImagePlane, frame_of_reference: &Option<Uid>| {
+            *frame_of_reference == image.frame_of_reference
+                && other.rows == plane.rows
                 && other.columns == plane.columns
                 && other.spacing.iter().zip(plane.spacing).all(|(a, b)| (a - b).abs() <= 1e-3 * b)
                 && other.is_parallel_to(&plane, PARALLEL)
         };
-        match groups.iter_mut().find(|(other, _)| alike(other)) {
-            Some((_, members)) => members.push(image),
-            None => groups.push((plane, vec![image])),
+        match groups.iter_mut().find(|(other, frame_of_reference, _)| alike(other, frame_of_reference)) {
+            Some((_, _, members)) => members.push(image),
+            None => groups.push((plane, image.frame_of_reference.clone(), vec![image])),
         }
     }
-    let Some(largest) = (0..groups.len()).max_by_key(|index| (groups[*index].1.len(), usize::MAX - index)) else {
+    let mut reasons = Vec::new();
+    let Some(largest) = (0..groups.len()).max_by_key(|index| (groups[*index].2.len(), usize::MAX - index)) else {
         return (Vec::new(), reasons);
     };
-    let (_, kept) = groups.swap_remove(largest);
-    for image in groups.iter().flat_map(|(_, members)| members) {
-        let text = "another matrix, pixel spacing or orientation than most of the series";
-        reasons.push(named(&image.sop_instance, &Reason::new("other-geometry", text)));
+    let (_, _, kept) = groups.swap_remove(largest);
+    for image in groups.iter().flat_map(|(_, _, members)| members) {
+        let text = "another matrix, pixel spacing, orientation or frame of reference than most of the series";
+        reasons.push(named(&image.label(), &Reason::new("other-geometry", text)));
     }
     (kept, reasons)
 }

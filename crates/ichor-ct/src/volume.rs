@@ -10,9 +10,10 @@ use dicom_pixeldata::PixelDecoder;
 use ichor_core::{ImagePlane, Reason, Uid};
 
 use crate::attribute::{count, number, numbers, text};
-use crate::codestream::{self, Expected};
+use crate::codestream::{self, Coding, Expected};
 use crate::error::CtError;
 use crate::header::InstanceHeader;
+use crate::jpeg12;
 
 /// What padding becomes: outside of everything, below air.
 pub const PADDING_HU: i16 = -1024;
@@ -95,7 +96,8 @@ impl Stack {
             let Some(mut kept) = here.next() else { break };
             kept.offset_mm -= start;
             for other in here {
-                let text = format!("lies at the position of {}", kept.header.sop_instance);
+                let frame = other.header.frame.map_or_else(String::new, |frame| format!("frame {frame} "));
+                let text = format!("{frame}lies at the position of {}", kept.header.label());
                 stack.left_out.push((other.header.sop_instance, Reason::new("duplicate-position", text)));
             }
             stack.slices.push(kept);
@@ -150,17 +152,14 @@ pub fn read_slice_from(file: impl Read) -> Result<Slice, CtError> {
     read_object(&object)
 }
 
-fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
+pub(crate) fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
     let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
     if rows == 0 || columns == 0 || rows > LARGEST_SIDE || columns > LARGEST_SIDE {
         let problem = format!("are {rows} and {columns}, each must be 1 to {LARGEST_SIDE}");
         return Err(CtError::Attribute { name: "Rows and Columns", problem });
     }
-    if object.element_opt(tags::MODALITY_LUT_SEQUENCE).ok().flatten().is_some() {
-        return Err(CtError::ModalityLut);
-    }
-    let stored = Stored::decode(object, rows, columns)?;
     let (slope, intercept) = rescale(object)?;
+    let stored = Stored::decode(object, rows, columns)?;
     let padding = Padding::read(object, &stored);
     let to_hu = |value: i32| {
         if padding.is_some_and(|padding| padding.covers(value)) {
@@ -176,6 +175,9 @@ fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
 /// Rescale Slope and Intercept. Both are Type 1 in CT images (PS3.3 C.8.2.1): nothing says what a file without them
 /// holds.
 pub(crate) fn rescale(object: &DefaultDicomObject) -> Result<(f64, f64), CtError> {
+    if object.element_opt(tags::MODALITY_LUT_SEQUENCE).ok().flatten().is_some() {
+        return Err(CtError::ModalityLut);
+    }
     let first = |tag, name| {
         let values = numbers(object, tag, name)?;
         values.and_then(|values| values.first().copied()).ok_or(CtError::Missing(name))
@@ -224,16 +226,24 @@ impl Stored {
             return Err(CtError::Attribute { name: "Bits Allocated", problem });
         }
         let wanted = rows as usize * columns as usize * (allocated as usize / 8);
-        check_length(object, wanted, Expected { rows, columns, allocated })?;
-        let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
-        let bytes = decoded.data();
-        if bytes.len() < wanted {
-            return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
-        }
-        let bytes = &bytes[..wanted];
-        let cells: Vec<u32> = match allocated {
-            8 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
-            _ => bytes.chunks_exact(2).map(|b| u32::from(u16::from_ne_bytes([b[0], b[1]]))).collect(),
+        let expected = Expected { rows, columns, allocated };
+        let cells: Vec<u32> = match check_length(object, wanted, expected)? {
+            Coding::LossyJpeg12(stream) => {
+                let samples = jpeg12::decode(&stream, rows, columns).map_err(CtError::Decode)?;
+                samples.into_iter().map(u32::from).collect()
+            }
+            Coding::Usual => {
+                let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
+                let bytes = decoded.data();
+                if bytes.len() < wanted {
+                    return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
+                }
+                let bytes = &bytes[..wanted];
+                match allocated {
+                    8 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
+                    _ => bytes.chunks_exact(2).map(|b| u32::from(u16::from_ne_bytes([b[0], b[1]]))).collect(),
+                }
+            }
         };
         // Old images keep an overlay in the unused high bits, and decoders as well as some writers leave those of
         // negative values at zero. Otherwise the whole cell is the value, because padding outside of Bits Stored
@@ -252,7 +262,7 @@ fn extended(cell: u32, bits: u32) -> i32 {
 }
 
 /// Native pixel data must hold as many bytes as its matrix says; compressed ones must say the same matrix.
-fn check_length(object: &DefaultDicomObject, wanted: usize, expected: Expected) -> Result<(), CtError> {
+fn check_length(object: &DefaultDicomObject, wanted: usize, expected: Expected) -> Result<Coding, CtError> {
     let element = object.element_opt(tags::PIXEL_DATA).ok().flatten().ok_or(CtError::Missing("Pixel Data"))?;
     if let Some(fragments) = element.fragments() {
         return codestream::check(object, fragments, expected);
@@ -263,7 +273,7 @@ fn check_length(object: &DefaultDicomObject, wanted: usize, expected: Expected) 
         let Expected { rows, columns, .. } = expected;
         return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
     }
-    Ok(())
+    Ok(Coding::Usual)
 }
 
 /// Overlay Bit Position without Overlay Data: the overlay lies in the pixel cells (PS3.5 8.1.2, retired).

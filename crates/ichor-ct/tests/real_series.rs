@@ -1,11 +1,13 @@
 //! The real head series: tilt 18.5°, uneven spacing, padding −1500. Public data, not in this repository.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, also in its helpers")]
 
+mod support;
+
 use std::path::PathBuf;
 
 use ichor_ct::brain::brain_mask;
 use ichor_ct::header::InstanceHeader;
-use ichor_ct::series::{GateOptions, choose_series};
+use ichor_ct::series::{GateOptions, choose_series_by_attributes};
 use ichor_ct::volume::{PADDING_HU, read_slice};
 
 fn series() -> Option<Vec<InstanceHeader>> {
@@ -24,7 +26,7 @@ fn series() -> Option<Vec<InstanceHeader>> {
 #[test]
 fn geometry_is_right_to_a_hundredth_of_a_millimetre() {
     let Some(headers) = series() else { return };
-    let choice = choose_series(headers, &GateOptions::default());
+    let choice = choose_series_by_attributes(headers, &GateOptions::default());
     let (_, stack) = choice.chosen.expect("the series is eligible");
     assert_eq!(stack.slices.len(), 28);
     assert!(stack.left_out.is_empty());
@@ -46,7 +48,7 @@ fn geometry_is_right_to_a_hundredth_of_a_millimetre() {
 #[test]
 fn pixels_are_hounsfield_units_and_the_brain_is_found() {
     let Some(headers) = series() else { return };
-    let (_, stack) = choose_series(headers, &GateOptions::default()).chosen.unwrap();
+    let (_, stack) = choose_series_by_attributes(headers, &GateOptions::default()).chosen.unwrap();
     let mut areas = Vec::new();
     for placed in &stack.slices {
         let slice = read_slice(&placed.header.path).unwrap();
@@ -56,15 +58,7 @@ fn pixels_are_hounsfield_units_and_the_brain_is_found() {
         let mask = brain_mask(&slice.hu, rows, columns, slice.plane.spacing);
         let inside: Vec<i16> = slice.hu.iter().zip(&mask).filter(|(_, m)| **m != 0).map(|(hu, _)| *hu).collect();
         areas.push(inside.len() as f64 * slice.plane.pixel_area() / 100.0);
-        if let Some(folder) = std::env::var_os("ICHOR_WRITE_MASKS") {
-            let name = format!("{:03}.bin", areas.len());
-            let shown = slice
-                .hu
-                .iter()
-                .zip(&mask)
-                .flat_map(|(hu, m)| [((f32::from(*hu) / 80.0).clamp(0.0, 1.0) * 255.0) as u8, *m]);
-            std::fs::write(PathBuf::from(folder).join(name), shown.collect::<Vec<u8>>()).unwrap();
-        }
+        support::write_picture(&format!("real-{:02}", areas.len()), &slice.hu, &mask, None, columns);
         if inside.len() as f64 * slice.plane.pixel_area() > 5_000.0 {
             // The blurred edge of the inner table belongs to the inside up to half its height: the mean would be its.
             let mut sorted = inside.clone();

@@ -8,13 +8,13 @@ use std::path::Path;
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use ichor_ct::header::InstanceHeader;
-use ichor_ct::series::{GateOptions, SeriesChoice, choose_series};
+use ichor_ct::series::{GateOptions, SeriesChoice, choose_series_by_attributes};
 use support::CtFile;
 use tempfile::TempDir;
 
-/// Ten slices, 5 mm apart, each changed by `change`.
+/// Twenty slices, 5 mm apart, each changed by `change`.
 fn series(folder: &Path, uid: &str, change: impl Fn(CtFile, usize) -> CtFile) -> Vec<InstanceHeader> {
-    (0..10)
+    (0..20)
         .map(|n| {
             let file = change(CtFile::new(uid, n + 1, n as f64 * 5.0, 8, 1064), n);
             InstanceHeader::read(&file.save(folder, &format!("{uid}-{n}.dcm"))).unwrap()
@@ -23,7 +23,7 @@ fn series(folder: &Path, uid: &str, change: impl Fn(CtFile, usize) -> CtFile) ->
 }
 
 fn choose(headers: Vec<InstanceHeader>) -> SeriesChoice {
-    choose_series(headers, &GateOptions::default())
+    choose_series_by_attributes(headers, &GateOptions::default())
 }
 
 /// The codes of a series' reasons.
@@ -70,7 +70,7 @@ fn missing_attributes_exclude_nothing() {
     let folder = TempDir::new().unwrap();
     let bare = |f: CtFile, _| f.without(tags::IMAGE_TYPE).without(tags::INSTANCE_NUMBER).without(tags::SLICE_THICKNESS);
     let choice = choose(series(folder.path(), "1.1", bare));
-    assert_eq!(choice.chosen.unwrap().1.slices.len(), 10);
+    assert_eq!(choice.chosen.unwrap().1.slices.len(), 20);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn one_slice_is_too_few_and_says_so() {
     let folder = TempDir::new().unwrap();
     let choice = choose(series(folder.path(), "1.1", |f, _| f).into_iter().take(1).collect());
     assert!(choice.chosen.is_none());
-    assert_eq!(codes(&choice, "1.1"), ["too-few-slices"]);
+    assert_eq!(codes(&choice, "1.1"), ["too-few-slices", "coverage-too-small"]);
 }
 
 #[test]
@@ -98,11 +98,12 @@ fn duplicate_positions_keep_the_first_and_name_the_others() {
         let z = (n / 2) as f64 * 5.0;
         f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("-100\\-100\\{z}"))
     };
-    let choice = choose(series(folder.path(), "1.1", twice));
+    let options = GateOptions { min_slices: 5, min_coverage_mm: 40.0, ..GateOptions::default() };
+    let choice = choose_series_by_attributes(series(folder.path(), "1.1", twice), &options);
     let (_, stack) = choice.chosen.as_ref().unwrap();
     let kept: Vec<&str> = stack.slices.iter().map(|slice| slice.header.sop_instance.as_str()).collect();
-    assert_eq!(kept, ["1.1.1", "1.1.3", "1.1.5", "1.1.7", "1.1.9"]);
-    assert_eq!(codes(&choice, "1.1").iter().filter(|code| **code == "duplicate-position").count(), 5);
+    assert_eq!(kept, (0..10).map(|n| format!("1.1.{}", 2 * n + 1)).collect::<Vec<_>>());
+    assert_eq!(codes(&choice, "1.1").iter().filter(|code| **code == "duplicate-position").count(), 10);
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn odd_ones_out_are_named_and_the_rest_goes_on() {
         _ => f,
     };
     let choice = choose(series(folder.path(), "1.1", mixed));
-    assert_eq!(choice.chosen.as_ref().unwrap().1.slices.len(), 8);
+    assert_eq!(choice.chosen.as_ref().unwrap().1.slices.len(), 18);
     let codes = codes(&choice, "1.1");
     assert!(codes.contains(&"other-geometry") && codes.contains(&"attribute-invalid"), "{codes:?}");
 }
@@ -123,12 +124,14 @@ fn odd_ones_out_are_named_and_the_rest_goes_on() {
 fn of_two_series_the_one_that_covers_more_is_taken_and_the_other_is_told_why() {
     let folder = TempDir::new().unwrap();
     let mut headers = series(folder.path(), "1.1", |f, n| {
-        f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("-100\\-100\\{}", n as f64 * 1.25))
+        f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("-100\\-100\\{}", n as f64 * 4.5))
     });
     headers.extend(series(folder.path(), "1.2", |f, _| f));
     let choice = choose(headers);
     assert_eq!(choice.chosen.as_ref().unwrap().0.as_str(), "1.2");
     assert_eq!(codes(&choice, "1.1"), ["other-series-preferred"]);
+    let reason = &choice.outcomes.iter().find(|o| !o.chosen).unwrap().reasons[0];
+    assert!(reason.text.contains("because it is of the whole head"), "{reason}");
     assert_eq!(choice.outcomes.len(), 2);
 }
 
@@ -136,13 +139,13 @@ fn of_two_series_the_one_that_covers_more_is_taken_and_the_other_is_told_why() {
 fn a_series_without_hounsfield_units_is_not_preferred_and_a_single_slice_stays_to_be_named() {
     let folder = TempDir::new().unwrap();
     let mut headers = series(folder.path(), "1.1", |f, n| {
-        let z = format!("-100\\-100\\{}", n as f64 * 10.0);
+        let z = format!("-100\\-100\\{}", n as f64 * 7.0);
         f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &z).without(tags::RESCALE_SLOPE)
     });
     headers.extend(series(folder.path(), "1.2", |f, n| if n == 3 { f.without(tags::RESCALE_SLOPE) } else { f }));
     let choice = choose(headers);
     let (chosen, stack) = choice.chosen.as_ref().unwrap();
-    assert_eq!((chosen.as_str(), stack.slices.len()), ("1.2", 10));
+    assert_eq!((chosen.as_str(), stack.slices.len()), ("1.2", 20));
     assert_eq!(codes(&choice, "1.1"), ["attribute-missing"]);
 }
 
@@ -216,9 +219,9 @@ fn axial_sections_that_were_reformatted_are_taken_if_there_is_no_whole_original(
         let folder = TempDir::new().unwrap();
         let kind = format!("DERIVED\\SECONDARY\\{kind}");
         // Slices of the original, 5 mm apart, and whether it is preferred to 150 mm of the reformatted ones.
-        for (count, preferred) in [(0, false), (8, false), (26, true)] {
+        for (count, preferred) in [(0, false), (17, false), (26, true)] {
             let reformatted = series(folder.path(), "1.0", |f, n| {
-                let z = format!("-100\\-100\\{}", n as f64 * 15.0);
+                let z = format!("-100\\-100\\{}", n as f64 * 7.5);
                 f.with(tags::IMAGE_POSITION_PATIENT, VR::DS, &z).with(tags::IMAGE_TYPE, VR::CS, &kind)
             });
             let original = stretched(folder.path(), "1.1", count, 5.0, |f| f);

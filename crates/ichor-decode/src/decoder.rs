@@ -1,11 +1,13 @@
 //! The pool of children.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use ichor_core::{Reason, Uid};
-use ichor_ct::volume::{PlacedSlice, Slice, read_slice};
+use ichor_ct::CtError;
+use ichor_ct::frames::MultiFrame;
+use ichor_ct::volume::{PlacedSlice, Slice, read_slice, read_slice_from};
 use thiserror::Error;
 use tracing::warn;
 
@@ -13,7 +15,7 @@ use crate::options::DecoderOptions;
 use crate::protocol::Answer;
 use crate::spawner::Spawner;
 use crate::survey::{Form, Survey};
-use crate::worker_process::{Failure, WorkerProcess};
+use crate::worker_process::{Failure, Image, WorkerProcess};
 
 /// Reads slices, compressed ones in child processes. Cheap to clone; every clone uses the same children, and they end
 /// with the last clone.
@@ -92,6 +94,9 @@ impl Decoder {
     /// [`DecodeError`].
     pub fn read_slice(&self, placed: &PlacedSlice) -> Result<Slice, DecodeError> {
         let (pool, path) = (&self.0, placed.header.path.as_path());
+        if let Some(frame) = placed.header.frame {
+            return pool.read_frame(placed, frame);
+        }
         let survey = Survey::of(path, &pool.options.caps).map_err(|error| DecodeError::Slice(error.reason()))?;
         pool.options.caps.check(&survey).map_err(DecodeError::Slice)?;
         if survey.form == Form::Native {
@@ -102,12 +107,7 @@ impl Decoder {
             let text = format!("the file is of {} rows × {} columns now, and was not", survey.rows, survey.columns);
             return Err(DecodeError::Slice(Reason::new("unreadable", text)));
         }
-        match pool.decode(placed, &survey.codec)? {
-            Answer::Slice(pixels) => Ok(Slice { hu: pixels.hu, plane: placed.plane, window: pixels.window }),
-            Answer::Refused(reason) => Err(DecodeError::Slice(reason)),
-            // The child's own end says the same; a worker turns it into one before it comes here.
-            Answer::Panicked(text) => Err(DecodeError::Slice(Reason::new("decoder-crashed", text))),
-        }
+        pool.decode(placed, Image::File(path), &survey.codec)
     }
 
     /// Children that wait for work.
@@ -123,7 +123,31 @@ impl Pool {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn decode(&self, placed: &PlacedSlice, codec: &str) -> Result<Answer, DecodeError> {
+    /// Reads one frame of a multi-frame file: taken out of it here, which needs no codec, and decoded as the slice that
+    /// it is. The caps hold for the frame.
+    fn read_frame(&self, placed: &PlacedSlice, frame: u32) -> Result<Slice, DecodeError> {
+        let refused = |error: CtError| DecodeError::Slice(error.reason());
+        let image = MultiFrame::open(&placed.header.path).and_then(|file| file.file(frame)).map_err(refused)?;
+        let caps = &self.options.caps;
+        let survey = Survey::read(Cursor::new(&image), image.len() as u64, caps)
+            .map_err(|error| DecodeError::Slice(error.reason()))?;
+        caps.check(&survey).map_err(DecodeError::Slice)?;
+        if survey.form == Form::Native {
+            return read_slice_from(image.as_slice()).map_err(refused);
+        }
+        self.decode(placed, Image::Bytes(&image), &survey.codec)
+    }
+
+    fn decode(&self, placed: &PlacedSlice, image: Image<'_>, codec: &str) -> Result<Slice, DecodeError> {
+        match self.ask(placed, image, codec)? {
+            Answer::Slice(pixels) => Ok(Slice { hu: pixels.hu, plane: placed.plane, window: pixels.window }),
+            Answer::Refused(reason) => Err(DecodeError::Slice(reason)),
+            // The child's own end says the same; a worker turns it into one before it comes here.
+            Answer::Panicked(text) => Err(DecodeError::Slice(Reason::new("decoder-crashed", text))),
+        }
+    }
+
+    fn ask(&self, placed: &PlacedSlice, image: Image<'_>, codec: &str) -> Result<Answer, DecodeError> {
         let _place = self.place();
         let mut worker = match self.idle(&placed.header.series_instance) {
             Some(worker) => worker,
@@ -131,7 +155,7 @@ impl Pool {
         };
         let mut may_try_again = true;
         loop {
-            let end = match worker.decode(placed, &self.options) {
+            let end = match worker.decode(placed, image, &self.options) {
                 Ok(answer) => {
                     if worker.served() < self.options.slices_per_process {
                         self.lock().idle.push(worker);

@@ -29,7 +29,7 @@ const PANICKED: u8 = 2;
 const MOST_TEXT: usize = 1024;
 
 /// What a child may answer as the code of a refusal: those of `ichor_ct::CtError`.
-const CODES: [&str; 11] = [
+const CODES: [&str; 12] = [
     "unreadable",
     "attribute-missing",
     "attribute-invalid",
@@ -39,6 +39,7 @@ const CODES: [&str; 11] = [
     "modality-lut",
     "not-hounsfield",
     "pixel-data-undecodable",
+    "codec-unsupported",
     "pixel-data-mismatch",
     "pixel-data-short",
 ];

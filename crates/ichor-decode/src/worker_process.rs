@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -96,16 +97,20 @@ impl WorkerProcess {
     }
 
     /// Has one slice decoded. After a failure the child must not be used again.
-    pub(crate) fn decode(&mut self, placed: &PlacedSlice, options: &DecoderOptions) -> Result<Answer, Failure> {
+    pub(crate) fn decode(
+        &mut self,
+        placed: &PlacedSlice,
+        image: Image<'_>,
+        options: &DecoderOptions,
+    ) -> Result<Answer, Failure> {
         let (rows, columns) = (placed.plane.rows, placed.plane.columns);
         self.series = Some(placed.header.series_instance.clone());
-        let mut file = File::open(&placed.header.path).map_err(Failure::File)?;
-        let length = file.metadata().map_err(Failure::File)?.len();
+        let (mut file, length) = image.open().map_err(Failure::File)?;
         let request = Request { number: u64::from(self.served) + 1, rows, columns, length };
         let mut socket = Timed { socket: &self.socket, deadline: Instant::now() + options.timeout };
         let answered = write_request(&mut socket, &request)
             .map_err(Sending::from)
-            .and_then(|()| send(&mut file, length, &mut socket))
+            .and_then(|()| send(&mut *file, length, &mut socket))
             .map_err(|error| match error {
                 Sending::File(error) => Err(error),
                 Sending::Socket(error) => Ok(ProtocolError::Io(error)),
@@ -180,8 +185,30 @@ impl From<io::Error> for Sending {
     }
 }
 
+/// What is sent to be decoded: a single-frame Part 10 file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Image<'a> {
+    /// On disk.
+    File(&'a Path),
+    /// In memory: one frame of a multi-frame file.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Image<'a> {
+    fn open(self) -> io::Result<(Box<dyn Read + 'a>, u64)> {
+        match self {
+            Self::File(path) => {
+                let file = File::open(path)?;
+                let length = file.metadata()?.len();
+                Ok((Box::new(file), length))
+            }
+            Self::Bytes(bytes) => Ok((Box::new(bytes), bytes.len() as u64)),
+        }
+    }
+}
+
 /// Sends exactly `length` bytes of a file.
-fn send(file: &mut File, length: u64, socket: &mut Timed<'_>) -> Result<(), Sending> {
+fn send(file: &mut dyn Read, length: u64, socket: &mut Timed<'_>) -> Result<(), Sending> {
     let mut buffer = [0; CHUNK];
     let mut left = length;
     while left > 0 {

@@ -160,7 +160,7 @@ pub(crate) fn common(identity: &DicomIdentity, sop_class: &str, sop_instance: &U
         .text(tags::CONTENT_TIME, VR::TM, &identity.study_time)
         .text(tags::ACCESSION_NUMBER, VR::SH, &identity.accession)
         .text(tags::REFERRING_PHYSICIAN_NAME, VR::PN, "")
-        .text(tags::STUDY_DESCRIPTION, VR::LO, "CT HEAD SYNTHETIC PHANTOM")
+        .text(tags::STUDY_DESCRIPTION, VR::LO, "CT HEAD SYNTHETIC")
         .text(tags::PATIENT_NAME, VR::PN, &identity.patient_name)
         .text(tags::PATIENT_ID, VR::LO, &identity.patient_id)
         .text(tags::PATIENT_BIRTH_DATE, VR::DA, "")

@@ -12,7 +12,7 @@ const KERNELS: [&str; 5] = ["SOFT", "STANDARD", "H31s", "J40s", "FC26"];
 /// The study-level attributes of a phantom.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DicomIdentity {
-    /// Patient ID: `PHANTOM-<seed>`.
+    /// Patient ID: `SYNTHETIC-<seed>`. Not "phantom": a gate sets series of scanner phantoms aside by that word.
     pub patient_id: String,
     /// Patient's Name.
     pub patient_name: String,
@@ -48,8 +48,8 @@ impl DicomIdentity {
         let (month, day) = (rng.random_range(1..=12u32), rng.random_range(1..=28u32));
         let (hour, minute) = (rng.random_range(0..24u32), rng.random_range(0..60u32));
         Ok(Self {
-            patient_id: format!("PHANTOM-{seed}"),
-            patient_name: format!("PHANTOM^SEED {seed}"),
+            patient_id: format!("SYNTHETIC-{seed}"),
+            patient_name: format!("SYNTHETIC^SEED {seed}"),
             patient_sex: ["M", "F", ""][rng.random_range(0..3usize)].to_owned(),
             patient_age: format!("{:03}Y", rng.random_range(22..95u32)),
             accession: format!("PH{:014}", seed % 100_000_000_000_000),

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::PhantomError;
+use crate::extras::Extras;
 
 /// How much of the head a scan covers, in mm along the table: from below the foramen magnum to above the vertex.
 pub const COVERAGE_MM: f64 = 150.0;
@@ -199,6 +200,9 @@ pub struct PhantomOptions {
     pub storage: Storage,
     /// The bleeds.
     pub bleeds: BleedPlan,
+    /// What most heads are spared.
+    #[serde(default, skip_serializing_if = "Extras::is_none")]
+    pub extras: Extras,
 }
 
 impl Default for PhantomOptions {
@@ -219,6 +223,7 @@ impl Default for PhantomOptions {
             padding: Padding::None,
             storage: Storage::Signed16,
             bleeds: BleedPlan::None,
+            extras: Extras::default(),
         }
     }
 }
@@ -327,6 +332,7 @@ impl PhantomOptions {
         if self.padding != Padding::None && self.storage == Storage::Unsigned12 {
             return fail("padding", "-2000 cannot be stored in unsigned pixels".to_owned());
         }
+        self.extras.checked()?;
         self.check_bleeds()
     }
 

@@ -206,13 +206,18 @@ impl<'a> Renderer<'a> {
             let (from, effaced) = scene.undo_pushes(p);
             let spot = scene.brain.spot(p, from, effaced, &place);
             self.inside(&spot, &mut content);
+            content.plain = scene.options.extras.air(content.plain, p, self.half);
+            content.hu = scene.options.extras.air(content.hu, p, self.half);
         }
         if within < 1.0 {
             let outside = scene.outside.hu(p, &place, &scene.head, scene.brain.noise(), self.half);
+            let outside = scene.options.extras.outside(outside, &place, self.half);
             content.plain = lerp(outside, content.plain, within);
             content.hu = lerp(outside, content.hu, within);
             content.blood *= within;
         }
+        content.plain = scene.options.extras.metal(content.plain, p, self.half);
+        content.hu = scene.options.extras.metal(content.hu, p, self.half);
         content
     }
 
@@ -270,6 +275,7 @@ impl<'a> Renderer<'a> {
                 let mut hu = image[at];
                 let (dx, dy) = ((column as f32 - middle[1]) * pixel, (row as f32 - middle[0]) * pixel);
                 if hu < -900.0 {
+                    hu = scene.options.extras.around(hu, dx, dy);
                     hu = self.scene.scanner.rest(dx, dy).map_or(hu, |rest| rest.max(hu));
                     hu += 1.6 * noise_hu * grain[at];
                 } else {
@@ -277,6 +283,7 @@ impl<'a> Renderer<'a> {
                     if scene.options.artefacts > 0.0 {
                         hu += scene.scanner.bands(p, petrous_z, scene.brain.noise());
                     }
+                    hu += scene.options.extras.streaks(p);
                     hu += noise_hu * noise_share(p, petrous_z) * grain[at];
                 }
                 let outside = circle.is_some_and(|radius| norm([dx / pixel, dy / pixel, 0.0]) > radius);

@@ -6,6 +6,7 @@ use rand::Rng;
 use crate::bleed::{Lesion, Push};
 use crate::brain::{Brain, BrainForm};
 use crate::error::PhantomError;
+use crate::extras::Extras;
 use crate::geometry::{Pose, V3, dot, norm, sub};
 use crate::head::{Head, HeadForm};
 use crate::mimic::Mimics;
@@ -63,12 +64,11 @@ impl Scene {
             lesions.iter().filter_map(|lesion| Push::of(&lesion.form, strength)).filter(|_| mass_effect).collect();
 
         let mut rng = generator(seed, stream::SCANNER);
-        let pose = Pose::new(
-            rng.random_range(-15.0..15.0),
-            rng.random_range(-8.0..8.0),
-            rng.random_range(-5.0..5.0),
-            [rng.random_range(-9.0..9.0), rng.random_range(-10.0..10.0), 0.0],
-        );
+        let (roll, pitch, yaw) =
+            (rng.random_range(-15.0..15.0), rng.random_range(-8.0..8.0), rng.random_range(-5.0..5.0));
+        let middle = [rng.random_range(-9.0..9.0f32), rng.random_range(-10.0..10.0f32)];
+        let Extras { roll_degrees, shift_mm: [left, back], .. } = options.extras;
+        let pose = Pose::new(roll + roll_degrees, pitch, yaw, [middle[0] + left, middle[1] + back, 0.0]);
         let scanner = Scanner::draw(&mut rng, options);
         let (planes, slabs_mm) = planes(options, &scanner);
         Ok(Self {

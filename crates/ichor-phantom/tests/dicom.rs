@@ -105,8 +105,8 @@ fn the_header_carries_geometry_and_says_that_it_is_synthetic() {
     for (index, (object, slice)) in objects.iter().zip(&written.slices).enumerate() {
         for (tag, expected) in [
             (tags::SOP_CLASS_UID, uids::CT_IMAGE_STORAGE),
-            (tags::PATIENT_ID, "PHANTOM-41"),
-            (tags::STUDY_DESCRIPTION, "CT HEAD SYNTHETIC PHANTOM"),
+            (tags::PATIENT_ID, "SYNTHETIC-41"),
+            (tags::STUDY_DESCRIPTION, "CT HEAD SYNTHETIC"),
             (tags::IMAGE_COMMENTS, "synthetic, not a patient"),
             (tags::BODY_PART_EXAMINED, "HEAD"),
             (tags::GANTRY_DETECTOR_TILT, "18.5"),

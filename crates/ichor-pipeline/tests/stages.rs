@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dicom_dictionary_std::tags;
-use ichor_core::StudyStatus;
+use ichor_core::{RuleVerdict, StudyStatus};
+use ichor_ct::gate::GateRule;
 use ichor_dimse::part10::read_header;
 use ichor_dimse::scp::{InstanceSink, PeerInfo, StorageHandler, StoreRequest};
 use ichor_dimse::status::StoreStatus;
@@ -139,6 +140,20 @@ async fn same_data_set_from_another_peer_is_the_same_instance() {
     assert_eq!(detail.summary.instances, 12);
     let blobs = walk(&house.folder.path().join("blobs"));
     assert_eq!(blobs.len(), 12, "the same bytes are kept once");
+}
+
+#[tokio::test]
+async fn every_rule_of_the_gate_is_kept_with_the_outcome() {
+    let house = House::new().await;
+    house.receive().await;
+    let (detail, _) = house.work(Says::Probability(0.1), &[StudyStatus::Analysed]).await;
+    let asked: Vec<&str> = detail.series[0].rules.iter().map(|rule| rule.rule.as_str()).collect();
+    assert_eq!(asked, GateRule::ALL.map(GateRule::name));
+    let failed = detail.series[0].rules.iter().filter(|rule| rule.verdict == RuleVerdict::Failed).count();
+    assert_eq!(failed, 0, "{:#?}", detail.series[0].rules);
+    let events = house.store.timeline(&house.study.study_instance).await.unwrap();
+    let chosen = events.iter().find(|event| event.kind == "series-chosen").unwrap();
+    assert_eq!(chosen.detail["rules"].as_array().unwrap().len(), asked.len());
 }
 
 #[tokio::test]

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ichor_core::StudyStatus;
-use ichor_ct::series::GateOptions;
 use ichor_dimse::scp::StorageHandler;
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
 use ichor_pipeline::{now, triage};
@@ -29,7 +28,7 @@ struct Triage {
 impl Triage {
     fn start(house: &House, says: Says) -> Self {
         let (model, stop) = (Scripted::new(says), CancellationToken::new());
-        let options = TriageOptions { gate: GateOptions::default(), decoder: support::no_decoder(), alert: ALERT };
+        let options = TriageOptions { gate: support::gate(), decoder: support::no_decoder(), alert: ALERT };
         let task = tokio::spawn(triage::run(house.store.clone(), Arc::clone(&model), options, stop.clone()));
         Self { model, stop, task }
     }

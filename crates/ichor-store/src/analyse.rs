@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ichor_core::{AeTitle, Finding, ModelId, Reason, Uid};
+use ichor_core::{AeTitle, Finding, ModelId, Reason, RuleOutcome, Uid};
 use serde::Serialize;
 
 use crate::{StagedBlob, Store, StoreError, StudyAttributes, Timestamp, Topic};
@@ -65,6 +65,8 @@ pub struct SeriesOutcomeRow {
     pub chosen: bool,
     /// Why not, or what was peculiar.
     pub reasons: Vec<Reason>,
+    /// What each rule of the gate said of it; empty if none could be asked.
+    pub rules: Vec<RuleOutcome>,
 }
 
 /// One slice as the model saw it.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ichor_core::{AeTitle, DeliveryStatus, Finding, ModelId, Reason, StudyStatus, Uid};
+use ichor_core::{AeTitle, DeliveryStatus, Finding, ModelId, Reason, RuleOutcome, StudyStatus, Uid};
 use serde::{Serialize, Serializer};
 
 use crate::{SliceScore, Store, StoreError, Timestamp, Topic};
@@ -162,6 +162,8 @@ pub struct SeriesDetail {
     pub chosen: Option<bool>,
     /// Why not, or what was peculiar.
     pub reasons: Vec<Reason>,
+    /// What each rule of the gate said of it; empty before there is an outcome.
+    pub rules: Vec<RuleOutcome>,
 }
 
 /// A result object.

@@ -6,6 +6,7 @@ mod commitment;
 mod decoder;
 mod destination;
 mod dicomweb;
+mod gate;
 mod limits;
 mod listen;
 mod objects;
@@ -17,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use analysis::ModelConfig;
-pub(crate) use analysis::{AlertConfig, AnalysisConfig, GateConfig};
+pub(crate) use analysis::{AlertConfig, AnalysisConfig};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
+pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 

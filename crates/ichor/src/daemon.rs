@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ichor_core::{AeTitle, DeliveryStatus};
-use ichor_ct::series::GateOptions;
 use ichor_decode::Decoder;
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scp::{CommitmentLimits, PeerRule, Preference, ScpOptions, StorageScp, UserRule};
@@ -287,20 +286,13 @@ fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
     Ok(decoder)
 }
 
-fn gate_options(config: &Config) -> GateOptions {
-    let mut gate = GateOptions::default();
-    gate.min_slices = config.gate.min_slices;
-    gate.max_tilt_degrees = config.gate.max_tilt_degrees;
-    gate
-}
-
 fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32) -> TriageOptions {
     let alert = AlertOptions {
         slices: config.alert.slices,
         threshold: config.alert.threshold.unwrap_or(slice_threshold),
         max_gap_mm: config.alert.max_gap_mm,
     };
-    TriageOptions { gate: gate_options(config), decoder, alert }
+    TriageOptions { gate: config.gate.options(), decoder, alert }
 }
 
 fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseOptions> {
@@ -308,7 +300,7 @@ fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseO
         destination.objects().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", destination.name))
     };
     Ok(AnalyseOptions {
-        gate: gate_options(config),
+        gate: config.gate.options(),
         decoder,
         backoff: Backoff {
             first: seconds(config.analysis.first_backoff_s),

@@ -106,7 +106,9 @@ impl Settings {
              idle_timeout_s = {:?}\npdu_timeout_s = {:?}\n\n\
              [[source]]\nae_title = \"STORESCU\"\nnetworks = [\"127.0.0.0/8\"]\nquiet_period_s = {:?}\n\n\
              [model]\nweights = {weights:?}\ndevice = \"cpu\"\nthreads = 2\n\n\
-             [log]\nlevel = \"info\"\n",
+             [log]\nlevel = \"info\"\n\n\
+             # Small studies are whole heads in few slices.\n\
+             [gate]\nmin_slices = 5\nmax_spacing_mm = 40.0\n",
             folder.join("ichor.db"),
             self.min_free_mib,
             self.max_associations,

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
@@ -25,6 +26,7 @@ impl CtFile {
         text(tags::STUDY_INSTANCE_UID, VR::UI, "1.2.3");
         text(tags::SERIES_INSTANCE_UID, VR::UI, series);
         text(tags::MODALITY, VR::CS, "CT");
+        text(tags::BODY_PART_EXAMINED, VR::CS, "HEAD");
         text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\AXIAL");
         text(tags::INSTANCE_NUMBER, VR::IS, &number.to_string());
         text(tags::SLICE_THICKNESS, VR::DS, "5");
@@ -62,6 +64,22 @@ impl CtFile {
         self
     }
 
+    /// Declares its text as UTF-8.
+    pub fn utf8(self) -> Self {
+        self.with(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192")
+    }
+
+    /// Gives it a Modality LUT Sequence of one item.
+    pub fn with_modality_lut(mut self) -> Self {
+        let item = InMemDicomObject::from_element_iter([
+            DataElement::new(tags::LUT_DESCRIPTOR, VR::US, PrimitiveValue::U16([2, 0, 16].as_slice().into())),
+            DataElement::new(tags::MODALITY_LUT_TYPE, VR::LO, "HU"),
+            DataElement::new(tags::LUT_DATA, VR::OW, PrimitiveValue::U16([0, 1].as_slice().into())),
+        ]);
+        self.object.put(DataElement::new(tags::MODALITY_LUT_SEQUENCE, VR::SQ, DataSetSequence::from(vec![item])));
+        self
+    }
+
     /// Removes an attribute.
     pub fn without(mut self, tag: Tag) -> Self {
         self.object.remove_element(tag);
@@ -91,4 +109,26 @@ impl CtFile {
     pub fn save(self, folder: &Path, name: &str) -> PathBuf {
         self.write(folder, name, uids::EXPLICIT_VR_LITTLE_ENDIAN)
     }
+}
+
+/// Writes a slice in a brain window with the outlines of a mask (red) and of the truth (green) as a PPM picture into the
+/// folder that ICHOR_WRITE_MASKS names; nothing without it. For people who look at masks.
+pub fn write_picture(name: &str, hu: &[i16], mask: &[u8], truth: Option<&[u8]>, columns: usize) {
+    let Some(folder) = std::env::var_os("ICHOR_WRITE_MASKS") else { return };
+    let is_edge = |mask: &[u8], at: usize| {
+        let inside = |next: Option<usize>| next.and_then(|next| mask.get(next)).is_some_and(|m| *m != 0);
+        let around = [at.checked_sub(1), Some(at + 1), at.checked_sub(columns), Some(at + columns)];
+        mask[at] != 0 && !around.into_iter().all(inside)
+    };
+    let mut picture = format!("P6\n{columns} {}\n255\n", hu.len() / columns).into_bytes();
+    for (at, value) in hu.iter().enumerate() {
+        let grey = ((f32::from(*value) + 20.0) / 120.0).clamp(0.0, 1.0) * 255.0;
+        picture.extend(match (is_edge(mask, at), truth.is_some_and(|truth| is_edge(truth, at))) {
+            (true, true) => [255, 255, 0],
+            (true, false) => [255, 0, 0],
+            (false, true) => [0, 200, 0],
+            (false, false) => [grey as u8; 3],
+        });
+    }
+    std::fs::write(PathBuf::from(folder).join(format!("{}.ppm", name.replace(' ', "_"))), picture).unwrap();
 }

@@ -70,6 +70,17 @@ pub fn compressed(folder: &Path, side: u32) -> Vec<(&'static str, PathBuf)> {
     CODECS.into_iter().filter_map(|(name, tool, options)| Some((name, converted(&plain, tool, options)?))).collect()
 }
 
+/// A copy of a file in a transfer syntax whose codestream is at hand.
+pub fn encapsulated_like(original: &Path, to: &Path, transfer_syntax: &str, stream: &[u8]) {
+    let mut object = open_file(original).unwrap();
+    object.meta_mut().transfer_syntax = transfer_syntax.to_owned();
+    let mut fragment = stream.to_vec();
+    fragment.resize(stream.len().next_multiple_of(2), 0);
+    let pixels = PixelFragmentSequence::new(Vec::<u32>::new(), vec![fragment]);
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, pixels));
+    object.write_to_file(to).unwrap();
+}
+
 /// A deflated slice, which needs no tool.
 pub fn deflated(folder: &Path, side: u32) -> PathBuf {
     let from = plain(folder, side);

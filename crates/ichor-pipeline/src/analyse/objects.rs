@@ -7,7 +7,7 @@ use std::io::Write;
 
 use ichor_core::{Reason, Uid};
 use ichor_result::{CheckFailed, ResultError, SegmentationForm, SegmentationType};
-use ichor_store::{AnalysisClaim, NewObject, Store, StoreError, WrittenBlob};
+use ichor_store::{AnalysisClaim, NewObject, Store, WrittenBlob};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -131,7 +131,7 @@ pub(super) async fn build(
                 series_instance: identity.series_instance,
                 transfer_syntax: identity.transfer_syntax,
                 destinations,
-                staged: blob.sync().await?,
+                staged: spawn_blocking(move || blob.sync()).await??,
             }),
             Err(refusal) => {
                 let text = format!("{} for {}: {}", kind.word(), list(&destinations), crate::ingest::chain(&refusal));
@@ -191,9 +191,10 @@ async fn write_object(
         while let Some(chunk) = chunks.recv().await {
             blob.write(&chunk).await?;
         }
-        blob.write_rest().await
+        let last = blob.last_block().await?;
+        spawn_blocking(move || Ok(last.write()?)).await?
     };
-    let stored: Result<WrittenBlob, StoreError> = stored.await;
+    let stored: Result<WrittenBlob, AnalysisError> = stored.await;
     // The channel is closed or dropped by now: whoever makes the object comes to an end.
     drop(chunks);
     let identity = making.await?;

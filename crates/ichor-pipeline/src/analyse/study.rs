@@ -5,19 +5,21 @@
 //! arrival is not classified again.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use ichor_core::{Finding, Reason, Uid, Verdict as Call, consistent_probabilities, study_probability};
 use ichor_ct::components::MaskStack;
 use ichor_ct::header::InstanceHeader;
 use ichor_ct::series::{SeriesChoice, choose_series};
-use ichor_ct::volume::{PlacedSlice, Stack};
-use ichor_decode::{Decoder, Unavailable};
+use ichor_ct::volume::{PlacedSlice, Slice, Stack};
+use ichor_decode::{DecodeError, Decoder, Unavailable};
 use ichor_store::{
     AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceProbability, SliceScore, Store, StoreError, Verdict,
 };
 use thiserror::Error;
 use tokio::task::spawn_blocking;
+use tracing::{debug, warn};
 
 use super::batches::{Batches, classify, mask};
 use super::prepare::Purpose;
@@ -106,14 +108,14 @@ pub(super) async fn analyse<M: SliceModel>(
     claim: &AnalysisClaim,
 ) -> Result<AnalysisOutcome, AnalysisError> {
     let (mut timings, mut started) = (Timings::default(), Instant::now());
-    let (instances, gate) = (claim.instances.clone(), options.gate);
+    let (instances, gate, decoder) = (claim.instances.clone(), options.gate, options.decoder.clone());
     let (choice, mut rows) = spawn_blocking(move || {
         let (headers, unreadable) = read_headers(&instances);
-        let choice = choose_series(headers, &gate);
+        let choice = choose_series(headers, &gate, |placed| look_at(placed, &decoder))?;
         let rows = series_rows(&choice, unreadable);
-        (choice, rows)
+        Ok::<_, Unavailable>((choice, rows))
     })
-    .await?;
+    .await??;
     timings.lap("choose", &mut started);
     let Some((series, stack)) = choice.chosen else {
         let reason = why_none(&rows);
@@ -194,6 +196,23 @@ fn read_headers(instances: &[ichor_store::StoredInstance]) -> (Vec<InstanceHeade
     (headers, unreadable)
 }
 
+/// A slice for the gate to look at; `None` if it cannot be read, which its analysis would name.
+fn look_at(placed: &PlacedSlice, decoder: &Decoder) -> Result<Option<Slice>, Unavailable> {
+    let sop_instance = &placed.header.sop_instance;
+    match catch_unwind(AssertUnwindSafe(|| decoder.read_slice(placed))) {
+        Ok(Ok(slice)) => Ok(Some(slice)),
+        Ok(Err(DecodeError::Unavailable(error))) => Err(error),
+        Ok(Err(DecodeError::Slice(reason))) => {
+            debug!(%sop_instance, %reason, "the gate cannot look at a slice");
+            Ok(None)
+        }
+        Err(_) => {
+            warn!(%sop_instance, "reading a slice for the gate crashed");
+            Ok(None)
+        }
+    }
+}
+
 /// A reason about one instance, as it stands among its series' reasons.
 fn about(sop_instance: &Uid, reason: &Reason) -> Reason {
     Reason { code: reason.code.clone(), text: format!("instance {sop_instance}: {}", reason.text) }
@@ -207,12 +226,15 @@ fn series_rows(choice: &SeriesChoice, unreadable: Vec<(Uid, Reason)>) -> Vec<Ser
             series_instance: outcome.series_instance.clone(),
             chosen: outcome.chosen,
             reasons: outcome.reasons.clone(),
+            rules: outcome.rules.clone(),
         })
         .collect();
     for (series_instance, reason) in unreadable {
         match rows.iter_mut().find(|row| row.series_instance == series_instance) {
             Some(row) => row.reasons.push(reason),
-            None => rows.push(SeriesOutcomeRow { series_instance, chosen: false, reasons: vec![reason] }),
+            None => {
+                rows.push(SeriesOutcomeRow { series_instance, chosen: false, reasons: vec![reason], rules: Vec::new() })
+            }
         }
     }
     rows

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ichor_core::{ModelId, StudyStatus};
+use ichor_ct::gate::GateOptions;
 use ichor_ct::input::InputPreset;
 use ichor_decode::{Decoder, DecoderOptions};
 use ichor_dimse::part10::read_header;
@@ -194,9 +195,14 @@ pub(crate) fn no_decoder() -> Decoder {
     Decoder::new(DecoderOptions::new("/nonexistent".into())).unwrap()
 }
 
+/// Lets a study of twelve slices through: the whole head in steps of 12.5 mm.
+pub(crate) fn gate() -> GateOptions {
+    GateOptions { max_spacing_mm: 15.0, ..GateOptions::default() }
+}
+
 pub(crate) fn analyse_options() -> AnalyseOptions {
     AnalyseOptions {
-        gate: ichor_ct::series::GateOptions::default(),
+        gate: gate(),
         decoder: no_decoder(),
         backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
         min_lesion_ml: 0.1,

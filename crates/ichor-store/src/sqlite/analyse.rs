@@ -333,13 +333,14 @@ async fn replace_details(
     }
     for outcome in series {
         sqlx::query(
-            "INSERT INTO series_outcome (analysis_id, series_instance, chosen, reasons) VALUES (?, ?, ?, ?)
-             ON CONFLICT DO UPDATE SET chosen = excluded.chosen, reasons = excluded.reasons",
+            "INSERT INTO series_outcome (analysis_id, series_instance, chosen, reasons, rules) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET chosen = excluded.chosen, reasons = excluded.reasons, rules = excluded.rules",
         )
         .bind(analysis)
         .bind(outcome.series_instance.as_str())
         .bind(outcome.chosen)
         .bind(to_json(&outcome.reasons)?)
+        .bind(to_json(&outcome.rules)?)
         .execute(&mut *connection)
         .await
         .during(during)?;
@@ -403,7 +404,9 @@ async fn write_series_events(
         let (kind, what) = if outcome.chosen { ("series-chosen", "chosen") } else { ("series-set-aside", "set aside") };
         let colon = if reasons.is_empty() { "" } else { ": " };
         NewEvent::new(now, kind, format!("series {} {what}{colon}{reasons}", outcome.series_instance))
-            .detail(json!({ "series_instance": outcome.series_instance, "reasons": outcome.reasons }))
+            .detail(json!({
+                "series_instance": outcome.series_instance, "reasons": outcome.reasons, "rules": outcome.rules,
+            }))
             .study(study)
             .write(&mut *connection)
             .await?;

@@ -372,11 +372,12 @@ struct SeriesRow {
     instances: i64,
     chosen: Option<bool>,
     reasons: Option<String>,
+    rules: Option<String>,
 }
 
 async fn series(connection: &mut Connection, study: i64, analysis: i64) -> Result<Vec<SeriesDetail>, StoreError> {
     let rows: Vec<SeriesRow> = sqlx::query_as(
-        "SELECT s.series_instance, s.modality, s.description, s.number, o.chosen, o.reasons,
+        "SELECT s.series_instance, s.modality, s.description, s.number, o.chosen, o.reasons, o.rules,
              (SELECT COUNT(*) FROM instance i WHERE i.study_id = s.study_id AND i.own = 0 AND i.series_id = s.id) AS instances
          FROM series s
          LEFT JOIN series_outcome o ON o.analysis_id = ? AND o.series_instance = s.series_instance
@@ -396,6 +397,7 @@ async fn series(connection: &mut Connection, study: i64, analysis: i64) -> Resul
             instances: unsigned(row.instances)?,
             chosen: row.chosen,
             reasons: row.reasons.as_deref().map(from_json).transpose()?.unwrap_or_default(),
+            rules: row.rules.as_deref().map(from_json).transpose()?.unwrap_or_default(),
         })
     };
     rows.into_iter().map(detail).collect()

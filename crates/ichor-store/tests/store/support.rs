@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ichor_core::{AeTitle, Finding, Reason, Uid, Verdict as Call};
+use ichor_core::{AeTitle, Finding, Reason, RuleOutcome, RuleVerdict, Uid, Verdict as Call};
 use ichor_store::{
     AnalysisClaim, AnalysisOutcome, AssociationId, IncomingBlob, NewAssociation, NewInstance, NewObject, Recorded,
     SeriesAttributes, SeriesOutcomeRow, SliceScore, StagedBlob, Store, StoreError, StoreOptions, StudyAttributes,
@@ -186,6 +186,17 @@ pub(crate) fn finding(positive: bool) -> Finding {
     }
 }
 
+/// What a gate may have said.
+pub(crate) fn rules() -> Vec<RuleOutcome> {
+    let rule = |rule: &str, verdict, text: &str| RuleOutcome {
+        rule: rule.to_owned(),
+        attributes: vec!["ImageOrientationPatient".to_owned(), "PixelData".to_owned()],
+        verdict,
+        text: text.to_owned(),
+    };
+    vec![rule("axial", RuleVerdict::Passed, "18.5 degrees off axial"), rule("adult", RuleVerdict::NotAsked, "")]
+}
+
 pub(crate) fn object_uid(claim: &AnalysisClaim) -> Uid {
     uid(&["seg", claim.study.study_instance.as_str(), &claim.version.to_string()])
 }
@@ -204,6 +215,7 @@ pub(crate) async fn outcome(
             series_instance: claim.instances[0].series_instance.clone(),
             chosen: true,
             reasons: Vec::new(),
+            rules: rules(),
         }],
         slices: (claim.instances.iter().zip(0u16..))
             .map(|(instance, number)| SliceScore {

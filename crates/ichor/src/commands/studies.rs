@@ -1,6 +1,7 @@
 //! `ichor studies`: the admin queries over the job log.
 
 use anyhow::Context;
+use ichor_core::RuleOutcome;
 use ichor_store::{RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudySummary};
 use serde_json::json;
 
@@ -123,6 +124,7 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
         for reason in &series.reasons {
             println!("             {reason}");
         }
+        print_rules(&series.rules, "             ");
     }
     println!("\nslices by probability");
     let mut slices: Vec<_> = study.slices.iter().collect();
@@ -141,13 +143,20 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What each rule of the gate said.
+fn print_rules(rules: &[RuleOutcome], indent: &str) {
+    for rule in rules {
+        println!("{indent}{:<9}  {:<18}  {}", rule.verdict, rule.rule, rule.text);
+    }
+}
+
 /// `ichor studies why`
 pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
     let study = find(&store, &args.study).await?;
     let events = store.timeline(&study.summary.study_instance).await?;
     if json {
-        println!("{}", json!({ "study": study.summary, "timeline": events }));
+        println!("{}", json!({ "study": study.summary, "series": study.series, "timeline": events }));
         return Ok(());
     }
     println!("study {} is {}", study.summary.study_instance, study.summary.status);
@@ -159,6 +168,10 @@ pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     for event in &events {
         let offset = first.map_or(0, |first| event.at.as_millis() - first.as_millis());
         println!("{}  {:>+9.3} s  {:<20}  {}", clock(event.at), offset as f64 / 1000.0, event.kind, event.text);
+    }
+    for series in study.series.iter().filter(|series| !series.rules.is_empty()) {
+        println!("\nthe gate on series {}", series.series_instance);
+        print_rules(&series.rules, "  ");
     }
     Ok(())
 }

@@ -1,20 +1,10 @@
-//! `[gate]`, `[analysis]`, `[alert]` and `[model]`: what is analysed, how, and with which weights.
+//! `[analysis]`, `[alert]` and `[model]`: how studies are analysed, and with which weights.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Durations, Fault, at_least_one, between, fault};
-
-/// `[gate]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct GateConfig {
-    /// Fewest slices of an eligible series.
-    pub(crate) min_slices: usize,
-    /// Largest angle between the slices' normal and the patient's axis, in degrees (gantry tilt).
-    pub(crate) max_tilt_degrees: f64,
-}
 
 /// `[analysis]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,19 +50,6 @@ pub struct ModelConfig {
     /// Slices classified at once.
     #[serde(default = "default::batch")]
     pub batch: usize,
-}
-
-impl Default for GateConfig {
-    fn default() -> Self {
-        Self { min_slices: 5, max_tilt_degrees: 35.0 }
-    }
-}
-
-impl GateConfig {
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        at_least_one("gate.min_slices", self.min_slices)?;
-        between("gate.max_tilt_degrees", self.max_tilt_degrees, 90.0)
-    }
 }
 
 impl Default for AnalysisConfig {

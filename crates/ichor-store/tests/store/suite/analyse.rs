@@ -62,6 +62,7 @@ pub(crate) async fn outcome_is_recorded_whole(backend: impl Backend) {
         series_instance: uid(&["another series"]),
         chosen: false,
         reasons: vec![aside.clone()],
+        rules: Vec::new(),
     });
     let object = object_uid(&claim);
     store.complete_analysis(claim, outcome, at(25)).await.unwrap();
@@ -74,6 +75,7 @@ pub(crate) async fn outcome_is_recorded_whole(backend: impl Backend) {
     assert_eq!(summary.analysed_at, Some(at(25)));
     assert_eq!(detail.finding, Some(finding(true)));
     assert_eq!(detail.series[0].chosen, Some(true));
+    assert_eq!(detail.series[0].rules, rules());
     let slices: Vec<_> = detail.slices.iter().map(|slice| slice.sop_instance.clone()).collect();
     assert_eq!(slices, [slice_uid("a", 0), slice_uid("a", 1), slice_uid("a", 2)]);
     assert_eq!(detail.slices[2].masked_pixels, 2);
@@ -96,6 +98,7 @@ pub(crate) async fn not_analysed_is_a_result(backend: impl Backend) {
         series_instance: claim.instances[0].series_instance.clone(),
         chosen: false,
         reasons: vec![Reason::new("single-slice", "it has one slice")],
+        rules: Vec::new(),
     });
     store.complete_analysis(claim, outcome, at(21)).await.unwrap();
     let detail = detail(&store, "a").await;
