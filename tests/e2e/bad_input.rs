@@ -287,17 +287,15 @@ fn study_of_2000_slices() {
     let coarse = Phantom { positive: false, slices: 40, matrix: 128, ..Phantom::BLEEDING };
     let coarse = coarse.write(&daemon.folder("coarse"));
     let z = |index: usize| part10::position(&coarse.instances[index].path)[2];
-    let step = (z(39) - z(0)) / 39.0 / 50.0;
+    // The phantom's slices lie closer at the base; these are even.
+    let (bottom, step) = (z(0), (z(39) - z(0)) / 39.0 / 50.0);
     let folder = daemon.folder("fine");
     for copy in 0..50 {
         coarse.edited(&folder.join(format!("{copy:02}")), |index, object| {
             append_to_uid(object, tags::SOP_INSTANCE_UID, &format!("{copy}"));
-            let [x, y, z] = part10::position(&coarse.instances[index].path);
-            set_numbers(
-                object,
-                tags::IMAGE_POSITION_PATIENT,
-                &format!("{x:.4}\\{y:.4}\\{:.4}", z + step * f64::from(copy)),
-            );
+            let [x, y, _] = part10::position(&coarse.instances[index].path);
+            let z = bottom + step * (50 * index + copy) as f64;
+            set_numbers(object, tags::IMAGE_POSITION_PATIENT, &format!("{x:.4}\\{y:.4}\\{z:.4}"));
             set_numbers(object, tags::SLICE_THICKNESS, &format!("{step:.4}"));
         });
     }

@@ -4,9 +4,14 @@ use serde_json::Value;
 
 use crate::support::chosen::called_positive;
 use crate::support::daemon::{Daemon, Settings};
+use crate::support::dcmtk::StoreScu;
 use crate::support::raw::RawAssociation;
 use crate::support::study::Phantom;
 use crate::support::{eventually, seconds};
+
+/// Scheduling policies (sched(7)).
+const SCHED_OTHER: i64 = 0;
+const SCHED_IDLE: i64 = 5;
 
 /// The events of a kind in a study's timeline.
 fn events(daemon: &Daemon, study_uid: &str, kind: &str) -> Vec<Value> {
@@ -46,16 +51,29 @@ fn alert_before_the_study_is_complete() {
     let analysed = events(&daemon, &study.study_uid, "analysed");
     assert!(analysed[0]["detail"]["slices_known"].as_u64().unwrap() >= 6, "{analysed:?}");
     // Who decodes and classifies stands back behind who receives.
-    let nice = daemon.nice_of("ichor-model");
-    assert!(!nice.is_empty() && nice.iter().all(|nice| *nice == 10), "{nice:?}");
-    assert!(daemon.nice_of("tokio").iter().all(|nice| *nice == 0));
+    let model = daemon.priorities_of("ichor-model");
+    assert!(!model.is_empty() && model.iter().all(|thread| *thread == (10, SCHED_OTHER)), "{model:?}");
+}
+
+/// With the defaults the model has the cores that nobody else wants, and gives them back at once.
+#[test]
+fn model_has_idle_cores_only() {
+    let daemon = Daemon::start(&Settings { analysis: String::new(), ..Settings::default() });
+    let model = daemon.priorities_of("ichor-model");
+    assert!(!model.is_empty() && model.iter().all(|thread| *thread == (10, SCHED_IDLE)), "{model:?}");
+    assert!(daemon.priorities_of("tokio").iter().all(|thread| *thread == (0, SCHED_OTHER)));
+    assert!(daemon.priorities_of("ichor-record").iter().all(|thread| *thread == (0, SCHED_OTHER)));
+    let study = Phantom::BLEEDING.write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(120));
 }
 
 /// The verdict of a study does not depend on when its slices were classified.
 #[test]
 fn verdict_is_the_same_with_and_without_triage() {
-    let study_of = |sections: &str| {
-        let daemon = Daemon::start(&Settings { sections: sections.to_owned(), ..Settings::default() });
+    let study_of = |while_receiving: bool| {
+        let analysis = format!("idle_cores_only = false\nwhile_receiving = {while_receiving}\n");
+        let daemon = Daemon::start(&Settings { analysis, ..Settings::default() });
         let study = called_positive()[0].write(&daemon.folder("study"));
         let mut association = RawAssociation::open(daemon.port).unwrap();
         for instance in &study.instances {
@@ -66,8 +84,8 @@ fn verdict_is_the_same_with_and_without_triage() {
         let known = events(&daemon, &study.study_uid, "analysed")[0]["detail"]["slices_known"].as_u64().unwrap();
         (daemon.show(&study.study_uid), known)
     };
-    let (with, known) = study_of("");
-    let (without, none) = study_of("[analysis]\nwhile_receiving = false\n");
+    let (with, known) = study_of(true);
+    let (without, none) = study_of(false);
     assert!(known > 0 && none == 0, "{known} and {none} slices were known");
     assert_eq!(with["summary"]["positive"], without["summary"]["positive"]);
     // Batches differ, and with them the order of sums.

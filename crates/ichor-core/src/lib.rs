@@ -10,6 +10,7 @@ mod finding;
 mod model_id;
 mod network;
 mod plane;
+mod priority;
 mod reason;
 mod rule;
 mod status;
@@ -21,6 +22,7 @@ pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities,
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};
+pub use priority::Priority;
 pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};
 pub use status::{DeliveryStatus, StudyStatus, UnknownStatus};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use ichor_core::{DeviceChoice, ModelId};
+use ichor_core::{DeviceChoice, ModelId, Priority};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
@@ -40,15 +40,23 @@ pub struct RuntimeOptions {
     pub batch: usize,
     /// Requests that may wait; a further one waits for its place.
     pub queue: usize,
-    /// Nice value of the model's threads on the CPU, 0 to 19: what else the process does goes first.
-    pub nice: i32,
+    /// Priority of the model's threads on the CPU.
+    pub priority: Priority,
 }
 
 impl RuntimeOptions {
     /// Defaults: device `auto`, all cores, 8 slices at once, 16 waiting requests, priority as it is.
     #[must_use]
     pub fn new(weights: impl Into<PathBuf>, expected: Expected) -> Self {
-        Self { weights: weights.into(), expected, device: DeviceChoice::Auto, threads: 0, batch: 8, queue: 16, nice: 0 }
+        Self {
+            weights: weights.into(),
+            expected,
+            device: DeviceChoice::Auto,
+            threads: 0,
+            batch: 8,
+            queue: 16,
+            priority: Priority::default(),
+        }
     }
 }
 

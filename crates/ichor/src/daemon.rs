@@ -268,7 +268,7 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
 }
 
 async fn load_model<E: Engine>(config: &Config) -> anyhow::Result<Arc<E::Model>> {
-    let (model, device) = E::load(&config.model, config.analysis.nice).await?;
+    let (model, device) = E::load(&config.model, config.analysis.priority()).await?;
     let traits = model.traits();
     info!(model = %traits.id, device, "model ready");
     if let Some(notice) = &traits.notice {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use ichor_core::Priority;
 use ichor_pipeline::analyse::{ModelError, ModelTraits, SliceModel};
 
 use crate::config::ModelConfig;
@@ -23,8 +24,8 @@ pub trait Engine: 'static {
     type Model: SliceModel;
 
     /// Loads the weights and repeats the manifest's self-test on the device that will be used; also says which that is.
-    /// `nice` is for the model's threads.
-    fn load(config: &ModelConfig, nice: i32) -> impl Future<Output = anyhow::Result<(Self::Model, String)>> + Send;
+    /// `priority` is for the model's threads.
+    fn load(config: &ModelConfig, priority: Priority) -> impl Future<Output = anyhow::Result<(Self::Model, String)>> + Send;
 
     /// Runs a command that is the engine's own.
     ///
@@ -157,7 +158,7 @@ pub(crate) enum NoModel {}
 impl Engine for NoEngine {
     type Model = NoModel;
 
-    async fn load(_config: &ModelConfig, _nice: i32) -> anyhow::Result<(NoModel, String)> {
+    async fn load(_config: &ModelConfig, _priority: Priority) -> anyhow::Result<(NoModel, String)> {
         Err(become_engine())
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout_s: f64,
     pub(crate) pdu_timeout_s: f64,
     pub(crate) destinations: Vec<Destination>,
+    /// `[analysis]`, as TOML.
+    pub(crate) analysis: String,
     /// Further sections of the configuration, as TOML.
     pub(crate) sections: String,
     /// Whether there is a STOW-RS service.
@@ -51,6 +53,8 @@ impl Default for Settings {
             idle_timeout_s: 20.0,
             pdu_timeout_s: 30.0,
             destinations: Vec::new(),
+            // Daemons and counterparts share the cores: a model that runs on idle ones only would wait for all of them.
+            analysis: "idle_cores_only = false\n".to_owned(),
             sections: String::new(),
             stow: false,
         }
@@ -108,13 +112,15 @@ impl Settings {
              [model]\nweights = {weights:?}\ndevice = \"cpu\"\nthreads = 2\n\n\
              [log]\nlevel = \"info\"\n\n\
              # Small studies are whole heads in few slices.\n\
-             [gate]\nmin_slices = 5\nmax_spacing_mm = 40.0\n",
+             [gate]\nmin_slices = 5\nmax_spacing_mm = 40.0\n\n\
+             [analysis]\n{}",
             folder.join("ichor.db"),
             self.min_free_mib,
             self.max_associations,
             self.idle_timeout_s,
             self.pdu_timeout_s,
             self.quiet_period_s,
+            self.analysis,
         );
         if self.stow {
             let _ = write!(
@@ -256,15 +262,18 @@ impl Daemon {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
-    /// Nice values of the daemon's threads, by the beginning of their names (`/proc/PID/task`).
-    pub(crate) fn nice_of(&self, name: &str) -> Vec<i64> {
+    /// Nice value and scheduling policy of the daemon's threads, by the beginning of their names (`/proc/PID/task`).
+    pub(crate) fn priorities_of(&self, name: &str) -> Vec<(i64, i64)> {
         let pid = self.child.as_ref().expect("the daemon is not running").id();
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
         stats
             .filter(|stat| stat.split_once('(').is_some_and(|(_, rest)| rest.starts_with(name)))
-            // The name ends with a bracket; nice is the 17th field behind it (proc_pid_stat(5)).
-            .map(|stat| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap())
+            // The name ends with a bracket; the 17th and the 39th field behind it (proc_pid_stat(5)).
+            .map(|stat| {
+                let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+                (fields[16].parse().unwrap(), fields[38].parse().unwrap())
+            })
             .collect()
     }
 

@@ -59,9 +59,9 @@ impl Worker {
         shown: Arc<Mutex<String>>,
     ) -> Result<Self, RuntimeError> {
         caught(|| {
-            // Of this thread alone, and of those that libtorch starts from it: on Linux a nice value belongs to a thread.
-            if let Err(error) = rustix::process::setpriority_process(None, options.nice) {
-                warn!(%error, nice = options.nice, "the priority of the model's thread stays as it is");
+            // Of this thread, and of those that libtorch starts from it.
+            if let Err(error) = options.priority.apply_to_this_thread() {
+                warn!(%error, wanted = ?options.priority, "the priority of the model's thread stays as it is");
             }
             // On this thread: OpenMP keeps the number for each thread that starts parallel work.
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));

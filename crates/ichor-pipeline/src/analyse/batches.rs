@@ -24,7 +24,7 @@ impl Batches {
         purpose: Purpose,
         size: usize,
     ) -> Self {
-        let recipe = Recipe { preset: traits.preset, size: traits.size, purpose, nice: traits.nice };
+        let recipe = Recipe { preset: traits.preset, size: traits.size, purpose, priority: traits.priority };
         let (pending, decoder, size) = (slices.into_iter(), decoder.clone(), size.max(1));
         let mut batches = Self { pending, next: None, decoder, size, recipe };
         batches.prefetch();

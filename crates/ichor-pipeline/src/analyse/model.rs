@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use ichor_core::ModelId;
+use ichor_core::{ModelId, Priority};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
 use thiserror::Error;
 
@@ -29,8 +29,8 @@ pub struct ModelTraits {
     pub map: String,
     /// A pixel belongs to the mask from this map value on.
     pub mask_threshold: f32,
-    /// Nice value of the threads that prepare its input, 0 to 19: receiving goes first.
-    pub nice: i32,
+    /// Priority of the threads that prepare its input.
+    pub priority: Priority,
     /// What must stand in every object made with these weights, such as "demonstration only".
     pub notice: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ichor_core::{Reason, Uid};
+use ichor_core::{Priority, Reason, Uid};
 use ichor_ct::brain::brain_mask;
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
 use ichor_ct::volume::PlacedSlice;
@@ -52,8 +52,8 @@ pub(crate) struct Recipe {
     pub(crate) size: usize,
     /// What for.
     pub(crate) purpose: Purpose,
-    /// Nice value of the threads that do it.
-    pub(crate) nice: i32,
+    /// Priority of the threads that do it.
+    pub(crate) priority: Priority,
 }
 
 /// Why a slice is not prepared.
@@ -76,7 +76,7 @@ pub(crate) fn prepare(slices: Vec<PlacedSlice>, decoder: &Decoder, recipe: Recip
             .chunks(share)
             .map(|chunk| {
                 scope.spawn(move || {
-                    stand_back(recipe.nice);
+                    stand_back(recipe.priority);
                     chunk.iter().map(|slice| caught(slice, decoder, recipe)).collect::<Vec<_>>()
                 })
             })
@@ -104,10 +104,10 @@ pub(crate) fn prepare(slices: Vec<PlacedSlice>, decoder: &Decoder, recipe: Recip
     Ok(batch)
 }
 
-/// Lowers the priority of this thread, which ends with its batch. On Linux a nice value belongs to a thread.
-fn stand_back(nice: i32) {
-    if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        debug!(%error, nice, "the priority of a decoding thread stays as it is");
+/// Lowers the priority of this thread, which ends with its batch.
+fn stand_back(priority: Priority) {
+    if let Err(error) = priority.apply_to_this_thread() {
+        debug!(%error, wanted = ?priority, "the priority of a decoding thread stays as it is");
     }
 }
 

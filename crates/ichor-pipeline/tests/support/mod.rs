@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ichor_core::{ModelId, StudyStatus};
+use ichor_core::{ModelId, Priority, StudyStatus};
 use ichor_ct::gate::GateOptions;
 use ichor_ct::input::InputPreset;
 use ichor_decode::{Decoder, DecoderOptions};
@@ -62,7 +62,7 @@ impl Scripted {
             min_positive_slices: 2,
             map: "the brain".to_owned(),
             mask_threshold: 0.5,
-            nice: 10,
+            priority: Priority { nice: 10, idle_cores_only: true },
             notice: Some("for tests".to_owned()),
         };
         Arc::new(Self { says, traits, asked: AtomicUsize::new(0), mapped: AtomicUsize::new(0) })

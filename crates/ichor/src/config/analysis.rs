@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ichor_core::Priority;
 use serde::{Deserialize, Serialize};
 
 use super::{Durations, Fault, at_least_one, between, fault};
@@ -20,6 +21,8 @@ pub(crate) struct AnalysisConfig {
     pub(crate) while_receiving: bool,
     /// Nice value of the threads that decode and classify, 0 to 19.
     pub(crate) nice: i32,
+    /// Whether the threads that prepare and classify run only on cores that nothing else of the process wants.
+    pub(crate) idle_cores_only: bool,
 }
 
 /// `[alert]`
@@ -54,7 +57,14 @@ pub struct ModelConfig {
 
 impl Default for AnalysisConfig {
     fn default() -> Self {
-        Self { attempts: 3, first_backoff_s: 10.0, min_lesion_ml: 0.1, while_receiving: true, nice: 10 }
+        Self {
+            attempts: 3,
+            first_backoff_s: 10.0,
+            min_lesion_ml: 0.1,
+            while_receiving: true,
+            nice: 10,
+            idle_cores_only: true,
+        }
     }
 }
 
@@ -63,6 +73,11 @@ impl AnalysisConfig {
         at_least_one("analysis.attempts", self.attempts as usize)?;
         between("analysis.nice", f64::from(self.nice), 19.0)?;
         between("analysis.min_lesion_ml", self.min_lesion_ml, 1000.0)
+    }
+
+    /// The priority of the threads that prepare and classify.
+    pub(crate) fn priority(&self) -> Priority {
+        Priority { nice: self.nice, idle_cores_only: self.idle_cores_only }
     }
 
     pub(super) fn durations(&self) -> Durations {

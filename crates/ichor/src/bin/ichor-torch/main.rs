@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use ichor::engine::{Engine, EngineCommand, ModelCommand};
 use ichor::{ModelConfig, in_runtime};
+use ichor_core::Priority;
 
 use crate::model::TorchModel;
 
@@ -17,8 +18,8 @@ struct Torch;
 impl Engine for Torch {
     type Model = TorchModel;
 
-    async fn load(config: &ModelConfig, nice: i32) -> anyhow::Result<(TorchModel, String)> {
-        let model = TorchModel::start(config, nice).await?;
+    async fn load(config: &ModelConfig, priority: Priority) -> anyhow::Result<(TorchModel, String)> {
+        let model = TorchModel::start(config, priority).await?;
         let device = model.device();
         Ok((model, device))
     }

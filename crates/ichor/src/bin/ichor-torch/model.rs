@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ichor::ModelConfig;
-use ichor_core::DeviceChoice;
+use ichor_core::{DeviceChoice, Priority};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
 use ichor_model::{Expected, ModelRuntime, RuntimeError, RuntimeOptions};
 use ichor_pipeline::analyse::{ModelError, ModelTraits, SliceModel};
@@ -24,12 +24,12 @@ pub(crate) fn expected() -> Expected {
 
 impl TorchModel {
     /// Loads the weights and repeats the manifest's self-test on the device that will be used.
-    pub(crate) async fn start(config: &ModelConfig, nice: i32) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: &ModelConfig, priority: Priority) -> anyhow::Result<Self> {
         let mut options = RuntimeOptions::new(&config.weights, expected());
         options.device = config.device.parse::<DeviceChoice>()?;
         options.threads = config.threads;
         options.batch = config.batch;
-        options.nice = nice;
+        options.priority = priority;
         let runtime = ModelRuntime::start(options).await?;
         runtime.verify().await?;
         let card = &runtime.manifest().model;
@@ -48,7 +48,7 @@ impl TorchModel {
             min_positive_slices: card.min_positive_slices,
             map: format!("{} {:?}", card.map.kind, card.map.gradient_site),
             mask_threshold: card.map.threshold,
-            nice,
+            priority,
             notice: card.notice.clone(),
         };
         Ok(Self { runtime, traits })
