@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn after(steps: &'static [Priority]) -> (i32, u32) {
-        let thread = std::thread::spawn(|| {
+        let thread = std::thread::spawn(move || {
             for step in steps {
                 step.apply_to_this_thread().unwrap();
             }

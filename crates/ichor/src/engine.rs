@@ -25,7 +25,10 @@ pub trait Engine: 'static {
 
     /// Loads the weights and repeats the manifest's self-test on the device that will be used; also says which that is.
     /// `priority` is for the model's threads.
-    fn load(config: &ModelConfig, priority: Priority) -> impl Future<Output = anyhow::Result<(Self::Model, String)>> + Send;
+    fn load(
+        config: &ModelConfig,
+        priority: Priority,
+    ) -> impl Future<Output = anyhow::Result<(Self::Model, String)>> + Send;
 
     /// Runs a command that is the engine's own.
     ///
