@@ -12,8 +12,8 @@ use ichor_ct::components::MaskStack;
 use ichor_ct::header::InstanceHeader;
 use ichor_ct::volume::Stack;
 use ichor_result::{
-    Encoding, MaskRun, ReadFrame, SegmentationForm, SegmentationInput, SegmentationType, SliceMask, SourceHeader,
-    SourceSlice, check, read_segmentation, write_segmentation,
+    Encoding, MaskRun, Provenance, ReadFrame, SegmentationForm, SegmentationInput, SegmentationType, SliceMask,
+    SourceHeader, SourceSlice, check, read_segmentation, write_segmentation,
 };
 use proptest::prelude::*;
 use time::macros::datetime;
@@ -259,17 +259,19 @@ fn prove(cut: &Cut) {
     for (kind, encoding) in forms {
         let form = SegmentationForm::new(kind, encoding, false).unwrap();
         let input = SegmentationInput {
-            header: &header,
+            provenance: Provenance {
+                header: &header,
+                model: &model,
+                configuration_digest: "geometry",
+                version: 1,
+                accepted_at: datetime!(2026-01-02 03:04:05 UTC),
+                series_number: None,
+                research_notice: None,
+            },
             slices: &slices,
             masks: &slice_masks,
             lesions: lesions.len() as u16,
             form,
-            model: &model,
-            configuration_digest: "geometry",
-            version: 1,
-            accepted_at: datetime!(2026-01-02 03:04:05 UTC),
-            series_number: None,
-            research_notice: None,
         };
         let path = folder.path().join("seg.dcm");
         write_segmentation(&input, std::fs::File::create(&path).unwrap()).unwrap();

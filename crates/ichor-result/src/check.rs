@@ -16,7 +16,7 @@ use crate::walk::{FrameShape, FrameWalk};
 
 /// What is wrong with an object; it must not leave.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("segmentation is not valid: {}", problems.join("; "))]
+#[error("the object is not valid: {}", problems.join("; "))]
 pub struct CheckFailed {
     /// Every problem found, at least one.
     pub problems: Vec<String>,
@@ -141,7 +141,7 @@ pub fn check(mut file: impl Read + Seek + 'static, form: SegmentationForm) -> Re
 }
 
 /// A text or number as text, without padding; `None` where there is none.
-fn value(object: &InMemDicomObject, tag: Tag) -> Option<String> {
+pub(crate) fn value(object: &InMemDicomObject, tag: Tag) -> Option<String> {
     let text = object.get(tag)?.to_str().ok()?;
     let text = text.trim_matches(['\0', ' ']);
     (!text.is_empty()).then(|| text.to_owned())
@@ -156,7 +156,7 @@ fn values(object: &InMemDicomObject, tag: Tag) -> Option<Vec<f64>> {
     object.get(tag)?.to_multi_float64().ok()
 }
 
-fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
+pub(crate) fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
     object.get(tag).and_then(|e| e.items()).unwrap_or_default()
 }
 

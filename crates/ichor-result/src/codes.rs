@@ -41,6 +41,108 @@ pub(crate) const ACQUISITION_EQUIPMENT: Code = dcm("109101", "Acquisition Equipm
 /// Purpose of contributing equipment, CID 7005: ourselves.
 pub(crate) const PROCESSING_EQUIPMENT: Code = dcm("109102", "Processing Equipment");
 
+const fn ucum(value: &'static str, meaning: &'static str) -> Code {
+    Code { value, scheme: "UCUM", meaning }
+}
+
+/// Concepts of the structured report (PS3.16 TID 1500 and what it includes).
+pub(crate) mod report {
+    use super::{Code, dcm, sct, ucum};
+
+    /// Root, TID 1500.
+    pub(crate) const MEASUREMENT_REPORT: Code = dcm("126000", "Imaging Measurement Report");
+    /// Language, TID 1204.
+    pub(crate) const LANGUAGE: Code = dcm("121049", "Language of Content Item and Descendants");
+    /// CID 5000.
+    pub(crate) const ENGLISH: Code = Code { value: "en", scheme: "RFC5646", meaning: "English" };
+    /// Observer, TID 1002.
+    pub(crate) const OBSERVER_TYPE: Code = dcm("121005", "Observer Type");
+    /// CID 270.
+    pub(crate) const DEVICE: Code = dcm("121007", "Device");
+    /// Observing device, TID 1004.
+    pub(crate) const DEVICE_UID: Code = dcm("121012", "Device Observer UID");
+    /// TID 1004.
+    pub(crate) const DEVICE_NAME: Code = dcm("121013", "Device Observer Name");
+    /// TID 1004.
+    pub(crate) const DEVICE_MANUFACTURER: Code = dcm("121014", "Device Observer Manufacturer");
+    /// TID 1004.
+    pub(crate) const DEVICE_MODEL_NAME: Code = dcm("121015", "Device Observer Model Name");
+    /// TID 1004.
+    pub(crate) const DEVICE_SERIAL_NUMBER: Code = dcm("121016", "Device Observer Serial Number");
+    /// TID 1500.
+    pub(crate) const PROCEDURE_REPORTED: Code = dcm("121058", "Procedure reported");
+    /// A value of it.
+    pub(crate) const CT_OF_HEAD: Code = sct("303653007", "CT of head");
+    /// A value of it, where the study is no head that could be analysed.
+    pub(crate) const CT: Code = sct("77477000", "CT");
+    /// TID 1600.
+    pub(crate) const IMAGE_LIBRARY: Code = dcm("111028", "Image Library");
+    /// TID 1600.
+    pub(crate) const IMAGE_LIBRARY_GROUP: Code = dcm("126200", "Image Library Group");
+    /// TID 1602.
+    pub(crate) const MODALITY: Code = dcm("121139", "Modality");
+    /// CID 29.
+    pub(crate) const CT_MODALITY: Code = dcm("CT", "Computed Tomography");
+    /// TID 1602.
+    pub(crate) const TARGET_REGION: Code = dcm("123014", "Target Region");
+    /// CID 4031.
+    pub(crate) const HEAD: Code = sct("69536005", "Head");
+    /// TID 1604.
+    pub(crate) const FRAME_OF_REFERENCE: Code = dcm("112227", "Frame of Reference UID");
+    /// TID 1500.
+    pub(crate) const IMAGING_MEASUREMENTS: Code = dcm("126010", "Imaging Measurements");
+    /// TID 1411 and TID 1501.
+    pub(crate) const MEASUREMENT_GROUP: Code = dcm("125007", "Measurement Group");
+    /// TID 1411.
+    pub(crate) const TRACKING_IDENTIFIER: Code = dcm("112039", "Tracking Identifier");
+    /// TID 1411.
+    pub(crate) const TRACKING_UID: Code = dcm("112040", "Tracking Unique Identifier");
+    /// TID 1411.
+    pub(crate) const FINDING: Code = dcm("121071", "Finding");
+    /// TID 1411.
+    pub(crate) const FINDING_SITE: Code = sct("363698007", "Finding Site");
+    /// TID 1411.
+    pub(crate) const REFERENCED_SEGMENT: Code = dcm("121191", "Referenced Segment");
+    /// TID 1411.
+    pub(crate) const SOURCE_SERIES: Code = dcm("121232", "Source series for segmentation");
+    /// TID 1501, where there is no Segmentation to refer to.
+    pub(crate) const SOURCE_OF_MEASUREMENT: Code = dcm("121112", "Source of Measurement");
+    /// CID 7474.
+    pub(crate) const VOLUME: Code = sct("118565006", "Volume");
+    /// CID 7467.
+    pub(crate) const ATTENUATION: Code = dcm("112031", "Attenuation Coefficient");
+    /// CID 7470.
+    pub(crate) const LONG_AXIS: Code = sct("103339001", "Long Axis");
+    /// How sure the device is, in percent.
+    pub(crate) const CERTAINTY: Code = dcm("111012", "Certainty of Finding");
+    /// TID 1419.
+    pub(crate) const DERIVATION: Code = dcm("121401", "Derivation");
+    /// CID 7464.
+    pub(crate) const MEAN: Code = sct("373098007", "Mean");
+    /// CID 7464.
+    pub(crate) const MAXIMUM: Code = sct("56851009", "Maximum");
+    /// TID 1500.
+    pub(crate) const QUALITATIVE_EVALUATIONS: Code =
+        Code { value: "C0034375", scheme: "UMLS", meaning: "Qualitative Evaluations" };
+    /// Whether there is what is looked for, CID 240.
+    pub(crate) const PRESENT: Code = sct("52101004", "Present");
+    /// CID 240.
+    pub(crate) const ABSENT: Code = sct("2667000", "Absent");
+    /// Nothing can be said.
+    pub(crate) const INDETERMINATE: Code = sct("82334004", "Indeterminate");
+    /// Words.
+    pub(crate) const COMMENT: Code = dcm("121106", "Comment");
+
+    /// Millilitres.
+    pub(crate) const MILLILITER: Code = ucum("mL", "milliliter");
+    /// Hounsfield units.
+    pub(crate) const HOUNSFIELD: Code = ucum("[hnsf'U]", "Hounsfield unit");
+    /// Millimetres.
+    pub(crate) const MILLIMETER: Code = ucum("mm", "millimeter");
+    /// Percent.
+    pub(crate) const PERCENT: Code = ucum("%", "percent");
+}
+
 impl Code {
     /// The one item of a code sequence.
     pub(crate) fn item(self) -> InMemDicomObject {

@@ -1,11 +1,11 @@
-//! Why no segmentation came out.
+//! Why no object came out.
 
 use ichor_core::{InvalidPlane, Uid};
 use thiserror::Error;
 
 use crate::bits::BitError;
 
-/// Why [`write_segmentation`](crate::write_segmentation) refused.
+/// Why [`write_segmentation`](crate::write_segmentation) or [`write_report`](crate::write_report) refused.
 #[derive(Debug, Error)]
 pub enum ResultError {
     /// Every mask is absent or empty; a SEG without frames does not exist (PS3.3 C.7.6.6), the study is a negative.
@@ -76,6 +76,9 @@ pub enum ResultError {
         /// The other.
         second: Uid,
     },
+    /// A measurement that no report may hold.
+    #[error("a measurement that cannot be: {0}")]
+    Measurement(String),
     /// The accepted-at time cannot be written as DICOM date and time.
     #[error("acceptance time {0} is outside the years 1 to 9999")]
     Time(String),
@@ -83,9 +86,9 @@ pub enum ResultError {
     #[error("frames cannot be packed: {0}")]
     Bits(#[from] BitError),
     /// The object cannot be written to where it is to go.
-    #[error("segmentation cannot be written: {0}")]
+    #[error("the object cannot be written: {0}")]
     Write(#[from] std::io::Error),
     /// The writer refused the data set.
-    #[error("segmentation cannot be encoded: {0}")]
+    #[error("the object cannot be encoded: {0}")]
     Encode(String),
 }

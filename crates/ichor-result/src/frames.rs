@@ -131,7 +131,7 @@ struct Constant {
 /// The Shared and the Per-frame Functional Groups Sequence.
 pub(crate) fn functional_groups(frames: &[Frame<'_>], input: &SegmentationInput<'_>) -> Vec<Element> {
     let spacing = even_spacing(input.slices);
-    let fallback: Option<f64> = input.header.number(tags::SLICE_THICKNESS).or(spacing);
+    let fallback: Option<f64> = input.provenance.header.number(tags::SLICE_THICKNESS).or(spacing);
     let thickness = |slice: &SourceSlice| slice.slice_thickness_mm.or(fallback).filter(|t| t.is_finite() && *t > 0.0);
     let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= SAME);
     let first = frames[0].slice;

@@ -21,7 +21,9 @@ mod frames;
 mod mask;
 mod meta;
 mod own;
+mod provenance;
 mod read;
+mod report;
 mod rle;
 mod segment;
 mod segmentation;
@@ -34,7 +36,11 @@ pub use error::ResultError;
 pub use form::{Encoding, FormError, SegmentationForm, SegmentationType};
 pub use mask::{MaskRun, SliceMask};
 pub use own::{MANUFACTURER, MODEL_NAME, ObjectMarks, is_own, is_own_object};
+pub use provenance::Provenance;
 pub use read::{ReadError, ReadFrame, ReadSegmentation, read_segmentation};
+pub use report::{
+    Conclusion, LesionFacts, Report, ReportInput, SegmentationReference, SeriesFacts, check_report, write_report,
+};
 pub use segment::SegmentReference;
 pub use segmentation::{Segmentation, SegmentationInput, SourceSlice, write_segmentation};
 pub use source::{SourceError, SourceHeader};

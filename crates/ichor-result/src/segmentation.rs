@@ -3,26 +3,20 @@
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
-use ichor_core::{IMPLEMENTATION_CLASS_UID, ImagePlane, ModelId, Uid};
-use time::OffsetDateTime;
+use ichor_core::{ImagePlane, Uid};
 
-use crate::codes;
-use crate::element::{Element, cut, date, empty, parse_utc_offset, sequence, text, time_of_day, us, utc_offset};
+use crate::element::{Element, cut, empty, sequence, text, us};
 use crate::encode::{PixelLayout, write_part10};
 use crate::error::ResultError;
 use crate::form::{SegmentationForm, SegmentationType};
 use crate::frames::{Frame, functional_groups, select};
 use crate::mask::SliceMask;
-use crate::own::{MANUFACTURER, MODEL_NAME};
+use crate::provenance::Provenance;
 use crate::segment::{self, Maker, SegmentReference};
-use crate::source::{SourceHeader, copied};
+use crate::source::copied;
 
-/// Series Number of a result where the caller names none: this much above the source's.
-const SERIES_NUMBER_STEP: u32 = 9000;
 /// The value of a FRACTIONAL pixel that stands for 1.
 pub(crate) const MAXIMUM_FRACTIONAL_VALUE: u16 = 255;
-/// Instance Numbers and Series Numbers are IS, at most 2³¹ − 1.
-const LARGEST_NUMBER: u32 = i32::MAX as u32;
 
 /// One source slice: an instance, or a frame of a multi-frame instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,8 +36,8 @@ pub struct SourceSlice {
 /// Everything that makes a segmentation what it is.
 #[derive(Clone, Debug)]
 pub struct SegmentationInput<'a> {
-    /// Header of one of the source instances.
-    pub header: &'a SourceHeader,
+    /// Where it comes from.
+    pub provenance: Provenance<'a>,
     /// All slices that were analysed, those without mask too.
     pub slices: &'a [SourceSlice],
     /// One mask a slice.
@@ -52,18 +46,6 @@ pub struct SegmentationInput<'a> {
     pub lesions: u16,
     /// The form of the object.
     pub form: SegmentationForm,
-    /// The weights.
-    pub model: &'a ModelId,
-    /// Digest of whatever configuration shaped the result.
-    pub configuration_digest: &'a str,
-    /// Version of the study's result, from 1; a late slice makes the next.
-    pub version: u32,
-    /// When the study was accepted: content date and time.
-    pub accepted_at: OffsetDateTime,
-    /// Series Number; `None` takes the source's plus 9000.
-    pub series_number: Option<u32>,
-    /// Shown with the object wherever it is shown, such as "research use only, demonstration weights".
-    pub research_notice: Option<&'a str>,
 }
 
 /// A segmentation that was written.
@@ -96,10 +78,10 @@ struct Derived {
 
 impl Derived {
     fn of(input: &SegmentationInput<'_>) -> Self {
-        let (study, series) = (input.header.study().as_str(), input.header.series().as_str());
-        let (model, configuration) = (input.model.as_str(), input.configuration_digest);
+        let (study, series) = (input.provenance.header.study().as_str(), input.provenance.header.series().as_str());
+        let (model, configuration) = (input.provenance.model.as_str(), input.provenance.configuration_digest);
         let form = input.form.words();
-        let version = input.version.to_string();
+        let version = input.provenance.version.to_string();
         let frame_number = |s: &SourceSlice| s.frame_number.unwrap_or_default();
         let mut sources: Vec<(&str, u32)> =
             input.slices.iter().map(|s| (s.sop_instance.as_str(), frame_number(s))).collect();
@@ -111,14 +93,12 @@ impl Derived {
                 .chain(sources.iter().zip(&numbers).flat_map(|((uid, _), frame)| [*uid, frame.as_str()])),
         );
         let dimensions = Uid::derive(["ichor-seg-dimensions", instance.as_str()]);
-        let frame_of_reference = input.header.frame_of_reference().cloned();
+        let frame_of_reference = input.provenance.header.frame_of_reference().cloned();
         Self {
             instance,
             series: Uid::derive(["ichor-seg-series", study, series, model, configuration, form.as_str()]),
             dimensions,
-            // Of the finding, not of the form: a lesion is the same in every object of one version. Another version
-            // may find other lesions under the same number.
-            segments: segment::references(input.lesions, &[study, series, model, configuration, &version]),
+            segments: input.provenance.lesions(input.lesions),
             frame_of_reference: frame_of_reference
                 .unwrap_or_else(|| Uid::derive(["ichor-frame-of-reference", study, series])),
         }
@@ -143,14 +123,13 @@ pub fn write_segmentation(
     // Both were checked to fit by `select`.
     let layout = PixelLayout::new(input.form.kind(), plane.rows as u16, plane.columns as u16, input.lesions);
     let derived = Derived::of(input);
-    let maker = Maker { model: input.model, configuration_digest: input.configuration_digest };
+    let provenance = input.provenance;
+    let maker = Maker { model: input.provenance.model, configuration_digest: input.provenance.configuration_digest };
     let mut object = InMemDicomObject::new_empty();
-    let elements = copied(input.header)
+    let elements = copied(input.provenance.header)
         .into_iter()
-        .chain(identification(input, &derived)?)
-        .chain(deidentification(input.header))
-        .chain(clinical_trial(input.header))
-        .chain(equipment(input)?)
+        .chain(identification(&provenance, input.form.kind(), &derived)?)
+        .chain(provenance.subject_and_equipment()?)
         .chain(image(&frames, layout, input))
         .chain(dimensions(&derived, input.form.kind()))
         .chain(references(input))
@@ -165,130 +144,37 @@ pub fn write_segmentation(
         sop_class: constant(input.form.kind().sop_class())?,
         sop_instance: derived.instance,
         series_instance: derived.series,
-        study_instance: input.header.study().clone(),
+        study_instance: input.provenance.header.study().clone(),
         transfer_syntax: constant(input.form.encoding().transfer_syntax())?,
         frames: frames.len(),
         segments: derived.segments,
     })
 }
 
-/// The acceptance time in the zone that the source's own dates are in, if it says which.
-fn accepted_at(input: &SegmentationInput<'_>) -> OffsetDateTime {
-    let zone = input.header.text(tags::TIMEZONE_OFFSET_FROM_UTC).and_then(|t| parse_utc_offset(&t));
-    zone.and_then(|zone| input.accepted_at.checked_to_offset(zone)).unwrap_or(input.accepted_at)
-}
-
-/// A notice fit for a single text value: no backslash, which separates values, and no control characters.
-fn single_value(notice: &str) -> String {
-    notice.chars().map(|c| if c == '\\' { '/' } else { c }).filter(|c| !c.is_control()).collect()
-}
-
 /// SOP Common, series, frame of reference and the content's names (PS3.3 C.12.1, C.7.3.1, C.8.20.1, C.7.4.1).
-fn identification(input: &SegmentationInput<'_>, derived: &Derived) -> Result<Vec<Element>, ResultError> {
-    let at = accepted_at(input);
-    let day = date(at).ok_or_else(|| ResultError::Time(at.to_string()))?;
-    let time = time_of_day(at);
-    let source_number = input.header.number::<u32>(tags::SERIES_NUMBER).unwrap_or(0);
-    let series_number =
-        input.series_number.unwrap_or_else(|| source_number.saturating_add(SERIES_NUMBER_STEP)).min(LARGEST_NUMBER);
-    let notice = input.research_notice.map(single_value).filter(|n| !n.trim().is_empty());
-    let research = if notice.is_some() { ", research use" } else { "" };
-    let description = notice.clone().unwrap_or_else(|| format!("{} by {}", segment::LABEL, input.model.name()));
-    let mut elements = vec![
-        text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"),
-        text(tags::INSTANCE_CREATION_DATE, VR::DA, day.as_str()),
-        text(tags::INSTANCE_CREATION_TIME, VR::TM, time.as_str()),
-        text(tags::INSTANCE_CREATOR_UID, VR::UI, IMPLEMENTATION_CLASS_UID),
-        text(tags::SOP_CLASS_UID, VR::UI, input.form.kind().sop_class()),
-        text(tags::SOP_INSTANCE_UID, VR::UI, derived.instance.as_str()),
-        text(tags::STUDY_INSTANCE_UID, VR::UI, input.header.study().as_str()),
+fn identification(
+    provenance: &Provenance<'_>,
+    kind: SegmentationType,
+    derived: &Derived,
+) -> Result<Vec<Element>, ResultError> {
+    let (day, time) = provenance.date_and_time()?;
+    let notice = provenance.notice();
+    let description = notice.clone().unwrap_or_else(|| format!("{} by {}", segment::LABEL, provenance.model.name()));
+    let mut elements = provenance.sop_common(kind.sop_class(), &derived.instance)?;
+    elements.extend([
         text(tags::SERIES_INSTANCE_UID, VR::UI, derived.series.as_str()),
         text(tags::MODALITY, VR::CS, "SEG"),
-        text(tags::SERIES_NUMBER, VR::IS, series_number.to_string()),
-        text(tags::SERIES_DESCRIPTION, VR::LO, format!("{} (AI{research})", segment::LABEL)),
-        text(tags::INSTANCE_NUMBER, VR::IS, input.version.clamp(1, LARGEST_NUMBER).to_string()),
+        text(tags::SERIES_NUMBER, VR::IS, provenance.series_number(0).to_string()),
+        text(tags::SERIES_DESCRIPTION, VR::LO, format!("{} {}", segment::LABEL, provenance.series_suffix())),
+        text(tags::INSTANCE_NUMBER, VR::IS, provenance.instance_number().to_string()),
         text(tags::FRAME_OF_REFERENCE_UID, VR::UI, derived.frame_of_reference.as_str()),
         text(tags::CONTENT_DATE, VR::DA, day),
         text(tags::CONTENT_TIME, VR::TM, time),
         text(tags::CONTENT_LABEL, VR::CS, "HEMORRHAGE"),
         text(tags::CONTENT_DESCRIPTION, VR::LO, cut(&description, 64)),
         empty(tags::CONTENT_CREATOR_NAME, VR::PN),
-    ];
-    elements.extend(notice.map(|n| text(tags::IMAGE_COMMENTS, VR::LT, cut(&n, 10_240))));
-    Ok(elements)
-}
-
-/// Patient Identity Removed with the method it requires (PS3.3 C.7.1.1, Type 1C).
-fn deidentification(header: &SourceHeader) -> Vec<Element> {
-    let element = |tag: Tag| header.object.get(tag).cloned();
-    let Some(removed) = element(tags::PATIENT_IDENTITY_REMOVED) else { return Vec::new() };
-    let method = element(tags::DEIDENTIFICATION_METHOD);
-    let method_codes = element(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE);
-    let method = method.or_else(|| {
-        // Required by the standard, and real de-identified files lack it.
-        method_codes.is_none().then(|| text(tags::DEIDENTIFICATION_METHOD, VR::LO, "not stated in the source"))
-    });
-    [Some(removed), method, method_codes].into_iter().flatten().collect()
-}
-
-/// The Clinical Trial Subject module (PS3.3 C.7.1.3), where the source has its mandatory attributes.
-fn clinical_trial(header: &SourceHeader) -> Vec<Element> {
-    let element = |tag: Tag| header.object.get(tag).cloned();
-    let subject = element(tags::CLINICAL_TRIAL_SUBJECT_ID);
-    let reading = element(tags::CLINICAL_TRIAL_SUBJECT_READING_ID);
-    let (Some(sponsor), Some(protocol), true) = (
-        element(tags::CLINICAL_TRIAL_SPONSOR_NAME),
-        element(tags::CLINICAL_TRIAL_PROTOCOL_ID),
-        subject.is_some() || reading.is_some(),
-    ) else {
-        return Vec::new();
-    };
-    let type2 = [tags::CLINICAL_TRIAL_PROTOCOL_NAME, tags::CLINICAL_TRIAL_SITE_ID, tags::CLINICAL_TRIAL_SITE_NAME]
-        .map(|tag| element(tag).unwrap_or_else(|| empty(tag, VR::LO)));
-    [sponsor, protocol].into_iter().chain(type2).chain(subject).chain(reading).collect()
-}
-
-/// Enhanced General Equipment and Contributing Equipment (PS3.3 C.7.5.2, C.12.1): ourselves, and the scanner.
-fn equipment(input: &SegmentationInput<'_>) -> Result<Vec<Element>, ResultError> {
-    let at = accepted_at(input);
-    let day = date(at).ok_or_else(|| ResultError::Time(at.to_string()))?;
-    let contributed = format!("{day}{}{}", time_of_day(at), utc_offset(at.offset()));
-    let hash = input.model.version_and_hash().rsplit('+').next().unwrap_or_default();
-    let ourselves = || {
-        vec![
-            text(tags::MANUFACTURER, VR::LO, MANUFACTURER),
-            text(tags::MANUFACTURER_MODEL_NAME, VR::LO, MODEL_NAME),
-            // What tells one device from another is the weights it runs.
-            text(tags::DEVICE_SERIAL_NUMBER, VR::LO, hash),
-            text(tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION")),
-        ]
-    };
-    let processing = ourselves().into_iter().chain([
-        codes::PROCESSING_EQUIPMENT.sequence(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE),
-        text(tags::CONTRIBUTION_DATE_TIME, VR::DT, contributed),
-        text(
-            tags::CONTRIBUTION_DESCRIPTION,
-            VR::ST,
-            format!("Segmented with model {}, configuration {}", input.model, input.configuration_digest),
-        ),
     ]);
-    let mut contributing = vec![InMemDicomObject::from_element_iter(processing)];
-    if let Some(manufacturer) = input.header.object.get(tags::MANUFACTURER) {
-        let known = [
-            tags::INSTITUTION_NAME,
-            tags::STATION_NAME,
-            tags::MANUFACTURER_MODEL_NAME,
-            tags::DEVICE_SERIAL_NUMBER,
-            tags::SOFTWARE_VERSIONS,
-        ];
-        let scanner = known.into_iter().filter_map(|tag| input.header.object.get(tag).cloned()).chain([
-            manufacturer.clone(),
-            codes::ACQUISITION_EQUIPMENT.sequence(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE),
-        ]);
-        contributing.insert(0, InMemDicomObject::from_element_iter(scanner));
-    }
-    let mut elements = ourselves();
-    elements.push(sequence(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE, contributing));
+    elements.extend(notice.map(|n| text(tags::IMAGE_COMMENTS, VR::LT, cut(&n, 10_240))));
     Ok(elements)
 }
 
@@ -297,7 +183,7 @@ fn image(frames: &[Frame<'_>], layout: PixelLayout, input: &SegmentationInput<'_
     let plane = &frames[0].slice.plane;
     // Both were checked to fit by `select`.
     let (rows, columns) = (plane.rows as u16, plane.columns as u16);
-    let (bits, kind, header) = (layout.bits_allocated(), input.form.kind(), input.header);
+    let (bits, kind, header) = (layout.bits_allocated(), input.form.kind(), input.provenance.header);
     let mut elements = vec![
         text(tags::IMAGE_TYPE, VR::CS, "DERIVED\\PRIMARY"),
         us(tags::SAMPLES_PER_PIXEL, 1),
@@ -370,7 +256,7 @@ fn references(input: &SegmentationInput<'_>) -> Vec<Element> {
         })
         .collect();
     let series = InMemDicomObject::from_element_iter([
-        text(tags::SERIES_INSTANCE_UID, VR::UI, input.header.series().as_str()),
+        text(tags::SERIES_INSTANCE_UID, VR::UI, input.provenance.header.series().as_str()),
         sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances),
     ]);
     vec![sequence(tags::REFERENCED_SERIES_SEQUENCE, vec![series])]

@@ -5,7 +5,8 @@
 mod support;
 
 use ichor_result::{
-    Encoding, MaskRun, SegmentationForm, SegmentationInput, SegmentationType, SliceMask, check, write_segmentation,
+    Encoding, MaskRun, Provenance, SegmentationForm, SegmentationInput, SegmentationType, SliceMask, check,
+    write_segmentation,
 };
 use support::{Series, model, tilted};
 use time::macros::datetime;
@@ -44,17 +45,19 @@ fn four_hundred_slices_in_every_form() {
         for encoding in [Encoding::ExplicitLittleEndian, Encoding::Deflated, Encoding::RleLossless] {
             let Ok(form) = SegmentationForm::new(kind, encoding, true) else { continue };
             let input = SegmentationInput {
-                header: &header,
+                provenance: Provenance {
+                    header: &header,
+                    model: &model(),
+                    configuration_digest: "memory",
+                    version: 1,
+                    accepted_at: datetime!(2026-01-02 03:14:15 UTC),
+                    series_number: None,
+                    research_notice: None,
+                },
                 slices: &slices,
                 masks: &masks,
                 lesions: 2,
                 form,
-                model: &model(),
-                configuration_digest: "memory",
-                version: 1,
-                accepted_at: datetime!(2026-01-02 03:14:15 UTC),
-                series_number: None,
-                research_notice: None,
             };
             let path = dir.path().join("seg.dcm");
             let started = std::time::Instant::now();

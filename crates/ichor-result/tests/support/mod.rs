@@ -11,8 +11,8 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use ichor_core::{ImagePlane, ModelId, Uid};
 use ichor_result::{
-    MaskRun, ResultError, Segmentation, SegmentationForm, SegmentationInput, SliceMask, SourceHeader, SourceSlice,
-    check, write_segmentation,
+    MaskRun, Provenance, ResultError, Segmentation, SegmentationForm, SegmentationInput, SliceMask, SourceHeader,
+    SourceSlice, check, write_segmentation,
 };
 use time::macros::datetime;
 
@@ -250,17 +250,19 @@ pub(crate) fn build_form(
 ) -> Result<Built, ResultError> {
     let mut part10 = Vec::new();
     let input = SegmentationInput {
-        header,
+        provenance: Provenance {
+            header,
+            model: &model(),
+            configuration_digest: "sha256:00ff",
+            version,
+            accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
+            series_number: None,
+            research_notice: Some("For research use only; demonstration weights trained on synthetic data"),
+        },
         slices,
         masks,
         lesions,
         form,
-        model: &model(),
-        configuration_digest: "sha256:00ff",
-        version,
-        accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
-        series_number: None,
-        research_notice: Some("For research use only; demonstration weights trained on synthetic data"),
     };
     let object = write_segmentation(&input, &mut part10)?;
     check(std::io::Cursor::new(part10.clone()), form).unwrap();
