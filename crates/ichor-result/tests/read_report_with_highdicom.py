@@ -9,6 +9,7 @@ from pathlib import Path
 
 try:
     import highdicom as hd
+    import pydicom
     from highdicom.sr import CodedConcept
 except ImportError as error:
     print(f"skip: {error}")
@@ -112,7 +113,8 @@ def main() -> None:
     said = texts(report, [])
     for words in expected["words"]:
         assert words in said, words
-    assert images(report, []) == expected["images"]
+    # As it stands in the file: highdicom names images that have no name.
+    assert images(pydicom.dcmread(sys.argv[1]), []) == expected["images"]
     print("ok")
 
 
