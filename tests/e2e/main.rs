@@ -18,6 +18,7 @@ mod disk_full;
 mod gate;
 mod main_job;
 mod real_series;
+mod reports;
 mod restart;
 mod store_faults;
 mod stow;

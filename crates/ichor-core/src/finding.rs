@@ -105,6 +105,14 @@ pub struct Finding {
     pub lesions_ml: Vec<f64>,
 }
 
+impl Finding {
+    /// Whether hemorrhage was found.
+    #[must_use]
+    pub fn is_positive(&self) -> bool {
+        self.verdict == Verdict::Positive
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,10 @@
 //!
 //! A mask is kept as runs of pixels: two thousand slices cost what their lesions cost, not what their matrix does.
 
+mod measure;
+
+pub use measure::LesionMeasures;
+
 /// A run of mask pixels in one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
@@ -27,6 +31,8 @@ pub struct LesionRun<'a> {
     pub lesion: usize,
     /// The values of its pixels; empty if they were not given.
     pub values: &'a [u8],
+    /// Its pixels in HU; empty if they were not given.
+    pub hu: &'a [i16],
 }
 
 /// One connected lesion.
@@ -48,27 +54,28 @@ pub struct MaskStack {
     slices: Vec<Vec<Run>>,
     /// The values of each slice's mask pixels, those of dropped specks too; empty where none were given.
     values: Vec<Vec<u8>>,
+    /// The same in HU.
+    hu: Vec<Vec<i16>>,
 }
 
 impl MaskStack {
     /// An empty stack.
     #[must_use]
     pub fn new(rows: u32, columns: u32) -> Self {
-        Self { rows, columns, slices: Vec::new(), values: Vec::new() }
+        Self { rows, columns, slices: Vec::new(), values: Vec::new(), hu: Vec::new() }
     }
 
     /// Adds the next slice: `rows × columns` values, not 0 is in the mask.
     pub fn push(&mut self, mask: &[u8]) {
-        self.push_values(mask, Vec::new());
+        self.push_with_pixels(mask, None, None);
     }
 
-    /// The same with a value for each mask pixel: `value` is asked for them row by row, with their places in `mask`.
-    pub fn push_with_values(&mut self, mask: &[u8], value: impl Fn(usize) -> u8) {
-        let values = (0..mask.len()).filter(|at| mask[*at] != 0).map(value).collect();
-        self.push_values(mask, values);
-    }
-
-    fn push_values(&mut self, mask: &[u8], values: Vec<u8>) {
+    /// The same with a value for each mask pixel, which `value` is asked for by its place in `mask`, and with the slice in
+    /// HU, `rows × columns`.
+    pub fn push_with_pixels(&mut self, mask: &[u8], value: Option<&dyn Fn(usize) -> u8>, hu: Option<&[i16]>) {
+        let places = || (0..mask.len()).filter(|at| mask[*at] != 0);
+        let values = value.map_or_else(Vec::new, |value| places().map(value).collect());
+        let hu = hu.map_or_else(Vec::new, |hu| places().filter_map(|at| hu.get(at).copied()).collect());
         let (mut runs, mut pixels) = (Vec::new(), 0);
         for (row, line) in (0u32..).zip(mask.chunks_exact(self.columns.max(1) as usize)) {
             let mut column = 0usize;
@@ -82,12 +89,14 @@ impl MaskStack {
         }
         self.slices.push(runs);
         self.values.push(values);
+        self.hu.push(hu);
     }
 
     /// Adds a slice without mask.
     pub fn push_empty(&mut self) {
         self.slices.push(Vec::new());
         self.values.push(Vec::new());
+        self.hu.push(Vec::new());
     }
 
     /// Slices so far.
@@ -138,9 +147,9 @@ impl MaskStack {
         for (rank, label) in by_volume.into_iter().enumerate() {
             place[label] = rank;
         }
-        let slices = self.slices.iter().zip(labels).zip(&self.values);
+        let slices = self.slices.iter().zip(labels).zip(self.values.iter().zip(&self.hu));
         slices
-            .map(|((runs, labels), values)| {
+            .map(|((runs, labels), (values, hu))| {
                 let of_lesion = |(run, label): (&Run, usize)| {
                     let pixels = run.values..run.values + (run.end - run.start) as usize;
                     LesionRun {
@@ -148,7 +157,8 @@ impl MaskStack {
                         start: run.start,
                         end: run.end,
                         lesion: place[label],
-                        values: values.get(pixels).unwrap_or_default(),
+                        values: values.get(pixels.clone()).unwrap_or_default(),
+                        hu: hu.get(pixels).unwrap_or_default(),
                     }
                 };
                 runs.iter().zip(labels).map(of_lesion).collect()

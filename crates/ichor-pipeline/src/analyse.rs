@@ -1,10 +1,10 @@
 //! Analyse: a closed study becomes a finding with its objects, or a reason why not, committed in one transaction.
 
 pub(crate) mod batches;
+mod finished;
 mod model;
 mod objects;
 pub(crate) mod prepare;
-mod segment;
 mod study;
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use model::{ModelError, ModelTraits, SliceModel};
-pub use objects::{DestinationObjects, ObjectKind};
+pub use objects::{DestinationObjects, ObjectKind, ReportOn};
 pub use study::AnalysisError;
 
 use crate::backoff::Backoff;

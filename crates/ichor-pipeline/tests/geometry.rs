@@ -218,7 +218,7 @@ fn prove(cut: &Cut) {
     let mut masks = MaskStack::new(planes[0].rows, planes[0].columns);
     for slice in &stack.slices {
         let mask = rasterise(&slice.plane);
-        masks.push_with_values(&mask, |at| 100 + (at % 100) as u8);
+        masks.push_with_pixels(&mask, Some(&|at| 100 + (at % 100) as u8), None);
     }
     let slabs: Vec<f64> = stack.slices.iter().map(|slice| slice.slab_mm).collect();
     let area = stack.slices[0].plane.pixel_area();

@@ -139,9 +139,14 @@ impl Orthanc {
 
     /// The Segmentations of a study, each SOP instance once.
     pub(crate) fn segmentations(&self, study_uid: &str) -> Vec<StoredSegmentation> {
+        self.objects(study_uid, "SEG")
+    }
+
+    /// The objects of a modality in a study.
+    pub(crate) fn objects(&self, study_uid: &str, modality: &str) -> Vec<StoredSegmentation> {
         let mut found = Vec::new();
         for series in self.ask("/series?expand").as_array().unwrap() {
-            if series["MainDicomTags"]["Modality"] != "SEG" {
+            if series["MainDicomTags"]["Modality"] != modality {
                 continue;
             }
             let study = self.ask(&format!("/studies/{}", series["ParentStudy"].as_str().unwrap()));
@@ -165,9 +170,14 @@ impl Orthanc {
 
     /// Waits for the one Segmentation of a study.
     pub(crate) fn wait_for_segmentation(&self, study_uid: &str, limit: Duration) -> StoredSegmentation {
-        super::eventually(limit, "a Segmentation in Orthanc", || match self.segmentations(study_uid).as_slice() {
+        self.wait_for_object(study_uid, "SEG", limit)
+    }
+
+    /// The one object of a modality, once it is there.
+    pub(crate) fn wait_for_object(&self, study_uid: &str, modality: &str, limit: Duration) -> StoredSegmentation {
+        super::eventually(limit, "an object in Orthanc", || match self.objects(study_uid, modality).as_slice() {
             [one] => Ok(one.clone()),
-            several => Err(format!("{} of them", several.len())),
+            several => Err(format!("{} of {modality}", several.len())),
         })
     }
 

@@ -64,6 +64,8 @@ pub(crate) struct SourceMask {
     pub(crate) mask: Vec<u8>,
     /// The map, 0 to 1; empty if it was not asked for.
     pub(crate) map: Vec<f32>,
+    /// The slice in HU.
+    pub(crate) hu: Vec<i16>,
 }
 
 /// The masks of positive slices, with their maps if asked for.
@@ -79,9 +81,10 @@ pub(crate) async fn mask<M: SliceModel>(
         return Err(ModelError(format!("{} maps for {} slices", maps.len(), slices.len())).into());
     }
     let threshold = model.traits().mask_threshold;
-    let on_source = |(slice, map): (&PreparedSlice, &Vec<f32>)| SourceMask {
+    let on_source = |(slice, map): (PreparedSlice, &Vec<f32>)| SourceMask {
         mask: slice.grid.mask_to_source(map, threshold, &slice.brain),
         map: if with_maps { slice.grid.map_to_source(map) } else { Vec::new() },
+        hu: slice.hu,
     };
-    Ok(slices.iter().zip(&maps).map(on_source).collect())
+    Ok(slices.into_iter().zip(&maps).map(on_source).collect())
 }

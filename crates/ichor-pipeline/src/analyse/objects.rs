@@ -1,20 +1,22 @@
 //! Which result objects a finding becomes, and who gets which.
 //!
 //! Each destination names the kinds that it wants; a kind that several want in the same form is made once. Another kind
-//! of object is a variant of [`ObjectKind`] and a line in [`write_object`].
+//! of object is a variant of [`ObjectKind`] and of `Plan`.
 
+use std::collections::HashMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use ichor_core::{Reason, Uid};
-use ichor_result::{CheckFailed, ResultError, SegmentationForm, SegmentationType};
-use ichor_store::{AnalysisClaim, NewObject, Store, WrittenBlob};
+use ichor_result::{CheckFailed, ResultError, SegmentationForm, SegmentationReference, SegmentationType};
+use ichor_store::{AnalysisClaim, NewObject, Store, Verdict, WrittenBlob};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
-use super::segment::Finished;
-use super::study::{AnalysisError, Scored};
+use super::finished::{Conclusions, Finished, Origin};
+use super::study::AnalysisError;
 use super::{AnalyseOptions, ModelTraits};
 
 /// Bytes that are handed from the thread that makes an object to the one that stores it.
@@ -27,6 +29,17 @@ const CHUNKS_UNDER_WAY: usize = 4;
 pub enum ObjectKind {
     /// DICOM Segmentation.
     Segmentation(SegmentationForm),
+    /// Structured report; its lesions are the segments of the Segmentation of this form, which goes to the same place.
+    Report(Option<SegmentationForm>),
+}
+
+/// Which verdicts a destination gets a report on, besides findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportOn {
+    /// Studies without hemorrhage.
+    pub negative: bool,
+    /// Studies that cannot be analysed.
+    pub not_analysed: bool,
 }
 
 /// What one destination gets.
@@ -36,6 +49,8 @@ pub struct DestinationObjects {
     pub name: String,
     /// The kinds, each once.
     pub objects: Vec<ObjectKind>,
+    /// Which verdicts it gets a report on, if it gets reports.
+    pub report_on: ReportOn,
 }
 
 impl ObjectKind {
@@ -47,6 +62,7 @@ impl ObjectKind {
                 SegmentationType::Fractional => "seg-fractional",
                 SegmentationType::LabelMap => "seg-labelmap",
             },
+            Self::Report(_) => "report",
         }
     }
 
@@ -54,6 +70,22 @@ impl ObjectKind {
     pub(super) fn has_values(&self) -> bool {
         match self {
             Self::Segmentation(form) => form.kind() == SegmentationType::Fractional,
+            Self::Report(_) => false,
+        }
+    }
+
+    /// Whether it needs the HU of the mask's pixels.
+    pub(super) fn has_hounsfield(&self) -> bool {
+        matches!(self, Self::Report(_))
+    }
+
+    /// Whether `destination` gets it with this verdict.
+    fn suits(&self, verdict: &Verdict, destination: &DestinationObjects) -> bool {
+        match (self, verdict) {
+            (_, Verdict::Analysed(finding)) if finding.is_positive() => true,
+            (Self::Segmentation(_), _) => false,
+            (Self::Report(_), Verdict::Analysed(_)) => destination.report_on.negative,
+            (Self::Report(_), Verdict::NotAnalysed(_)) => destination.report_on.not_analysed,
         }
     }
 }
@@ -65,6 +97,8 @@ pub(super) struct Built {
     pub(super) objects: Vec<NewObject>,
     /// Why there are not more.
     pub(super) reasons: Vec<Reason>,
+    /// Whether one of them was refused.
+    refused: bool,
 }
 
 /// An object, as its row names it.
@@ -73,6 +107,17 @@ pub(super) struct ObjectIdentity {
     pub(super) sop_instance: Uid,
     pub(super) series_instance: Uid,
     pub(super) transfer_syntax: Uid,
+}
+
+impl ObjectIdentity {
+    /// How a report refers to it.
+    fn reference(&self) -> SegmentationReference {
+        SegmentationReference {
+            sop_class: self.sop_class.clone(),
+            sop_instance: self.sop_instance.clone(),
+            series_instance: self.series_instance.clone(),
+        }
+    }
 }
 
 /// Why an object was not made.
@@ -86,101 +131,130 @@ pub(super) enum ObjectError {
     ReadBack(std::io::Error),
 }
 
-/// Makes each kind that some destination wants, once.
+/// Makes each kind that some destination wants with this verdict, once.
 ///
 /// An object that cannot be made, or does not pass its check, is refused: the reason is recorded and the other kinds go
 /// out.
 ///
 /// # Errors
-/// [`AnalysisError::Refused`] if all of them are refused; [`AnalysisError::Store`] if one cannot be stored.
+/// [`AnalysisError::Refused`] if a finding's objects are all refused; [`AnalysisError::Store`] if one cannot be stored.
 pub(super) async fn build(
     store: &Store,
     traits: &ModelTraits,
     options: &AnalyseOptions,
     claim: &AnalysisClaim,
-    scored: Scored,
+    conclusions: Conclusions,
 ) -> Result<Built, AnalysisError> {
-    let finished = spawn_blocking({
-        let (traits, claim) = (traits.clone(), (claim.version, claim.accepted_at));
-        let min_lesion_ml = options.min_lesion_ml;
-        move || Finished::new(&traits, min_lesion_ml, claim, scored)
-    });
-    let finished = finished.await??;
+    let wanted = wanted(&options.destinations, &conclusions.verdict);
     let mut built = Built::default();
-    if finished.is_empty() {
-        warn!(study = %claim.study.study_instance, "positive, but no pixel reaches the mask threshold: no object");
-        let text = "positive, but no pixel of the maps reaches the threshold inside the brain mask: there is no SEG";
-        built.reasons.push(Reason::new("empty-mask", text));
+    if wanted.is_empty() {
         return Ok(built);
     }
-    let finished = std::sync::Arc::new(finished);
-    for (kind, destinations) in wanted(&options.destinations) {
-        let (identity, blob) = write_object(store, &finished, &kind).await?;
-        let checked = match identity {
-            Ok(identity) => {
-                let (path, kind) = (blob.path().to_owned(), kind.clone());
-                spawn_blocking(move || check_object(&path, &kind).map(|()| identity)).await?
-            }
-            Err(refusal) => Err(refusal),
+    let finished = spawn_blocking({
+        let (traits, min_lesion_ml, origin) = (traits.clone(), options.min_lesion_ml, Origin::of(claim));
+        move || Finished::new(&traits, min_lesion_ml, &origin, conclusions)
+    });
+    let finished = Arc::new(finished.await??);
+    if finished.is_positive_without_mask() {
+        warn!(study = %claim.study.study_instance, "positive, but no pixel reaches the mask threshold: no segmentation");
+        let text = "positive, but no pixel of the maps reaches the threshold inside the brain mask: there is no SEG";
+        built.reasons.push(Reason::new("empty-mask", text));
+    }
+    let mut segmentations = HashMap::new();
+    for (kind, destinations) in wanted {
+        let plan = match &kind {
+            ObjectKind::Segmentation(_) if !finished.has_lesions() => continue,
+            ObjectKind::Segmentation(form) => Plan::Segmentation(*form),
+            ObjectKind::Report(form) => Plan::Report(form.and_then(|form| segmentations.get(&form).cloned())),
         };
-        match checked {
-            Ok(identity) => built.objects.push(NewObject {
-                kind: kind.word().to_owned(),
-                sop_class: identity.sop_class,
-                sop_instance: identity.sop_instance,
-                series_instance: identity.series_instance,
-                transfer_syntax: identity.transfer_syntax,
-                destinations,
-                staged: spawn_blocking(move || blob.sync()).await??,
-            }),
+        match make(store, &finished, &plan).await? {
+            Ok((identity, blob)) => {
+                if let Plan::Segmentation(form) = plan {
+                    segmentations.insert(form, identity.reference());
+                }
+                built.objects.push(NewObject {
+                    kind: kind.word().to_owned(),
+                    sop_class: identity.sop_class,
+                    sop_instance: identity.sop_instance,
+                    series_instance: identity.series_instance,
+                    transfer_syntax: identity.transfer_syntax,
+                    destinations,
+                    staged: spawn_blocking(move || blob.sync()).await??,
+                });
+            }
             Err(refusal) => {
                 let text = format!("{} for {}: {}", kind.word(), list(&destinations), crate::ingest::chain(&refusal));
                 let reason = Reason::new("object-refused", text);
                 error!(study = %claim.study.study_instance, %reason, "a result object is refused");
+                built.refused = true;
                 built.reasons.push(reason);
             }
         }
     }
-    match built.reasons.first() {
-        Some(reason) if built.objects.is_empty() => Err(AnalysisError::Refused(reason.clone())),
+    match built.reasons.last() {
+        Some(reason) if built.refused && built.objects.is_empty() && finished.is_positive() => {
+            Err(AnalysisError::Refused(reason.clone()))
+        }
         _ => Ok(built),
     }
+}
+
+/// An object that is about to be made.
+#[derive(Clone)]
+enum Plan {
+    Segmentation(SegmentationForm),
+    Report(Option<SegmentationReference>),
+}
+
+/// Makes, stores and checks an object; the inner error refuses it.
+async fn make(
+    store: &Store,
+    finished: &Arc<Finished>,
+    plan: &Plan,
+) -> Result<Result<(ObjectIdentity, WrittenBlob), ObjectError>, AnalysisError> {
+    let (identity, blob) = write_object(store, finished, plan).await?;
+    let Ok(identity) = identity else { return Ok(identity.map(|identity| (identity, blob))) };
+    let plan = plan.clone();
+    Ok(spawn_blocking(move || check_object(blob.path(), &plan).map(|()| (identity, blob))).await?)
 }
 
 fn list(destinations: &[String]) -> String {
     if destinations.is_empty() { "no destination".to_owned() } else { destinations.join(", ") }
 }
 
-/// The kinds that are wanted, in the order of the configuration, each with those who want it. Where nobody wants
-/// anything, the Segmentation is made and kept.
-fn wanted(destinations: &[DestinationObjects]) -> Vec<(ObjectKind, Vec<String>)> {
+/// The kinds that are wanted with this verdict, each with those who want it: Segmentations first, for others refer to
+/// them. Where no destination is configured, a finding's Segmentation is made and kept.
+fn wanted(destinations: &[DestinationObjects], verdict: &Verdict) -> Vec<(ObjectKind, Vec<String>)> {
     let mut wanted: Vec<(ObjectKind, Vec<String>)> = Vec::new();
     for destination in destinations {
-        for kind in &destination.objects {
+        for kind in destination.objects.iter().filter(|kind| kind.suits(verdict, destination)) {
             match wanted.iter_mut().find(|(known, _)| known == kind) {
                 Some((_, names)) => names.push(destination.name.clone()),
                 None => wanted.push((kind.clone(), vec![destination.name.clone()])),
             }
         }
     }
-    if wanted.is_empty() {
+    let is_finding = matches!(verdict, Verdict::Analysed(finding) if finding.is_positive());
+    if wanted.is_empty() && is_finding {
         wanted.push((ObjectKind::Segmentation(SegmentationForm::default()), Vec::new()));
     }
+    wanted.sort_by_key(|(kind, _)| !matches!(kind, ObjectKind::Segmentation(_)));
     wanted
 }
 
 /// Makes an object on a thread of its own and stores its bytes as they come.
 async fn write_object(
     store: &Store,
-    finished: &std::sync::Arc<Finished>,
-    kind: &ObjectKind,
+    finished: &Arc<Finished>,
+    plan: &Plan,
 ) -> Result<(Result<ObjectIdentity, ObjectError>, WrittenBlob), AnalysisError> {
     let (sender, mut chunks) = mpsc::channel(CHUNKS_UNDER_WAY);
-    let (finished, kind) = (std::sync::Arc::clone(finished), kind.clone());
+    let (finished, plan) = (Arc::clone(finished), plan.clone());
     let making = spawn_blocking(move || {
         let mut out = std::io::BufWriter::with_capacity(CHUNK, ChunkSender(sender));
-        let identity = match kind {
-            ObjectKind::Segmentation(form) => finished.write_segmentation(form, &mut out)?,
+        let identity = match plan {
+            Plan::Segmentation(form) => finished.write_segmentation(form, &mut out)?,
+            Plan::Report(segmentation) => finished.write_report(segmentation.as_ref(), &mut out)?,
         };
         // A stage that stopped listening has its own error.
         out.flush().map_err(ResultError::Write)?;
@@ -202,10 +276,11 @@ async fn write_object(
 }
 
 /// Looks the written bytes over.
-fn check_object(path: &std::path::Path, kind: &ObjectKind) -> Result<(), ObjectError> {
+fn check_object(path: &std::path::Path, plan: &Plan) -> Result<(), ObjectError> {
     let file = std::fs::File::open(path).map_err(ObjectError::ReadBack)?;
-    match kind {
-        ObjectKind::Segmentation(form) => ichor_result::check(file, *form)?,
+    match plan {
+        Plan::Segmentation(form) => ichor_result::check(file, *form)?,
+        Plan::Report(_) => ichor_result::check_report(std::io::BufReader::new(file))?,
     }
     Ok(())
 }
@@ -228,17 +303,20 @@ impl Write for ChunkSender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ichor_core::Finding;
     use ichor_result::Encoding;
 
     #[test]
     fn what_is_not_as_it_should_be_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seg.dcm");
-        let kind = ObjectKind::Segmentation(SegmentationForm::default());
-        assert!(matches!(check_object(&path, &kind), Err(ObjectError::ReadBack(_))));
-        std::fs::write(&path, b"no object").unwrap();
-        let refusal = check_object(&path, &kind).unwrap_err().to_string();
-        assert!(refusal.contains("cannot be read back"), "{refusal}");
+        for plan in [Plan::Segmentation(SegmentationForm::default()), Plan::Report(None)] {
+            let _ = std::fs::remove_file(&path);
+            assert!(matches!(check_object(&path, &plan), Err(ObjectError::ReadBack(_))));
+            std::fs::write(&path, b"no object").unwrap();
+            let refusal = check_object(&path, &plan).unwrap_err().to_string();
+            assert!(refusal.contains("cannot be read back"), "{refusal}");
+        }
     }
 
     #[test]
@@ -249,10 +327,27 @@ mod tests {
         let destination = |name: &str, objects: &[&ObjectKind]| DestinationObjects {
             name: name.to_owned(),
             objects: objects.iter().copied().cloned().collect(),
+            report_on: ReportOn { negative: name != "c", not_analysed: name == "a" },
         };
         let all = [destination("a", &[&binary]), destination("b", &[&map, &binary]), destination("c", &[])];
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(wanted(&all), [(binary.clone(), names(&["a", "b"])), (map, names(&["b"]))]);
-        assert_eq!(wanted(&[]), [(binary, Vec::new())], "kept where nobody is to get it");
+        let finding = |verdict| {
+            let (probability, volume_ml, positive_slices, slices, lesions_ml) = (0.9, 1.0, 3, 30, Vec::new());
+            Verdict::Analysed(Finding { verdict, probability, volume_ml, positive_slices, slices, lesions_ml })
+        };
+        let positive = finding(ichor_core::Verdict::Positive);
+        assert_eq!(wanted(&all, &positive), [(binary.clone(), names(&["a", "b"])), (map, names(&["b"]))]);
+        assert_eq!(wanted(&[], &positive), [(binary.clone(), Vec::new())], "kept where nobody is to get it");
+
+        let report = ObjectKind::Report(Some(SegmentationForm::default()));
+        let all = ["a", "b", "c"].map(|name| destination(name, &[&report, &binary]));
+        let everybody = || names(&["a", "b", "c"]);
+        // Segmentations first: reports refer to them.
+        assert_eq!(wanted(&all, &positive), [(binary, everybody()), (report.clone(), everybody())]);
+        let negative = finding(ichor_core::Verdict::Negative);
+        assert_eq!(wanted(&all, &negative), [(report.clone(), names(&["a", "b"]))]);
+        let why = Verdict::NotAnalysed(Reason::new("no-eligible-series", "none"));
+        assert_eq!(wanted(&all, &why), [(report, names(&["a"]))]);
+        assert_eq!((wanted(&[], &negative), wanted(&[], &why)), (Vec::new(), Vec::new()));
     }
 }

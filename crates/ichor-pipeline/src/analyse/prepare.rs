@@ -18,6 +18,8 @@ pub(crate) struct PreparedSlice {
     pub(crate) grid: InputGrid,
     /// Brain mask on the source grid, `rows × columns`; empty if it was not asked for.
     pub(crate) brain: Vec<u8>,
+    /// The slice in HU, `rows × columns`; empty if no brain mask was asked for.
+    pub(crate) hu: Vec<i16>,
 }
 
 impl PreparedSlice {
@@ -132,5 +134,6 @@ fn one(placed: &PlacedSlice, decoder: &Decoder, recipe: Recipe) -> Result<Prepar
     };
     let image = HuImage { rows, columns, spacing: slice.plane.spacing, hu: &slice.hu, window: slice.window };
     let input = model_input(image, recipe.preset, recipe.size);
-    Ok(PreparedSlice { placed: placed.clone(), input: input.channels, grid: input.grid, brain })
+    let hu = if recipe.purpose == Purpose::Mask { slice.hu } else { Vec::new() };
+    Ok(PreparedSlice { placed: placed.clone(), input: input.channels, grid: input.grid, brain, hu })
 }

@@ -1,4 +1,4 @@
-//! One study: headers → series choice → slices → probabilities → masks → lesions → Segmentation.
+//! One study: headers → series choice → slices → probabilities → masks → lesions → result objects.
 //!
 //! Slices go through in batches, the next one being decoded while the model works on the last, and only scores and
 //! runs of mask pixels are kept: the memory does not grow with the study. What [`crate::triage`] has classified on
@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
 use super::batches::{Batches, classify, mask};
+use super::finished::Conclusions;
 use super::prepare::Purpose;
 use super::{AnalyseOptions, ModelError, ModelTraits, ObjectKind, SliceModel, objects};
 
@@ -117,69 +118,76 @@ pub(super) async fn analyse<M: SliceModel>(
     })
     .await??;
     timings.lap("choose", &mut started);
-    let Some((series, stack)) = choice.chosen else {
-        let reason = why_none(&rows);
-        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings));
-    };
-
-    let known = store.probabilities(claim, &model.traits().fed()).await?;
-    let (first, broken, slices_known) = first_pass(store, model, &options.decoder, claim, stack, &known).await?;
-    timings.lap("classify", &mut started);
-    let scored = second_pass(model, options, first).await?;
-    timings.lap("mask", &mut started);
-    if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
-        row.reasons.extend(broken.iter().map(|(uid, reason)| about(uid, reason)));
-    }
-    if scored.stack.slices.len() < options.gate.min_slices {
-        let text = format!(
-            "{} of {} slices of series {series} can be decoded, at least {} are needed",
-            scored.stack.slices.len(),
-            scored.stack.slices.len() + broken.len(),
-            options.gate.min_slices
-        );
-        if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
-            row.chosen = false;
+    let analysed = match choice.chosen {
+        None => Analysed::not(why_none(&rows)),
+        Some((series, stack)) => {
+            let chosen = rows.iter_mut().find(|row| row.series_instance == series);
+            chosen_series(store, model, options, claim, (&series, stack), chosen, (&mut timings, &mut started)).await?
         }
-        let reason = Reason::new("too-few-slices", text);
-        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings));
-    }
-
-    let (finding, scored) = judge(scored, model.traits(), options);
-    // Half a head without blood is no head without blood.
-    let unread = broken.len() as f64 / (broken.len() + scored.stack.slices.len()) as f64;
-    if finding.verdict == Call::Negative && unread > MOST_UNREAD {
-        let text = format!(
-            "nothing was found, but {} of {} slices of series {series} cannot be decoded",
-            broken.len(),
-            broken.len() + scored.stack.slices.len()
-        );
-        let reason = Reason::new("slices-unreadable", text);
-        return Ok(outcome(Verdict::NotAnalysed(reason), model.traits(), rows, timings));
-    }
-    let slices = slice_scores(&scored, finding.verdict);
-    let built = match finding.verdict {
-        Call::Positive => objects::build(store, model.traits(), options, claim, scored).await?,
-        Call::Negative => objects::Built::default(),
     };
-    if let Some(row) = rows.iter_mut().find(|row| row.series_instance == series) {
+    let Analysed { verdict, scored, slices_known } = analysed;
+    let slices = scored.as_ref().map_or_else(Vec::new, |scored| slice_scores(scored, &verdict));
+    let conclusions = Conclusions { verdict: verdict.clone(), scored, series: rows.clone() };
+    let built = objects::build(store, model.traits(), options, claim, conclusions).await?;
+    // Where nothing was chosen, with the first series: somewhere `why` must say it.
+    let place = rows.iter().position(|row| row.chosen).unwrap_or(0);
+    if let Some(row) = rows.get_mut(place) {
         row.reasons.extend(built.reasons);
     }
     timings.lap("result", &mut started);
-    let mut outcome = outcome(Verdict::Analysed(finding), model.traits(), rows, timings);
-    (outcome.slices, outcome.slices_known, outcome.objects) = (slices, slices_known, built.objects);
-    Ok(outcome)
+    let model = Some(model.traits().id.clone());
+    let (objects, timings) = (built.objects, timings.0);
+    Ok(AnalysisOutcome { verdict, model, series: rows, slices, slices_known, objects, timings })
 }
 
-fn outcome(verdict: Verdict, model: &ModelTraits, series: Vec<SeriesOutcomeRow>, timings: Timings) -> AnalysisOutcome {
-    AnalysisOutcome {
-        verdict,
-        model: Some(model.id.clone()),
-        series,
-        slices: Vec::new(),
-        slices_known: 0,
-        objects: Vec::new(),
-        timings: timings.0,
+/// What came of the slices.
+struct Analysed {
+    verdict: Verdict,
+    /// `None` where nothing was analysed.
+    scored: Option<Scored>,
+    slices_known: usize,
+}
+
+impl Analysed {
+    fn not(reason: Reason) -> Self {
+        Self { verdict: Verdict::NotAnalysed(reason), scored: None, slices_known: 0 }
     }
+}
+
+/// Analyses the chosen series; what is peculiar about its slices goes into `row`.
+async fn chosen_series<M: SliceModel>(
+    store: &Store,
+    model: &M,
+    options: &AnalyseOptions,
+    claim: &AnalysisClaim,
+    (series, stack): (&Uid, Stack),
+    row: Option<&mut SeriesOutcomeRow>,
+    (timings, started): (&mut Timings, &mut Instant),
+) -> Result<Analysed, AnalysisError> {
+    let known = store.probabilities(claim, &model.traits().fed()).await?;
+    let (first, broken, slices_known) = first_pass(store, model, &options.decoder, claim, stack, &known).await?;
+    timings.lap("classify", started);
+    let scored = second_pass(model, options, first).await?;
+    timings.lap("mask", started);
+    let (usable, all) = (scored.stack.slices.len(), scored.stack.slices.len() + broken.len());
+    let is_too_few = usable < options.gate.min_slices;
+    if let Some(row) = row {
+        row.reasons.extend(broken.iter().map(|(uid, reason)| about(uid, reason)));
+        row.chosen &= !is_too_few;
+    }
+    if is_too_few {
+        let least = options.gate.min_slices;
+        let text = format!("{usable} of {all} slices of series {series} can be decoded, at least {least} are needed");
+        return Ok(Analysed::not(Reason::new("too-few-slices", text)));
+    }
+    let (finding, scored) = judge(scored, model.traits(), options);
+    // Half a head without blood is no head without blood.
+    if finding.verdict == Call::Negative && broken.len() as f64 / all as f64 > MOST_UNREAD {
+        let unread = broken.len();
+        let text = format!("nothing was found, but {unread} of {all} slices of series {series} cannot be decoded");
+        return Ok(Analysed::not(Reason::new("slices-unreadable", text)));
+    }
+    Ok(Analysed { verdict: Verdict::Analysed(finding), scored: Some(scored), slices_known })
 }
 
 /// Headers, and per series the reasons about instances whose header cannot be read.
@@ -327,8 +335,8 @@ async fn second_pass<M: SliceModel>(
     let mut batches = Batches::new(positive, &options.decoder, traits, Purpose::Mask, traits.batch);
     let mut masks = MaskStack::new(rows, columns);
     let mut next_masks = Vec::new().into_iter();
-    let with_values =
-        options.destinations.iter().any(|destination| destination.objects.iter().any(ObjectKind::has_values));
+    let wants = |what: fn(&ObjectKind) -> bool| options.destinations.iter().any(|d| d.objects.iter().any(what));
+    let (with_values, with_hounsfield) = (wants(ObjectKind::has_values), wants(ObjectKind::has_hounsfield));
     for (index, slice) in slices.iter().enumerate() {
         if !is_positive(index) {
             masks.push_empty();
@@ -342,11 +350,9 @@ async fn second_pass<M: SliceModel>(
             next_masks = mask(model, batch.slices, with_values).await?.into_iter();
         }
         let here = next_masks.next().ok_or_else(|| gone(slice))?;
-        if with_values {
-            masks.push_with_values(&here.mask, |at| fraction(probabilities[index] * here.map[at]));
-        } else {
-            masks.push(&here.mask);
-        }
+        let value = |at: usize| fraction(probabilities[index] * here.map[at]);
+        let value: Option<&dyn Fn(usize) -> u8> = if with_values { Some(&value) } else { None };
+        masks.push_with_pixels(&here.mask, value, with_hounsfield.then_some(&here.hu[..]));
     }
     Ok(Scored { stack, probabilities, masks })
 }
@@ -384,11 +390,10 @@ fn judge(mut scored: Scored, traits: &ModelTraits, options: &AnalyseOptions) -> 
     (finding, scored)
 }
 
-fn slice_scores(scored: &Scored, verdict: Call) -> Vec<SliceScore> {
-    let masked = |index| match verdict {
-        Call::Positive => u32::try_from(scored.masks.pixels(index)).unwrap_or(u32::MAX),
-        Call::Negative => 0,
-    };
+fn slice_scores(scored: &Scored, verdict: &Verdict) -> Vec<SliceScore> {
+    let has_masks = matches!(verdict, Verdict::Analysed(finding) if finding.is_positive());
+    let pixels = |index| u32::try_from(scored.masks.pixels(index)).unwrap_or(u32::MAX);
+    let masked = |index| if has_masks { pixels(index) } else { 0 };
     let slices = scored.stack.slices.iter().zip(&scored.probabilities).enumerate();
     slices
         .map(|(index, (slice, probability))| SliceScore {

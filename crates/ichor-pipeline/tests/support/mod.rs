@@ -16,7 +16,9 @@ use ichor_dimse::scp::{
     AssociationEnd, AssociationOutcome, InstanceSink, PeerInfo, PeerRule, StorageHandler, StoreFailure, StoreRequest,
 };
 use ichor_phantom::{PhantomOptions, WrittenStudy, write_study};
-use ichor_pipeline::analyse::{AnalyseOptions, DestinationObjects, ModelError, ModelTraits, ObjectKind, SliceModel};
+use ichor_pipeline::analyse::{
+    AnalyseOptions, DestinationObjects, ModelError, ModelTraits, ObjectKind, ReportOn, SliceModel,
+};
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
 use ichor_pipeline::{analyse, assemble, now};
@@ -212,7 +214,8 @@ pub(crate) fn analyse_options() -> AnalyseOptions {
 
 /// A destination that gets a Segmentation of this form.
 pub(crate) fn gets(name: &str, form: SegmentationForm) -> DestinationObjects {
-    DestinationObjects { name: name.to_owned(), objects: vec![ObjectKind::Segmentation(form)] }
+    let report_on = ReportOn { negative: true, not_analysed: false };
+    DestinationObjects { name: name.to_owned(), objects: vec![ObjectKind::Segmentation(form)], report_on }
 }
 
 fn was_asked(model: &Scripted, detail: &StudyDetail) -> bool {

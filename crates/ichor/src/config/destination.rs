@@ -8,7 +8,7 @@ use ichor_dimse::tls::{ClientTls, IdentityFiles};
 use ichor_pipeline::analyse::{DestinationObjects, ObjectKind};
 use serde::{Deserialize, Serialize};
 
-use super::objects::{ObjectName, SegmentationConfig, default_objects, object_kinds};
+use super::objects::{ObjectName, ReportConfig, SegmentationConfig, default_objects, object_kinds};
 use super::{Durations, Fault};
 
 /// `[[destination]]`
@@ -69,6 +69,9 @@ pub(crate) struct DestinationConfig {
     /// The form of its Segmentation; absent: the default's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) segmentation: Option<SegmentationConfig>,
+    /// On what it gets a report; absent: the default's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) report: Option<ReportConfig>,
 }
 
 /// The two ways to deliver.
@@ -139,6 +142,7 @@ impl DestinationConfig {
             password_file: None,
             objects: default_objects(),
             segmentation: None,
+            report: None,
         }
     }
 
@@ -147,8 +151,9 @@ impl DestinationConfig {
     /// # Errors
     /// A sentence about the key that cannot be right.
     pub(crate) fn objects(&self) -> Result<DestinationObjects, String> {
-        let objects: Vec<ObjectKind> = object_kinds(&self.objects, self.segmentation)?;
-        Ok(DestinationObjects { name: self.name.clone(), objects })
+        let objects: Vec<ObjectKind> = object_kinds(&self.objects, self.segmentation, self.report)?;
+        let report_on = self.report.unwrap_or_default().into();
+        Ok(DestinationObjects { name: self.name.clone(), objects, report_on })
     }
 
     /// The kind together with its keys.

@@ -1,6 +1,6 @@
 //! `objects` of a `[[destination]]` and `[destination.segmentation]`: which result objects it gets, in which form.
 
-use ichor_pipeline::analyse::ObjectKind;
+use ichor_pipeline::analyse::{ObjectKind, ReportOn};
 use ichor_result::{Encoding, SegmentationForm, SegmentationType};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,30 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum ObjectName {
     /// DICOM Segmentation.
     Segmentation,
+    /// Structured report.
+    Report,
+}
+
+/// `[destination.report]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ReportConfig {
+    /// Whether studies without hemorrhage have a report too.
+    pub(crate) negative: bool,
+    /// Whether studies that cannot be analysed have one, which says why.
+    pub(crate) not_analysed: bool,
+}
+
+impl Default for ReportConfig {
+    fn default() -> Self {
+        Self { negative: true, not_analysed: false }
+    }
+}
+
+impl From<ReportConfig> for ReportOn {
+    fn from(config: ReportConfig) -> Self {
+        Self { negative: config.negative, not_analysed: config.not_analysed }
+    }
 }
 
 /// `[destination.segmentation]`
@@ -80,6 +104,7 @@ pub(super) fn default_objects() -> Vec<ObjectName> {
 pub(super) fn object_kinds(
     objects: &[ObjectName],
     segmentation: Option<SegmentationConfig>,
+    report: Option<ReportConfig>,
 ) -> Result<Vec<ObjectKind>, String> {
     if objects.is_empty() {
         return Err("objects must name at least one kind".to_owned());
@@ -90,8 +115,13 @@ pub(super) fn object_kinds(
     if segmentation.is_some() && !objects.contains(&ObjectName::Segmentation) {
         return Err("settings of segmentation do nothing without \"segmentation\" in objects".to_owned());
     }
+    if report.is_some() && !objects.contains(&ObjectName::Report) {
+        return Err("settings of report do nothing without \"report\" in objects".to_owned());
+    }
+    let form = segmentation.unwrap_or_default().form()?;
     let kind = |name: &ObjectName| match name {
-        ObjectName::Segmentation => segmentation.unwrap_or_default().form().map(ObjectKind::Segmentation),
+        ObjectName::Segmentation => Ok(ObjectKind::Segmentation(form)),
+        ObjectName::Report => Ok(ObjectKind::Report(objects.contains(&ObjectName::Segmentation).then_some(form))),
     };
     objects.iter().map(kind).collect()
 }
@@ -102,11 +132,11 @@ mod tests {
 
     #[test]
     fn forms_and_what_cannot_be() {
-        let of = |text: &str| object_kinds(&default_objects(), Some(toml::from_str(text).unwrap()));
+        let of = |text: &str| object_kinds(&default_objects(), Some(toml::from_str(text).unwrap()), None);
         let form =
             |kind, encoding, empty| ObjectKind::Segmentation(SegmentationForm::new(kind, encoding, empty).unwrap());
         let binary = form(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false);
-        assert_eq!(object_kinds(&default_objects(), None), Ok(vec![binary.clone()]));
+        assert_eq!(object_kinds(&default_objects(), None, None), Ok(vec![binary.clone()]));
         assert_eq!(of("").unwrap(), [binary]);
         let map = form(SegmentationType::LabelMap, Encoding::RleLossless, true);
         assert_eq!(of("type = 'labelmap'\ntransfer_syntax = 'rle'\nempty_frames = true").unwrap(), [map]);
@@ -114,8 +144,18 @@ mod tests {
         assert_eq!(of("type = 'fractional'\ntransfer_syntax = 'deflated'").unwrap(), [fractional]);
         let error = of("transfer_syntax = 'rle'").unwrap_err();
         assert!(error.contains("one bit a pixel") && error.contains("segmentation.transfer_syntax"), "{error}");
-        assert!(object_kinds(&[], None).unwrap_err().contains("at least one"));
-        assert!(object_kinds(&[ObjectName::Segmentation; 2], None).unwrap_err().contains("twice"));
+        assert!(object_kinds(&[], None, None).unwrap_err().contains("at least one"));
+        assert!(object_kinds(&[ObjectName::Segmentation; 2], None, None).unwrap_err().contains("twice"));
+
+        let both = [ObjectName::Report, ObjectName::Segmentation];
+        let deflated = Some(toml::from_str("transfer_syntax = 'deflated'").unwrap());
+        let form = SegmentationForm::new(SegmentationType::Binary, Encoding::Deflated, false).unwrap();
+        let kinds = [ObjectKind::Report(Some(form)), ObjectKind::Segmentation(form)];
+        assert_eq!(object_kinds(&both, deflated, None).unwrap(), kinds, "of the Segmentation that goes there too");
+        let alone = object_kinds(&[ObjectName::Report], None, Some(ReportConfig::default()));
+        assert_eq!(alone.unwrap(), [ObjectKind::Report(None)]);
+        let error = object_kinds(&default_objects(), None, Some(ReportConfig::default())).unwrap_err();
+        assert!(error.contains("settings of report"), "{error}");
         assert!(toml::from_str::<SegmentationConfig>("type = 'surface'").is_err());
     }
 }

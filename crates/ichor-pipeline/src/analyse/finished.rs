@@ -1,0 +1,261 @@
+//! What the analysis of a study came to, ready to become result objects of any kind and form.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use ichor_core::ModelId;
+use ichor_ct::brain::BRAIN_MASK_VERSION;
+use ichor_ct::input::PREPROCESSING_VERSION;
+use ichor_result::{
+    Conclusion, LesionFacts, MaskRun, Provenance, ReportInput, SegmentationForm, SegmentationInput,
+    SegmentationReference, SeriesFacts, SliceMask, SourceHeader, SourceSlice, write_report, write_segmentation,
+};
+use ichor_store::{AnalysisClaim, SeriesOutcomeRow, Timestamp, Verdict};
+use time::OffsetDateTime;
+
+use super::ModelTraits;
+use super::objects::{ObjectError, ObjectIdentity};
+use super::study::{AnalysisError, Scored};
+
+/// Everything that the objects of one study share.
+pub(super) struct Finished {
+    header: SourceHeader,
+    verdict: Verdict,
+    series: Vec<SeriesFacts>,
+    slices: Vec<SourceSlice>,
+    masks: Vec<SliceMask>,
+    /// How many lesions the masks show.
+    lesions: u16,
+    /// One a lesion; none if they were not asked for.
+    facts: Vec<LesionFacts>,
+    model: ModelId,
+    notice: Option<String>,
+    configuration: String,
+    version: u32,
+    accepted_at: OffsetDateTime,
+}
+
+/// What the analysis of a study came to.
+pub(super) struct Conclusions {
+    pub(super) verdict: Verdict,
+    /// The slices that were classified, with their masks if the verdict is positive; `None` where nothing was analysed.
+    pub(super) scored: Option<Scored>,
+    pub(super) series: Vec<SeriesOutcomeRow>,
+}
+
+/// What the objects have of the study's claim.
+pub(super) struct Origin {
+    version: u32,
+    accepted_at: Timestamp,
+    instances: Vec<PathBuf>,
+}
+
+impl Origin {
+    pub(super) fn of(claim: &AnalysisClaim) -> Self {
+        let instances = claim.instances.iter().map(|instance| instance.path.clone()).collect();
+        Self { version: claim.version, accepted_at: claim.accepted_at, instances }
+    }
+}
+
+impl Finished {
+    /// Reads the header that the objects are built on, and turns the masks into segments, the largest lesion first.
+    pub(super) fn new(
+        traits: &ModelTraits,
+        min_lesion_ml: f64,
+        origin: &Origin,
+        conclusions: Conclusions,
+    ) -> Result<Self, AnalysisError> {
+        let Conclusions { verdict, scored, series } = conclusions;
+        let header = match scored.as_ref().and_then(|scored| scored.stack.slices.first()) {
+            Some(first) => SourceHeader::read(&first.header.path)?,
+            None => any_header(&origin.instances)?,
+        };
+        let mut finished = Self {
+            header,
+            verdict,
+            series: series.into_iter().map(series_facts).collect(),
+            slices: Vec::new(),
+            masks: Vec::new(),
+            lesions: 0,
+            facts: Vec::new(),
+            model: traits.id.clone(),
+            notice: traits.notice.clone(),
+            configuration: configuration(traits, min_lesion_ml),
+            version: origin.version,
+            accepted_at: date_and_time(origin.accepted_at),
+        };
+        if let Some(scored) = scored {
+            finished.slices = scored.sources();
+            if matches!(&finished.verdict, Verdict::Analysed(finding) if finding.is_positive()) {
+                (finished.masks, finished.lesions) = scored.segments();
+                finished.facts = lesion_facts(&finished.provenance(), &scored, finished.lesions);
+            }
+        }
+        Ok(finished)
+    }
+
+    /// Whether the verdict is positive and no pixel is marked.
+    pub(super) fn is_positive_without_mask(&self) -> bool {
+        self.is_positive() && self.lesions == 0
+    }
+
+    /// Whether hemorrhage was found.
+    pub(super) fn is_positive(&self) -> bool {
+        matches!(&self.verdict, Verdict::Analysed(finding) if finding.is_positive())
+    }
+
+    /// Whether there are segments.
+    pub(super) fn has_lesions(&self) -> bool {
+        self.lesions > 0
+    }
+
+    fn provenance(&self) -> Provenance<'_> {
+        Provenance {
+            header: &self.header,
+            model: &self.model,
+            configuration_digest: &self.configuration,
+            version: self.version,
+            accepted_at: self.accepted_at,
+            series_number: None,
+            research_notice: self.notice.as_deref(),
+        }
+    }
+
+    /// Writes the Segmentation of one form.
+    pub(super) fn write_segmentation(
+        &self,
+        form: SegmentationForm,
+        out: &mut impl Write,
+    ) -> Result<ObjectIdentity, ObjectError> {
+        let input = SegmentationInput {
+            provenance: self.provenance(),
+            slices: &self.slices,
+            masks: &self.masks,
+            lesions: self.lesions,
+            form,
+        };
+        let written = write_segmentation(&input, out)?;
+        Ok(ObjectIdentity {
+            sop_class: written.sop_class,
+            sop_instance: written.sop_instance,
+            series_instance: written.series_instance,
+            transfer_syntax: written.transfer_syntax,
+        })
+    }
+
+    /// Writes the structured report; its lesions are the segments of `segmentation`, if there is one.
+    pub(super) fn write_report(
+        &self,
+        segmentation: Option<&SegmentationReference>,
+        out: &mut impl Write,
+    ) -> Result<ObjectIdentity, ObjectError> {
+        let conclusion = match &self.verdict {
+            Verdict::Analysed(finding) => Conclusion::Analysed {
+                positive: finding.is_positive(),
+                probability: finding.probability,
+                volume_ml: finding.volume_ml,
+                positive_slices: finding.positive_slices,
+            },
+            Verdict::NotAnalysed(reason) => Conclusion::NotAnalysed(reason),
+        };
+        let input = ReportInput {
+            provenance: self.provenance(),
+            slices: &self.slices,
+            conclusion,
+            lesions: &self.facts,
+            segmentation,
+            series: &self.series,
+        };
+        let written = write_report(&input, out)?;
+        Ok(ObjectIdentity {
+            sop_class: written.sop_class,
+            sop_instance: written.sop_instance,
+            series_instance: written.series_instance,
+            transfer_syntax: written.transfer_syntax,
+        })
+    }
+}
+
+/// Whatever shapes masks and numbers: it stands in the objects, and in what their UIDs are derived from.
+fn configuration(traits: &ModelTraits, min_lesion_ml: f64) -> String {
+    format!(
+        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={min_lesion_ml}",
+        traits.map,
+        traits.preset.name(),
+        traits.mask_threshold,
+        traits.slice_threshold,
+        traits.slice_reach_mm,
+    )
+}
+
+fn date_and_time(at: Timestamp) -> OffsetDateTime {
+    let nanoseconds = i128::from(at.as_millis()) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// The header of the first instance that has one: whose study it is, for a report on a study without a chosen series.
+fn any_header(instances: &[PathBuf]) -> Result<SourceHeader, AnalysisError> {
+    let mut last = None;
+    for instance in instances {
+        match SourceHeader::read(instance) {
+            Ok(header) => return Ok(header),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| ichor_result::ResultError::NoSlices.into(), AnalysisError::from))
+}
+
+fn series_facts(row: SeriesOutcomeRow) -> SeriesFacts {
+    let SeriesOutcomeRow { series_instance, chosen, reasons, rules } = row;
+    SeriesFacts { series_instance, chosen, rules, reasons }
+}
+
+/// The measurements of each lesion, if the masks know their HU.
+fn lesion_facts(provenance: &Provenance<'_>, scored: &Scored, lesions: u16) -> Vec<LesionFacts> {
+    let slabs: Vec<f64> = scored.stack.slices.iter().map(|slice| slice.slab_mm).collect();
+    let spacing = scored.stack.slices.first().map_or([0.0; 2], |slice| slice.plane.spacing);
+    let measures = scored.masks.measure(spacing, &slabs);
+    let facts = provenance.lesions(lesions).into_iter().zip(measures).map(|(reference, measured)| LesionFacts {
+        reference,
+        volume_ml: measured.volume_ml,
+        border_ml: measured.border_ml,
+        mean_hu: measured.mean_hu,
+        max_hu: measured.max_hu,
+        extent_mm: measured.extent_mm,
+        slices: measured.slices,
+    });
+    facts.collect()
+}
+
+impl Scored {
+    /// The slices as objects name them.
+    fn sources(&self) -> Vec<SourceSlice> {
+        let source = |slice: &ichor_ct::volume::PlacedSlice| SourceSlice {
+            sop_class: slice.header.sop_class.clone(),
+            sop_instance: slice.header.sop_instance.clone(),
+            frame_number: None,
+            plane: slice.plane,
+            slice_thickness_mm: slice.header.slice_thickness,
+        };
+        self.stack.slices.iter().map(source).collect()
+    }
+
+    /// The mask of each slice in segments, one a lesion, and how many there are.
+    fn segments(&self) -> (Vec<SliceMask>, u16) {
+        let slabs: Vec<f64> = self.stack.slices.iter().map(|slice| slice.slab_mm).collect();
+        let area = self.stack.slices.first().map_or(0.0, |slice| slice.plane.pixel_area());
+        let mut lesions = 0;
+        let slices = self.masks.lesion_runs(area, &slabs);
+        let masks = slices.iter().map(|runs| {
+            let values = runs.iter().flat_map(|run| run.values).copied().collect();
+            let runs = runs.iter().map(|run| {
+                // More lesions than segments have numbers share the last one: none is lost.
+                let segment = u16::try_from(run.lesion + 1).unwrap_or(u16::MAX);
+                lesions = lesions.max(segment);
+                MaskRun { row: run.row, start: run.start, end: run.end, segment }
+            });
+            SliceMask::new(runs.collect(), values)
+        });
+        (masks.collect(), lesions)
+    }
+}
