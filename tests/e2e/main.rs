@@ -23,3 +23,4 @@ mod store_faults;
 mod stow;
 mod tls;
 mod triage;
+mod viewer;
