@@ -13,7 +13,7 @@ pub(crate) enum Tool {
     Gdcm,
     /// Orthanc with its DICOMweb plug-in.
     Orthanc,
-    /// David Clunie's validator.
+    /// David Clunie's validators.
     Dciodvfy,
     /// A Python with highdicom.
     Highdicom,
@@ -31,7 +31,7 @@ impl Tool {
             Self::Dcmtk => ["storescu", "echoscu", "dcmcjpeg", "dcmcjpls", "dcmcrle"].iter().all(|t| find(t).is_some()),
             Self::Gdcm => find("gdcmconv").is_some(),
             Self::Orthanc => find("Orthanc").is_some() && Path::new(DICOM_WEB_PLUGIN).exists(),
-            Self::Dciodvfy => find("dciodvfy").is_some(),
+            Self::Dciodvfy => find("dciodvfy").is_some() && find("dcentvfy").is_some(),
             Self::Highdicom => imports("highdicom"),
             Self::Pynetdicom => imports("pynetdicom"),
             Self::DicomwebClient => imports("dicomweb_client"),
