@@ -27,6 +27,7 @@ build: setup-build ## Build target/release/ichor and the decoder beside it
 .PHONY: test
 test: setup-test ## Run every test, against real counterparts, and each fuzz target for a moment
 	ICHOR_REQUIRE_TOOLS=1 ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
+	  ICHOR_TEST_VIEWER="$$(scripts/setup_viewer.sh --path)" \
 	  $(CARGO) test --workspace --release --locked
 	scripts/fuzz.sh 3
 
@@ -86,9 +87,10 @@ setup-build: check-rust ## Compilers and libtorch, into the cache and .libtorch
 
 # Behind setup-build, so that `make -j` runs one apt-get at a time.
 .PHONY: setup-test
-setup-test: setup-build ## DCMTK, Orthanc, dicom3tools and the tests' Python environment
+setup-test: setup-build ## DCMTK, Orthanc, dicom3tools, Chromium, and the tests' Python environment and viewer
 	scripts/setup_apt.sh test
 	scripts/setup_python.sh
+	scripts/setup_viewer.sh
 
 .PHONY: check-rust
 check-rust:

@@ -29,6 +29,9 @@ case "${1:-}" in
     need 'command -v gdcmconv' libgdcm-tools
     need 'command -v ojph_compress' openjph-tools
     need 'python3 -c "import venv, ensurepip"' python3-venv
+    need 'command -v chromium' chromium
+    need 'command -v node' nodejs
+    need 'command -v npm' npm
     ;;
   *)
     echo "usage: $0 build|test" >&2

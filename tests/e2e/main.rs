@@ -24,3 +24,4 @@ mod store_faults;
 mod stow;
 mod tls;
 mod triage;
+mod viewer;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::support::chosen::{called_negative, called_positive};
 use crate::support::daemon::{Daemon, Destination, Settings};
-use crate::support::dcmtk::{StoreScu, dciodvfy_errors};
-use crate::support::judge::{Judgement, read_segmentation, unpacked_bits};
+use crate::support::dcmtk::{StoreScu, dcentvfy_complaints, dciodvfy_errors};
+use crate::support::judge::{Judgement, pydicom_complaints, read_segmentation, unpacked_bits};
 use crate::support::orthanc::Orthanc;
 use crate::support::study::Study;
 use crate::support::tools::requires;
@@ -48,6 +48,8 @@ pub(crate) fn check_geometry(judgement: &Judgement, study: &Study) {
 /// What every Segmentation of ours must be, whichever study it is of.
 pub(crate) fn check_segmentation(file: &Path, study: &Study) -> Judgement {
     assert_eq!(dciodvfy_errors(file), Vec::<String>::new());
+    assert_eq!(dcentvfy_complaints(file, study), Vec::<String>::new());
+    assert_eq!(pydicom_complaints(file), "");
     let judgement = read_segmentation(file);
     assert_eq!(judgement.segmentation_type, "BINARY");
     assert!(judgement.masks == unpacked_bits(file), "highdicom's masks are not the object's bits");

@@ -17,7 +17,7 @@ use ichor_result::{
     read_segmentation,
 };
 use serde_json::{Value, json};
-use support::{Built, Series, build_form, judge, run, tilted, valued};
+use support::{Built, Series, build_form, judge, read_strictly, run, tilted, valued};
 
 const KINDS: [SegmentationType; 3] =
     [SegmentationType::Binary, SegmentationType::Fractional, SegmentationType::LabelMap];
@@ -167,6 +167,35 @@ fn dciodvfy_and_dcentvfy_find_nothing() {
             found.retain(|line| line.contains("Error"));
         }
         assert_eq!(found, of_sources, "dcentvfy: {}", form.words());
+    }
+}
+
+#[test]
+fn pydicom_at_its_strictest_reads_every_element_of_every_form() {
+    let case = Case::new(13, 11, 18.5, &[1.14, 4.22, 7.38, 4.22]);
+    let mut files = Vec::new();
+    for form in all_forms() {
+        files.push(case.write(&format!("{}.dcm", form.words()), &case.build(form).part10));
+    }
+    assert_eq!(files.len(), 16, "each form in a file of its own");
+    let Some(said) = read_strictly(&files.iter().map(String::as_str).collect::<Vec<_>>()) else { return };
+    assert_eq!(said.map(|elements| elements > 16 * 100), Ok(true));
+
+    // The judge itself: it must see a value that its VR forbids, one too many, and an element that no standard has.
+    let plain = case.build(form(SegmentationType::Binary, Encoding::ExplicitLittleEndian));
+    let broken = [
+        (DataElement::new(tags::CONTENT_DATE, VR::DA, PrimitiveValue::from("2026-1-1")), "(0008,0023)"),
+        (DataElement::new(tags::INSTANCE_NUMBER, VR::IS, PrimitiveValue::from("1\\2")), "2 values, 1 allowed"),
+        (DataElement::new(dicom_core::Tag(0x0028, 0x0007), VR::US, PrimitiveValue::from(1u16)), "(0028,0007)"),
+        (DataElement::new(dicom_core::Tag(0x0029, 0x0010), VR::LO, PrimitiveValue::from("X")), "private"),
+    ];
+    for (element, complaint) in broken {
+        let path = case.write("broken.dcm", &plain.part10);
+        let mut object = dicom_object::open_file(&path).unwrap();
+        object.put(element);
+        object.write_to_file(&path).unwrap();
+        let said = read_strictly(&[&path]).unwrap().unwrap_err();
+        assert!(said.contains(complaint) && said.lines().count() == 1, "{said}");
     }
 }
 

@@ -92,6 +92,25 @@ pub(crate) fn converted(study: &Study, folder: &Path, tool: &str, options: &[&st
     Study::load(folder)
 }
 
+/// What dcentvfy says of an object beside its sources that it does not say of the sources alone: attributes of patient,
+/// study or frame of reference that are not what they were.
+pub(crate) fn dcentvfy_complaints(file: &Path, study: &Study) -> Vec<String> {
+    let complaints = |files: &[PathBuf]| -> Vec<String> {
+        let output = Command::new(find("dcentvfy").unwrap()).args(files).output().unwrap();
+        let report = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
+        report
+            .lines()
+            .filter(|line| line.contains("Error") || line.contains("Warning"))
+            .map(ToOwned::to_owned)
+            .collect()
+    };
+    let sources = study.paths();
+    let of_sources = complaints(&sources);
+    let mut found = complaints(&[sources, vec![file.to_owned()]].concat());
+    found.retain(|complaint| !of_sources.contains(complaint));
+    found
+}
+
 /// What dciodvfy calls an error in a file; empty if it finds none.
 pub(crate) fn dciodvfy_errors(file: &Path) -> Vec<String> {
     let output = Command::new(find("dciodvfy").unwrap()).arg(file).output().unwrap();

@@ -57,6 +57,14 @@ pub(crate) fn read_segmentation(file: &Path) -> Judgement {
     judgement
 }
 
+/// What pydicom at its strictest finds wrong with an object as it was delivered; empty if nothing.
+pub(crate) fn pydicom_complaints(file: &Path) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/judges/read_strictly.py");
+    let output = Command::new(python()).arg(script).arg(file).output().unwrap();
+    let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
+    if output.status.success() { String::new() } else { said }
+}
+
 /// Unpacks the frames of a BINARY Segmentation from the bits themselves: least significant bit first, frames following
 /// each other without padding (PS3.5 8.1.1, PS3.3 C.8.20.2). One byte a pixel.
 pub(crate) fn unpacked_bits(file: &Path) -> Vec<u8> {

@@ -15,6 +15,7 @@ pub(crate) mod storage_scp;
 pub(crate) mod stow;
 pub(crate) mod study;
 pub(crate) mod tools;
+pub(crate) mod viewer;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};

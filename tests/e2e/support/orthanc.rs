@@ -80,9 +80,7 @@ impl Orthanc {
 
     /// Sends a study on by STOW-RS, and returns Orthanc's answer.
     pub(crate) fn stow(&self, url: &str, token: &str, study: &Study) -> Result<Value, String> {
-        for instance in &study.instances {
-            self.upload(&instance.path);
-        }
+        self.keep(study);
         let server = json!({ "Url": url, "HttpHeaders": { "Authorization": format!("Bearer {token}") } });
         http::put(self.http_port, "/dicom-web/servers/ichor", server.to_string().as_bytes())?;
         let found = self.ask("/studies");
@@ -117,6 +115,13 @@ impl Orthanc {
     fn knows_ichor(&self, port: u16) {
         let modality = json!({ "AET": "ICHOR", "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": true });
         http::put(self.http_port, "/modalities/ichor", modality.to_string().as_bytes()).unwrap();
+    }
+
+    /// Puts a study into the PACS.
+    pub(crate) fn keep(&self, study: &Study) {
+        for instance in &study.instances {
+            self.upload(&instance.path);
+        }
     }
 
     fn upload(&self, file: &Path) -> Value {

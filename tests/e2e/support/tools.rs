@@ -13,7 +13,7 @@ pub(crate) enum Tool {
     Gdcm,
     /// Orthanc with its DICOMweb plug-in.
     Orthanc,
-    /// David Clunie's validator.
+    /// David Clunie's validators.
     Dciodvfy,
     /// A Python with highdicom.
     Highdicom,
@@ -21,6 +21,8 @@ pub(crate) enum Tool {
     Pynetdicom,
     /// A Python with dicomweb-client.
     DicomwebClient,
+    /// cornerstone3D, built, with Node and Chromium to run it.
+    Viewer,
 }
 
 impl Tool {
@@ -29,10 +31,11 @@ impl Tool {
             Self::Dcmtk => ["storescu", "echoscu", "dcmcjpeg", "dcmcjpls", "dcmcrle"].iter().all(|t| find(t).is_some()),
             Self::Gdcm => find("gdcmconv").is_some(),
             Self::Orthanc => find("Orthanc").is_some() && Path::new(DICOM_WEB_PLUGIN).exists(),
-            Self::Dciodvfy => find("dciodvfy").is_some(),
+            Self::Dciodvfy => find("dciodvfy").is_some() && find("dcentvfy").is_some(),
             Self::Highdicom => imports("highdicom"),
             Self::Pynetdicom => imports("pynetdicom"),
             Self::DicomwebClient => imports("dicomweb_client"),
+            Self::Viewer => find("node").is_some() && Path::new(CHROMIUM).exists() && viewer().is_some(),
         };
         (!found).then_some(match self {
             Self::Dcmtk => "DCMTK is not installed",
@@ -42,6 +45,7 @@ impl Tool {
             Self::Highdicom => "the Python of ICHOR_TEST_PYTHON has no highdicom",
             Self::Pynetdicom => "the Python of ICHOR_TEST_PYTHON has no pynetdicom",
             Self::DicomwebClient => "the Python of ICHOR_TEST_PYTHON has no dicomweb-client",
+            Self::Viewer => "Node, Chromium, or the viewer of ICHOR_TEST_VIEWER (scripts/setup_viewer.sh) is not there",
         })
     }
 }
@@ -52,6 +56,14 @@ pub(crate) const DICOM_WEB_PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthanc
 /// The Python of the judges.
 pub(crate) fn python() -> PathBuf {
     std::env::var_os("ICHOR_TEST_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
+}
+
+/// Where Debian puts Chromium.
+pub(crate) const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// The folder that `scripts/setup_viewer.sh` has built.
+pub(crate) fn viewer() -> Option<PathBuf> {
+    std::env::var_os("ICHOR_TEST_VIEWER").map(PathBuf::from).filter(|folder| folder.join("complete").exists())
 }
 
 /// Whether the Python has a package.

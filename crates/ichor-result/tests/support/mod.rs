@@ -340,6 +340,25 @@ pub(crate) fn python(script: &str, arguments: &[&str]) -> Option<String> {
     Some(out.trim().to_owned())
 }
 
+/// Lets pydicom read every element of files at its strictest: how many there are, or what is wrong. `None` with a printed
+/// reason where there is no pydicom.
+pub(crate) fn read_strictly(files: &[&str]) -> Option<Result<usize, String>> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/judges/read_strictly.py");
+    let python = std::env::var("ICHOR_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = run(&python, &[&[script], files].concat())?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    match output.status.code() {
+        Some(0) => Some(Ok(said.strip_suffix(" elements").unwrap().parse().unwrap())),
+        Some(1) if !said.is_empty() => Some(Err(said)),
+        Some(77) => {
+            assert!(std::env::var_os("ICHOR_REQUIRE_TOOLS").is_none(), "{python}: {said}");
+            eprintln!("skipped: {python}: {said}");
+            None
+        }
+        _ => panic!("{script}: {said}{}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
 /// dciodvfy's lines about a file; fails on any error line.
 pub(crate) fn judge(path: &Path) {
     let Some(output) = run("dciodvfy", &[path.to_str().unwrap()]) else { return };
