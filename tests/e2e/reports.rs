@@ -16,7 +16,9 @@ use crate::support::tools::requires;
 /// A destination that gets Segmentations and reports on everything.
 fn reporting(pacs: &Orthanc) -> Settings {
     let mut settings = Settings::to([Destination::c_store(pacs)]);
-    settings.sections = "objects = [\"report\", \"segmentation\"]\n[destination.report]\nnot_analysed = true\n".to_owned();
+    settings.sections =
+        "objects = [\"report\", \"segmentation\", \"key-objects\"]\n[destination.report]\nnot_analysed = true\n"
+            .to_owned();
     settings
 }
 
@@ -73,6 +75,14 @@ fn report_of_a_finding_speaks_of_the_segments() {
     assert!(words.iter().any(|text| text.starts_with("Hemorrhage detected by algorithm")), "{words:?}");
     assert!(words.iter().any(|text| text.contains("rule axial") && text.contains("passed")), "{words:?}");
     assert!(words.iter().any(|text| text.contains("not for clinical use")), "the notice of the weights: {words:?}");
+
+    let keys = pacs.fetch(&pacs.wait_for_object(&study.study_uid, "KO", seconds(15)));
+    assert_eq!(dciodvfy_errors(&keys), Vec::<String>::new());
+    let (mut selected, keys) = (Vec::new(), dicom_object::open_file(&keys).unwrap());
+    values(&keys, tags::REFERENCED_SOP_INSTANCE_UID, &mut selected);
+    let is_sent = |uid: &String| study.instances.iter().any(|instance| instance.sop_instance == *uid);
+    assert_eq!(selected.iter().filter(|uid| is_sent(uid)).count(), 2 * 5, "evidence and content: {selected:?}");
+    assert!(selected.contains(&segmentation.sop_instance));
 
     // What stands in the job log stands in the report.
     let entry = daemon.find(&study.study_uid).unwrap();

@@ -23,7 +23,7 @@ fn options() -> AnalyseOptions {
     let mut options = analyse_options();
     options.destinations = vec![
         destination("both", &[ObjectKind::Report(Some(form)), ObjectKind::Segmentation(form)], true, true),
-        destination("report", &[ObjectKind::Report(None)], false, false),
+        destination("report", &[ObjectKind::Report(None), ObjectKind::KeyObjects(4, None)], false, false),
     ];
     options
 }
@@ -44,12 +44,21 @@ async fn a_finding_is_reported_with_and_without_its_segmentation() {
     house.receive().await;
     let says = Scripted::new(Says::Probability(0.9));
     let detail = house.work_for(Arc::clone(&says), options(), &[StudyStatus::Analysed]).await;
-    assert_eq!((detail.objects.len(), detail.deliveries.len()), (3, 3), "{detail:?}");
+    assert_eq!((detail.objects.len(), detail.deliveries.len()), (4, 4), "{detail:?}");
     let both = queued(&house, "both").await;
-    let [report] = &queued(&house, "report").await[..] else { panic!("one object") };
+    let [report, keys] = &queued(&house, "report").await[..] else { panic!("two objects") };
     let classes: Vec<&str> = both.iter().map(|(class, _)| class.as_str()).collect();
     assert_eq!(classes, [uids::SEGMENTATION_STORAGE, uids::COMPREHENSIVE3_DSR_STORAGE]);
     assert_eq!(report.0, uids::COMPREHENSIVE3_DSR_STORAGE);
+    assert_eq!(keys.0, uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE);
+    let path = house.folder.path().join("keys.dcm");
+    std::fs::write(&path, &keys.1).unwrap();
+    let selection = open_file(&path).unwrap();
+    let content = selection.element(tags::CONTENT_SEQUENCE).unwrap().items().unwrap();
+    let is_image = |item: &&dicom_object::InMemDicomObject| {
+        item.element(tags::VALUE_TYPE).unwrap().to_str().unwrap().trim() == "IMAGE"
+    };
+    assert_eq!(content.iter().filter(is_image).count(), 4, "as many slices as were asked for");
     assert_ne!(report.1, both[1].1, "one speaks of segments, the other cannot");
 
     house.store.retry(&house.study.study_instance, now()).await.unwrap();
@@ -57,7 +66,7 @@ async fn a_finding_is_reported_with_and_without_its_segmentation() {
     let story = house.store.timeline(&house.study.study_instance).await.unwrap();
     assert_eq!(
         story.iter().filter(|event| event.kind == "object-kept").count(),
-        3,
+        4,
         "byte for byte the same: {story:?}"
     );
 }

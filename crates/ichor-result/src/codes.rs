@@ -130,6 +130,10 @@ pub(crate) mod report {
     pub(crate) const ABSENT: Code = sct("2667000", "Absent");
     /// Nothing can be said.
     pub(crate) const INDETERMINATE: Code = sct("82334004", "Indeterminate");
+    /// Title of a Key Object Selection, CID 7010.
+    pub(crate) const OF_INTEREST: Code = dcm("113000", "Of Interest");
+    /// TID 2010.
+    pub(crate) const KEY_OBJECT_DESCRIPTION: Code = dcm("113012", "Key Object Description");
     /// Words.
     pub(crate) const COMMENT: Code = dcm("121106", "Comment");
 

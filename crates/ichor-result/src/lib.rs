@@ -39,7 +39,8 @@ pub use own::{MANUFACTURER, MODEL_NAME, ObjectMarks, is_own, is_own_object};
 pub use provenance::Provenance;
 pub use read::{ReadError, ReadFrame, ReadSegmentation, read_segmentation};
 pub use report::{
-    Conclusion, LesionFacts, Report, ReportInput, SegmentationReference, SeriesFacts, check_report, write_report,
+    Conclusion, KeyObjectInput, LesionFacts, Report, ReportInput, SegmentationReference, SeriesFacts,
+    check_key_objects, check_report, write_key_objects, write_report,
 };
 pub use segment::SegmentReference;
 pub use segmentation::{Segmentation, SegmentationInput, SourceSlice, write_segmentation};

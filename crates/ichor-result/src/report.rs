@@ -6,26 +6,27 @@
 
 mod check;
 mod content;
+mod document;
+mod keys;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io::Write;
 
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use ichor_core::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Reason, RuleOutcome, Uid};
+use ichor_core::{Reason, RuleOutcome, Uid};
 
-pub use check::check_report;
+pub use check::{check_key_objects, check_report};
+pub use keys::{KeyObjectInput, write_key_objects};
 
 use crate::codes::{BRAIN, HEMORRHAGE, report as concept};
-use crate::element::{Element, empty, sequence, text};
+use crate::element::{sequence, text};
 use crate::error::ResultError;
-use crate::own::{MANUFACTURER, MODEL_NAME};
 use crate::provenance::Provenance;
 use crate::segment::SegmentReference;
 use crate::segmentation::SourceSlice;
-use crate::source::copied;
 use content::{InstanceReference, Item, Relation};
+use document::{common, device, evidence, observed, series_and_time, write_document};
 
 /// Series Numbers of reports lie this much above those of Segmentations.
 const SERIES_NUMBER_STEP: u32 = 1;
@@ -111,10 +112,10 @@ pub struct ReportInput<'a> {
     pub series: &'a [SeriesFacts],
 }
 
-/// A report that was written.
+/// A document that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Comprehensive 3D SR Storage.
+    /// Comprehensive 3D SR Storage, or Key Object Selection Document Storage.
     pub sop_class: Uid,
     /// Derived SOP Instance UID.
     pub sop_instance: Uid,
@@ -130,7 +131,7 @@ pub struct Report {
 /// # Errors
 /// [`ResultError::Measurement`] if a number is not finite or a lesion lies outside of the slices;
 /// [`ResultError::Write`] when `out` fails; every other [`ResultError`] names what cannot be.
-pub fn write_report(input: &ReportInput<'_>, mut out: impl Write) -> Result<Report, ResultError> {
+pub fn write_report(input: &ReportInput<'_>, out: impl Write) -> Result<Report, ResultError> {
     refuse_nonsense(input)?;
     let provenance = &input.provenance;
     let constant = |uid: &str| Uid::parse(uid).map_err(|e| ResultError::Encode(e.to_string()));
@@ -140,33 +141,22 @@ pub fn write_report(input: &ReportInput<'_>, mut out: impl Write) -> Result<Repo
         series_instance: Uid::derive([&["ichor-sr-series"], &identity(input)[..]].concat()),
         transfer_syntax: constant(uids::EXPLICIT_VR_LITTLE_ENDIAN)?,
     };
-    let device = Uid::derive(["ichor-device", provenance.model.as_str()]);
+    let device = device(provenance);
     let study = Uid::derive(["ichor-study-finding", report.sop_instance.as_str()]);
-    // The Segmentation's modules of frame of reference and image are no part of a report.
-    let is_part = |element: &Element| {
-        !matches!(element.header().tag, tags::POSITION_REFERENCE_INDICATOR | tags::BODY_PART_EXAMINED)
-    };
-    let elements = copied(provenance.header)
+    let segmentation = used_segmentation(input).map(|s| (&s.series_instance, &s.sop_class, &s.sop_instance));
+    let sources = input.slices.iter().map(|s| (provenance.header.series(), &s.sop_class, &s.sop_instance));
+    let name = "Hemorrhage analysis report";
+    let elements = common(provenance, &report.sop_class, &report.sop_instance)?
         .into_iter()
-        .filter(is_part)
-        .chain(provenance.sop_common(report.sop_class.as_str(), &report.sop_instance)?)
-        .chain(provenance.subject_and_equipment()?)
-        .chain(document(input, &report.series_instance)?)
-        .chain(evidence(input))
+        .chain(series_and_time(provenance, "SR", &report.series_instance, SERIES_NUMBER_STEP, name)?)
+        .chain([
+            text(tags::COMPLETION_FLAG, VR::CS, "COMPLETE"),
+            text(tags::VERIFICATION_FLAG, VR::CS, "UNVERIFIED"),
+            sequence(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, Vec::new()),
+        ])
+        .chain(evidence(provenance.header.study(), sources.chain(segmentation)))
         .chain(root(input, &device, &study).elements(None));
-    let mut object = InMemDicomObject::new_empty();
-    for element in elements {
-        object.put(element);
-    }
-    let encode_error = |e: &dyn std::error::Error| ResultError::Encode(e.to_string());
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
-        .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let mut bytes = Vec::new();
-    object.with_meta(meta).map_err(|e| encode_error(&e))?.write_all(&mut bytes).map_err(|e| encode_error(&e))?;
-    out.write_all(&bytes)?;
-    out.flush()?;
+    write_document(elements, out)?;
     Ok(report)
 }
 
@@ -205,73 +195,6 @@ fn instance_uid(input: &ReportInput<'_>) -> Uid {
     Uid::derive(parts.chain(sources.into_iter().flatten()))
 }
 
-/// SR Document Series and SR Document General (PS3.3 C.17.1, C.17.2).
-fn document(input: &ReportInput<'_>, series: &Uid) -> Result<Vec<Element>, ResultError> {
-    let provenance = &input.provenance;
-    let (day, time) = provenance.date_and_time()?;
-    let name = "Hemorrhage analysis report";
-    let mut elements = vec![
-        text(tags::MODALITY, VR::CS, "SR"),
-        text(tags::SERIES_INSTANCE_UID, VR::UI, series.as_str()),
-        text(tags::SERIES_NUMBER, VR::IS, provenance.series_number(SERIES_NUMBER_STEP).to_string()),
-        text(tags::SERIES_DESCRIPTION, VR::LO, format!("{name} {}", provenance.series_suffix())),
-        sequence(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, Vec::new()),
-        text(tags::INSTANCE_NUMBER, VR::IS, provenance.instance_number().to_string()),
-        text(tags::COMPLETION_FLAG, VR::CS, "COMPLETE"),
-        text(tags::VERIFICATION_FLAG, VR::CS, "UNVERIFIED"),
-        text(tags::CONTENT_DATE, VR::DA, day),
-        text(tags::CONTENT_TIME, VR::TM, time),
-        sequence(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, Vec::new()),
-    ];
-    // The order that the study belongs to, as far as the images know it.
-    if let Some(accession) = provenance.header.object.get(tags::ACCESSION_NUMBER) {
-        let request = InMemDicomObject::from_element_iter([
-            text(tags::STUDY_INSTANCE_UID, VR::UI, provenance.header.study().as_str()),
-            sequence(tags::REFERENCED_STUDY_SEQUENCE, Vec::new()),
-            accession.clone(),
-            empty(tags::PLACER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST, VR::LO),
-            empty(tags::FILLER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST, VR::LO),
-            empty(tags::REQUESTED_PROCEDURE_ID, VR::SH),
-            empty(tags::REQUESTED_PROCEDURE_DESCRIPTION, VR::LO),
-            sequence(tags::REQUESTED_PROCEDURE_CODE_SEQUENCE, Vec::new()),
-        ]);
-        elements.push(sequence(tags::REFERENCED_REQUEST_SEQUENCE, vec![request]));
-    }
-    Ok(elements)
-}
-
-/// Current Requested Procedure Evidence (PS3.3 C.17.2.3): every instance that the content refers to.
-fn evidence(input: &ReportInput<'_>) -> Option<Element> {
-    let mut series: BTreeMap<&str, Vec<InMemDicomObject>> = BTreeMap::new();
-    let mut seen = HashSet::new();
-    let source_series = input.provenance.header.series().as_str();
-    let sources = input.slices.iter().map(|s| (source_series, &s.sop_class, &s.sop_instance));
-    let segmentation = used_segmentation(input);
-    let segmentation = segmentation.map(|s| (s.series_instance.as_str(), &s.sop_class, &s.sop_instance));
-    for (of, sop_class, sop_instance) in sources.chain(segmentation) {
-        if seen.insert(sop_instance) {
-            series.entry(of).or_default().push(InMemDicomObject::from_element_iter([
-                text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, sop_class.as_str()),
-                text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, sop_instance.as_str()),
-            ]));
-        }
-    }
-    if series.is_empty() {
-        return None;
-    }
-    let series = series.into_iter().map(|(uid, instances)| {
-        InMemDicomObject::from_element_iter([
-            text(tags::SERIES_INSTANCE_UID, VR::UI, uid),
-            sequence(tags::REFERENCED_SOP_SEQUENCE, instances),
-        ])
-    });
-    let study = InMemDicomObject::from_element_iter([
-        text(tags::STUDY_INSTANCE_UID, VR::UI, input.provenance.header.study().as_str()),
-        sequence(tags::REFERENCED_SERIES_SEQUENCE, series.collect()),
-    ]);
-    Some(sequence(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, vec![study]))
-}
-
 /// The Segmentation, where a lesion refers to it.
 fn used_segmentation<'a>(input: &ReportInput<'a>) -> Option<&'a SegmentationReference> {
     input.segmentation.filter(|_| !input.lesions.is_empty())
@@ -282,15 +205,8 @@ fn root<'a>(input: &'a ReportInput<'a>, device: &'a Uid, study: &'a Uid) -> Item
     let provenance = &input.provenance;
     let was_analysed = matches!(input.conclusion, Conclusion::Analysed { .. });
     let procedure = if was_analysed { concept::CT_OF_HEAD } else { concept::CT };
-    let context = Relation::HasObservationContext;
-    let mut root = Item::container(concept::MEASUREMENT_REPORT, Some("1500"))
-        .with(Relation::HasConceptModifier, Item::code(concept::LANGUAGE, concept::ENGLISH))
-        .with(context, Item::code(concept::OBSERVER_TYPE, concept::DEVICE))
-        .with(context, Item::uid(concept::DEVICE_UID, device))
-        .with(context, Item::text(concept::DEVICE_NAME, provenance.model.as_str()))
-        .with(context, Item::text(concept::DEVICE_MANUFACTURER, MANUFACTURER))
-        .with(context, Item::text(concept::DEVICE_MODEL_NAME, MODEL_NAME))
-        .with(context, Item::text(concept::DEVICE_SERIAL_NUMBER, provenance.device_serial_number()))
+    let root = Item::container(concept::MEASUREMENT_REPORT, Some("1500"));
+    let mut root = observed(root, provenance, device)
         .with(Relation::HasConceptModifier, Item::code(concept::PROCEDURE_REPORTED, procedure));
     if !input.slices.is_empty() {
         root = root.containing([image_library(input)]);

@@ -307,6 +307,9 @@ fn numbers_that_cannot_be_are_refused() {
     }
 }
 
+/// Something done to an object.
+type Change<'a> = &'a dyn Fn(&mut InMemDicomObject);
+
 /// The report with one change, as bytes.
 fn changed(path: &Path, change: impl FnOnce(&mut InMemDicomObject)) -> Vec<u8> {
     let mut object = dicom_object::open_file(path).unwrap();
@@ -332,7 +335,7 @@ fn check_finds_what_is_broken() {
     });
     let complaint =
         |change: &dyn Fn(&mut InMemDicomObject)| check_report(&changed(&path, change)[..]).unwrap_err().to_string();
-    let cases: [(&dyn Fn(&mut InMemDicomObject), &str); 6] = [
+    let cases: [(Change<'_>, &str); 6] = [
         (&|o| assert!(o.remove_element(tags::PATIENT_ID)), "patient ID is missing"),
         (&|o| assert!(o.remove_element(tags::COMPLETION_FLAG)), "completion flag"),
         (&|o| assert!(o.remove_element(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE)), "is not in the evidence"),

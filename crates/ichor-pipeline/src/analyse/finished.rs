@@ -7,8 +7,9 @@ use ichor_core::ModelId;
 use ichor_ct::brain::BRAIN_MASK_VERSION;
 use ichor_ct::input::PREPROCESSING_VERSION;
 use ichor_result::{
-    Conclusion, LesionFacts, MaskRun, Provenance, ReportInput, SegmentationForm, SegmentationInput,
-    SegmentationReference, SeriesFacts, SliceMask, SourceHeader, SourceSlice, write_report, write_segmentation,
+    Conclusion, KeyObjectInput, LesionFacts, MaskRun, Provenance, Report, ReportInput, SegmentationForm,
+    SegmentationInput, SegmentationReference, SeriesFacts, SliceMask, SourceHeader, SourceSlice, write_key_objects,
+    write_report, write_segmentation,
 };
 use ichor_store::{AnalysisClaim, SeriesOutcomeRow, Timestamp, Verdict};
 use time::OffsetDateTime;
@@ -23,6 +24,8 @@ pub(super) struct Finished {
     verdict: Verdict,
     series: Vec<SeriesFacts>,
     slices: Vec<SourceSlice>,
+    /// One a slice.
+    probabilities: Vec<f32>,
     masks: Vec<SliceMask>,
     /// How many lesions the masks show.
     lesions: u16,
@@ -75,6 +78,7 @@ impl Finished {
             verdict,
             series: series.into_iter().map(series_facts).collect(),
             slices: Vec::new(),
+            probabilities: Vec::new(),
             masks: Vec::new(),
             lesions: 0,
             facts: Vec::new(),
@@ -86,6 +90,7 @@ impl Finished {
         };
         if let Some(scored) = scored {
             finished.slices = scored.sources();
+            finished.probabilities.clone_from(&scored.probabilities);
             if matches!(&finished.verdict, Verdict::Analysed(finding) if finding.is_positive()) {
                 (finished.masks, finished.lesions) = scored.segments();
                 finished.facts = lesion_facts(&finished.provenance(), &scored, finished.lesions);
@@ -166,14 +171,37 @@ impl Finished {
             segmentation,
             series: &self.series,
         };
-        let written = write_report(&input, out)?;
-        Ok(ObjectIdentity {
-            sop_class: written.sop_class,
-            sop_instance: written.sop_instance,
-            series_instance: written.series_instance,
-            transfer_syntax: written.transfer_syntax,
-        })
+        Ok(document(write_report(&input, out)?))
     }
+
+    /// Writes the Key Object Selection of the `most` most suspicious slices.
+    pub(super) fn write_key_objects(
+        &self,
+        most: usize,
+        segmentation: Option<&SegmentationReference>,
+        out: &mut impl Write,
+    ) -> Result<ObjectIdentity, ObjectError> {
+        let slices: Vec<(SourceSlice, f64)> = most_suspicious(&self.probabilities, most)
+            .into_iter()
+            .filter_map(|at| Some((self.slices.get(at)?.clone(), f64::from(*self.probabilities.get(at)?))))
+            .collect();
+        let input = KeyObjectInput { provenance: self.provenance(), slices: &slices, segmentation };
+        Ok(document(write_key_objects(&input, out)?))
+    }
+}
+
+fn document(written: Report) -> ObjectIdentity {
+    let Report { sop_class, sop_instance, series_instance, transfer_syntax } = written;
+    ObjectIdentity { sop_class, sop_instance, series_instance, transfer_syntax }
+}
+
+/// The places of the `most` highest probabilities, in slice order; of equal ones the first.
+fn most_suspicious(probabilities: &[f32], most: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..probabilities.len()).collect();
+    places.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
+    places.truncate(most);
+    places.sort_unstable();
+    places
 }
 
 /// Whatever shapes masks and numbers: it stands in the objects, and in what their UIDs are derived from.
@@ -257,5 +285,18 @@ impl Scored {
             SliceMask::new(runs.collect(), values)
         });
         (masks.collect(), lesions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most_suspicious;
+
+    #[test]
+    fn the_most_suspicious_slices_in_their_order() {
+        assert_eq!(most_suspicious(&[0.1, 0.9, 0.5, 0.9, 0.95], 3), [1, 3, 4]);
+        assert_eq!(most_suspicious(&[0.9, 0.9], 1), [0]);
+        assert_eq!(most_suspicious(&[0.2], 5), [0]);
+        assert!(most_suspicious(&[], 5).is_empty());
     }
 }

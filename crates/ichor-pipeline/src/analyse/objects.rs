@@ -31,6 +31,8 @@ pub enum ObjectKind {
     Segmentation(SegmentationForm),
     /// Structured report; its lesions are the segments of the Segmentation of this form, which goes to the same place.
     Report(Option<SegmentationForm>),
+    /// Key Object Selection of so many slices, and of the Segmentation of this form, which goes to the same place.
+    KeyObjects(usize, Option<SegmentationForm>),
 }
 
 /// Which verdicts a destination gets a report on, besides findings.
@@ -63,6 +65,7 @@ impl ObjectKind {
                 SegmentationType::LabelMap => "seg-labelmap",
             },
             Self::Report(_) => "report",
+            Self::KeyObjects(..) => "key-objects",
         }
     }
 
@@ -70,7 +73,7 @@ impl ObjectKind {
     pub(super) fn has_values(&self) -> bool {
         match self {
             Self::Segmentation(form) => form.kind() == SegmentationType::Fractional,
-            Self::Report(_) => false,
+            Self::Report(_) | Self::KeyObjects(..) => false,
         }
     }
 
@@ -83,7 +86,7 @@ impl ObjectKind {
     fn suits(&self, verdict: &Verdict, destination: &DestinationObjects) -> bool {
         match (self, verdict) {
             (_, Verdict::Analysed(finding)) if finding.is_positive() => true,
-            (Self::Segmentation(_), _) => false,
+            (Self::Segmentation(_) | Self::KeyObjects(..), _) => false,
             (Self::Report(_), Verdict::Analysed(_)) => destination.report_on.negative,
             (Self::Report(_), Verdict::NotAnalysed(_)) => destination.report_on.not_analysed,
         }
@@ -166,6 +169,9 @@ pub(super) async fn build(
             ObjectKind::Segmentation(_) if !finished.has_lesions() => continue,
             ObjectKind::Segmentation(form) => Plan::Segmentation(*form),
             ObjectKind::Report(form) => Plan::Report(form.and_then(|form| segmentations.get(&form).cloned())),
+            ObjectKind::KeyObjects(most, form) => {
+                Plan::KeyObjects(*most, form.and_then(|form| segmentations.get(&form).cloned()))
+            }
         };
         match make(store, &finished, &plan).await? {
             Ok((identity, blob)) => {
@@ -204,6 +210,7 @@ pub(super) async fn build(
 enum Plan {
     Segmentation(SegmentationForm),
     Report(Option<SegmentationReference>),
+    KeyObjects(usize, Option<SegmentationReference>),
 }
 
 /// Makes, stores and checks an object; the inner error refuses it.
@@ -255,6 +262,9 @@ async fn write_object(
         let identity = match plan {
             Plan::Segmentation(form) => finished.write_segmentation(form, &mut out)?,
             Plan::Report(segmentation) => finished.write_report(segmentation.as_ref(), &mut out)?,
+            Plan::KeyObjects(most, segmentation) => {
+                finished.write_key_objects(most, segmentation.as_ref(), &mut out)?
+            }
         };
         // A stage that stopped listening has its own error.
         out.flush().map_err(ResultError::Write)?;
@@ -281,6 +291,7 @@ fn check_object(path: &std::path::Path, plan: &Plan) -> Result<(), ObjectError> 
     match plan {
         Plan::Segmentation(form) => ichor_result::check(file, *form)?,
         Plan::Report(_) => ichor_result::check_report(std::io::BufReader::new(file))?,
+        Plan::KeyObjects(..) => ichor_result::check_key_objects(std::io::BufReader::new(file))?,
     }
     Ok(())
 }
@@ -310,7 +321,7 @@ mod tests {
     fn what_is_not_as_it_should_be_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seg.dcm");
-        for plan in [Plan::Segmentation(SegmentationForm::default()), Plan::Report(None)] {
+        for plan in [Plan::Segmentation(SegmentationForm::default()), Plan::Report(None), Plan::KeyObjects(3, None)] {
             let _ = std::fs::remove_file(&path);
             assert!(matches!(check_object(&path, &plan), Err(ObjectError::ReadBack(_))));
             std::fs::write(&path, b"no object").unwrap();

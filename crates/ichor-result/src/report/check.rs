@@ -1,5 +1,5 @@
-//! The check that every report passes before it leaves, read back from the very bytes that will be sent: the modules of
-//! Comprehensive 3D SR (PS3.3 A.35.13), value types and their relations, and that each reference is in the evidence.
+//! The check that every document passes before it leaves, read back from the very bytes that will be sent: the modules
+//! of Comprehensive 3D SR and Key Object Selection (PS3.3 A.35.13, A.35.4), value types and their relations, and that each reference is in the evidence.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -38,18 +38,42 @@ const TYPE_2: &[(Tag, &str)] = &[
     (tags::REFERRING_PHYSICIAN_NAME, "referring physician's name"),
     (tags::STUDY_ID, "study ID"),
     (tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, "referenced performed procedure step sequence"),
-    (tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, "performed procedure code sequence"),
 ];
 
-/// Values that are the same in every report made here.
-const FIXED: &[(Tag, &str, &str)] = &[
+/// Values that are the same in every document made here.
+const FIXED: &[Fixed] = &[
     (tags::SPECIFIC_CHARACTER_SET, "specific character set", "ISO_IR 192"),
-    (tags::SOP_CLASS_UID, "SOP class UID", uids::COMPREHENSIVE3_DSR_STORAGE),
-    (tags::MODALITY, "modality", "SR"),
-    (tags::COMPLETION_FLAG, "completion flag", "COMPLETE"),
-    (tags::VERIFICATION_FLAG, "verification flag", "UNVERIFIED"),
     (tags::VALUE_TYPE, "value type of the root", "CONTAINER"),
 ];
+
+type Fixed = (Tag, &'static str, &'static str);
+
+/// What one kind of document must have besides.
+struct Kind {
+    fixed: &'static [Fixed],
+    type_2: &'static [(Tag, &'static str)],
+    needs_evidence: bool,
+}
+
+const REPORT: Kind = Kind {
+    fixed: &[
+        (tags::SOP_CLASS_UID, "SOP class UID", uids::COMPREHENSIVE3_DSR_STORAGE),
+        (tags::MODALITY, "modality", "SR"),
+        (tags::COMPLETION_FLAG, "completion flag", "COMPLETE"),
+        (tags::VERIFICATION_FLAG, "verification flag", "UNVERIFIED"),
+    ],
+    type_2: &[(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, "performed procedure code sequence")],
+    needs_evidence: false,
+};
+
+const KEY_OBJECTS: Kind = Kind {
+    fixed: &[
+        (tags::SOP_CLASS_UID, "SOP class UID", uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE),
+        (tags::MODALITY, "modality", "KO"),
+    ],
+    type_2: &[],
+    needs_evidence: true,
+};
 
 /// Deepest nesting of content; ours has five levels.
 const MAX_DEPTH: usize = 8;
@@ -75,6 +99,18 @@ fn may_hold(parent: &str, relation: &str, child: &str) -> bool {
 /// # Errors
 /// [`CheckFailed`] lists everything that is wrong.
 pub fn check_report(file: impl Read) -> Result<(), CheckFailed> {
+    check_document(file, &REPORT)
+}
+
+/// Checks a Part 10 file, from its start, as a Key Object Selection.
+///
+/// # Errors
+/// [`CheckFailed`] lists everything that is wrong.
+pub fn check_key_objects(file: impl Read) -> Result<(), CheckFailed> {
+    check_document(file, &KEY_OBJECTS)
+}
+
+fn check_document(file: impl Read, kind: &Kind) -> Result<(), CheckFailed> {
     let failed = |problem: String| CheckFailed { problems: vec![problem] };
     let file = from_reader(file).map_err(|e| failed(format!("cannot be read back: {e}")))?;
     let mut findings = Findings { problems: Vec::new(), evidence: HashSet::new(), referenced: HashSet::new() };
@@ -87,8 +123,9 @@ pub fn check_report(file: impl Read) -> Result<(), CheckFailed> {
         value(object, tags::SOP_INSTANCE_UID).as_deref() == Some(meta.media_storage_sop_instance_uid()),
         || "media storage SOP instance UID differs from the data set".to_owned(),
     );
-    findings.attributes(object);
+    findings.attributes(object, kind);
     findings.collect_evidence(object);
+    findings.expect(!kind.needs_evidence || !findings.evidence.is_empty(), || "there is no evidence".to_owned());
     findings.code(object, tags::CONCEPT_NAME_CODE_SEQUENCE, "the root");
     findings.children(object, "CONTAINER", "1", 0);
     let unused: Vec<String> = findings.evidence.difference(&findings.referenced).cloned().collect();
@@ -109,15 +146,15 @@ impl Findings {
         }
     }
 
-    fn attributes(&mut self, object: &InMemDicomObject) {
+    fn attributes(&mut self, object: &InMemDicomObject, kind: &Kind) {
         for (tag, name) in TYPE_1 {
             let has_value = value(object, *tag).is_some() || !items(object, *tag).is_empty();
             self.expect(has_value, || format!("{name} has no value"));
         }
-        for (tag, name) in TYPE_2 {
+        for (tag, name) in TYPE_2.iter().chain(kind.type_2) {
             self.expect(object.get(*tag).is_some(), || format!("{name} is missing"));
         }
-        for (tag, name, expected) in FIXED {
+        for (tag, name, expected) in FIXED.iter().chain(kind.fixed) {
             let found = value(object, *tag);
             self.expect(found.as_deref() == Some(expected), || format!("{name} is {found:?}, not {expected:?}"));
         }

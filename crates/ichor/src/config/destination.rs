@@ -8,7 +8,7 @@ use ichor_dimse::tls::{ClientTls, IdentityFiles};
 use ichor_pipeline::analyse::{DestinationObjects, ObjectKind};
 use serde::{Deserialize, Serialize};
 
-use super::objects::{ObjectName, ReportConfig, SegmentationConfig, default_objects, object_kinds};
+use super::objects::{KeyObjectsConfig, ObjectName, ReportConfig, SegmentationConfig, default_objects, object_kinds};
 use super::{Durations, Fault};
 
 /// `[[destination]]`
@@ -72,6 +72,9 @@ pub(crate) struct DestinationConfig {
     /// On what it gets a report; absent: the default's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<ReportConfig>,
+    /// What its Key Object Selection selects; absent: the default's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_objects: Option<KeyObjectsConfig>,
 }
 
 /// The two ways to deliver.
@@ -143,6 +146,7 @@ impl DestinationConfig {
             objects: default_objects(),
             segmentation: None,
             report: None,
+            key_objects: None,
         }
     }
 
@@ -151,7 +155,7 @@ impl DestinationConfig {
     /// # Errors
     /// A sentence about the key that cannot be right.
     pub(crate) fn objects(&self) -> Result<DestinationObjects, String> {
-        let objects: Vec<ObjectKind> = object_kinds(&self.objects, self.segmentation, self.report)?;
+        let objects: Vec<ObjectKind> = object_kinds(&self.objects, self.segmentation, self.report, self.key_objects)?;
         let report_on = self.report.unwrap_or_default().into();
         Ok(DestinationObjects { name: self.name.clone(), objects, report_on })
     }

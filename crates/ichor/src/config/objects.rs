@@ -12,6 +12,22 @@ pub(crate) enum ObjectName {
     Segmentation,
     /// Structured report.
     Report,
+    /// Key Object Selection.
+    KeyObjects,
+}
+
+/// `[destination.key_objects]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct KeyObjectsConfig {
+    /// Most slices that are selected.
+    pub(crate) slices: usize,
+}
+
+impl Default for KeyObjectsConfig {
+    fn default() -> Self {
+        Self { slices: 5 }
+    }
 }
 
 /// `[destination.report]`
@@ -105,6 +121,7 @@ pub(super) fn object_kinds(
     objects: &[ObjectName],
     segmentation: Option<SegmentationConfig>,
     report: Option<ReportConfig>,
+    key_objects: Option<KeyObjectsConfig>,
 ) -> Result<Vec<ObjectKind>, String> {
     if objects.is_empty() {
         return Err("objects must name at least one kind".to_owned());
@@ -118,12 +135,21 @@ pub(super) fn object_kinds(
     if report.is_some() && !objects.contains(&ObjectName::Report) {
         return Err("settings of report do nothing without \"report\" in objects".to_owned());
     }
+    if key_objects.is_some() && !objects.contains(&ObjectName::KeyObjects) {
+        return Err("settings of key_objects do nothing without \"key-objects\" in objects".to_owned());
+    }
+    let slices = key_objects.unwrap_or_default().slices;
+    if slices == 0 {
+        return Err("key_objects.slices must be at least 1".to_owned());
+    }
     let form = segmentation.unwrap_or_default().form()?;
+    let together = objects.contains(&ObjectName::Segmentation).then_some(form);
     let kind = |name: &ObjectName| match name {
-        ObjectName::Segmentation => Ok(ObjectKind::Segmentation(form)),
-        ObjectName::Report => Ok(ObjectKind::Report(objects.contains(&ObjectName::Segmentation).then_some(form))),
+        ObjectName::Segmentation => ObjectKind::Segmentation(form),
+        ObjectName::Report => ObjectKind::Report(together),
+        ObjectName::KeyObjects => ObjectKind::KeyObjects(slices, together),
     };
-    objects.iter().map(kind).collect()
+    Ok(objects.iter().map(kind).collect())
 }
 
 #[cfg(test)]
@@ -132,11 +158,11 @@ mod tests {
 
     #[test]
     fn forms_and_what_cannot_be() {
-        let of = |text: &str| object_kinds(&default_objects(), Some(toml::from_str(text).unwrap()), None);
+        let of = |text: &str| object_kinds(&default_objects(), Some(toml::from_str(text).unwrap()), None, None);
         let form =
             |kind, encoding, empty| ObjectKind::Segmentation(SegmentationForm::new(kind, encoding, empty).unwrap());
         let binary = form(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false);
-        assert_eq!(object_kinds(&default_objects(), None, None), Ok(vec![binary.clone()]));
+        assert_eq!(object_kinds(&default_objects(), None, None, None), Ok(vec![binary.clone()]));
         assert_eq!(of("").unwrap(), [binary]);
         let map = form(SegmentationType::LabelMap, Encoding::RleLossless, true);
         assert_eq!(of("type = 'labelmap'\ntransfer_syntax = 'rle'\nempty_frames = true").unwrap(), [map]);
@@ -144,18 +170,26 @@ mod tests {
         assert_eq!(of("type = 'fractional'\ntransfer_syntax = 'deflated'").unwrap(), [fractional]);
         let error = of("transfer_syntax = 'rle'").unwrap_err();
         assert!(error.contains("one bit a pixel") && error.contains("segmentation.transfer_syntax"), "{error}");
-        assert!(object_kinds(&[], None, None).unwrap_err().contains("at least one"));
-        assert!(object_kinds(&[ObjectName::Segmentation; 2], None, None).unwrap_err().contains("twice"));
+        assert!(object_kinds(&[], None, None, None).unwrap_err().contains("at least one"));
+        assert!(object_kinds(&[ObjectName::Segmentation; 2], None, None, None).unwrap_err().contains("twice"));
 
         let both = [ObjectName::Report, ObjectName::Segmentation];
         let deflated = Some(toml::from_str("transfer_syntax = 'deflated'").unwrap());
         let form = SegmentationForm::new(SegmentationType::Binary, Encoding::Deflated, false).unwrap();
         let kinds = [ObjectKind::Report(Some(form)), ObjectKind::Segmentation(form)];
-        assert_eq!(object_kinds(&both, deflated, None).unwrap(), kinds, "of the Segmentation that goes there too");
-        let alone = object_kinds(&[ObjectName::Report], None, Some(ReportConfig::default()));
+        assert_eq!(
+            object_kinds(&both, deflated, None, None).unwrap(),
+            kinds,
+            "of the Segmentation that goes there too"
+        );
+        let alone = object_kinds(&[ObjectName::Report], None, Some(ReportConfig::default()), None);
         assert_eq!(alone.unwrap(), [ObjectKind::Report(None)]);
-        let error = object_kinds(&default_objects(), None, Some(ReportConfig::default())).unwrap_err();
+        let error = object_kinds(&default_objects(), None, Some(ReportConfig::default()), None).unwrap_err();
         assert!(error.contains("settings of report"), "{error}");
+        let keys =
+            |text: &str| object_kinds(&[ObjectName::KeyObjects], None, None, Some(toml::from_str(text).unwrap()));
+        assert_eq!(keys("slices = 3").unwrap(), [ObjectKind::KeyObjects(3, None)]);
+        assert!(keys("slices = 0").unwrap_err().contains("key_objects.slices"));
         assert!(toml::from_str::<SegmentationConfig>("type = 'surface'").is_err());
     }
 }
