@@ -52,7 +52,7 @@ impl Finished {
         let slices = placed.iter().map(|slice| SourceSlice {
             sop_class: slice.header.sop_class.clone(),
             sop_instance: slice.header.sop_instance.clone(),
-            frame_number: None,
+            frame_number: slice.header.frame,
             plane: slice.plane,
             slice_thickness_mm: slice.header.slice_thickness,
         });
