@@ -20,6 +20,9 @@ use support::{House, Says, analyse_options};
 
 const FRAMES: usize = 12;
 
+/// What spoils a file.
+type Change<'a> = &'a dyn Fn(&mut DefaultDicomObject);
+
 fn group(tag: dicom_core::Tag, elements: Vec<InMemElement>) -> InMemElement {
     DataElement::new(tag, VR::SQ, DataSetSequence::from(vec![InMemDicomObject::from_element_iter(elements)]))
 }
@@ -133,7 +136,7 @@ async fn a_frame_that_is_broken_is_named_and_the_others_go_on() {
         pixels.truncate(64 * 64 * 11 - 1);
         object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(pixels.into())));
     };
-    let cases: [(&[u32], &dyn Fn(&mut DefaultDicomObject)); 2] = [(&[3], &without_place), (&[11, 12], &cut)];
+    let cases: [(&[u32], Change<'_>); 2] = [(&[3], &without_place), (&[11, 12], &cut)];
     for (lost, change) in cases {
         let mut house = House::new().await;
         to_frames(&mut house, change);
@@ -170,7 +173,7 @@ async fn frames_that_cannot_be_told_apart_are_a_reason_and_no_result() {
     let groups = |object: &mut DefaultDicomObject| {
         object.remove_element(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
     };
-    let cases: [(&dyn Fn(&mut DefaultDicomObject), &str); 2] =
+    let cases: [(Change<'_>, &str); 2] =
         [(&count, "has 12 items, Number of Frames is 11"), (&groups, "Per-Frame Functional Groups Sequence")];
     for (change, text) in cases {
         let mut house = House::new().await;
