@@ -15,6 +15,7 @@ mod decoder;
 mod delivery;
 mod demo;
 mod disk_full;
+mod enhanced;
 mod gate;
 mod main_job;
 mod real_series;

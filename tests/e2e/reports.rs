@@ -99,7 +99,7 @@ fn report_of_a_finding_speaks_of_the_segments() {
     let folder = daemon.folder("back");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::copy(back, folder.join("report.dcm")).unwrap();
-    StoreScu::to(daemon.port).send(&Study::load(&folder)).expect_all(1);
+    StoreScu::to(daemon.port).option("-R").send(&Study::load(&folder)).expect_all(1);
     let events = daemon.show(&study.study_uid);
     assert_eq!(events["summary"]["status"], "analysed", "the study stays as it is");
 }

@@ -20,7 +20,13 @@ def source_of(frame) -> str:
     return str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
 
 
-sources = [source_of(frame) for frame in seg.PerFrameFunctionalGroupsSequence]
+def frame_of(frame) -> int | None:
+    """Which frame of the source a frame was drawn on, if the source has several."""
+    source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+    return int(source.ReferencedFrameNumber) if "ReferencedFrameNumber" in source else None
+
+
+sources = [(source_of(frame), frame_of(frame)) for frame in seg.PerFrameFunctionalGroupsSequence]
 shared = seg.SharedFunctionalGroupsSequence[0]
 
 
@@ -38,16 +44,16 @@ def segment_of(frame) -> int | None:
 
 numbers = [int(number) for number in seg.segment_numbers]
 distinct = list(dict.fromkeys(sources))
-by_source = seg.get_pixels_by_source_instance(
-    source_sop_instance_uids=distinct,
-    segment_numbers=numbers,
-    combine_segments=False,
-    assert_missing_frames_are_empty=True,
-)
+how = {"segment_numbers": numbers, "combine_segments": False, "assert_missing_frames_are_empty": True}
+if all(number is None for _, number in distinct):
+    by_source = seg.get_pixels_by_source_instance([uid for uid, _ in distinct], **how)
+else:
+    (multi_frame,) = {uid for uid, _ in distinct}
+    by_source = seg.get_pixels_by_source_frame(multi_frame, [number for _, number in distinct], **how)
 assert by_source.shape == (len(distinct), seg.Rows, seg.Columns, len(numbers)), by_source.shape
 
 
-def mask_of(frame, source: str):
+def mask_of(frame, source: tuple[str, int | None]):
     """0 or 1, or in a label map the segments' numbers, as the frame's source image has them."""
     here = by_source[distinct.index(source)]
     segment = segment_of(frame)
@@ -62,7 +68,8 @@ Path(masks_path).write_bytes(masks.astype(np.uint8).tobytes())
 
 frames = [
     {
-        "source_sop_instance": source,
+        "source_sop_instance": source[0],
+        "source_frame": source[1],
         "position": [float(x) for x in macro(frame, "PlanePositionSequence").ImagePositionPatient],
         "orientation": [float(x) for x in macro(frame, "PlaneOrientationSequence").ImageOrientationPatient],
         "spacing": [float(x) for x in macro(frame, "PixelMeasuresSequence").PixelSpacing],

@@ -192,7 +192,7 @@ pub struct GateOptions {
     pub min_age_years: f64,
     /// Whether the pixels are looked at where no attribute names the head.
     pub look_at_pixels: bool,
-    /// Whether multi-frame CT is let through. What takes the slices must then reference frames.
+    /// Whether multi-frame CT is let through, each frame as a slice.
     pub multi_frame: bool,
     /// Rules that are not asked. Those that may not be off ([`GateRule::may_be_off`]) are asked anyhow.
     pub off: RuleSet,
@@ -208,7 +208,7 @@ impl Default for GateOptions {
             max_tilt_degrees: 35.0,
             min_age_years: 18.0,
             look_at_pixels: true,
-            multi_frame: false,
+            multi_frame: true,
             off: RuleSet::default(),
         }
     }

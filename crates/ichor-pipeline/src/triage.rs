@@ -114,15 +114,15 @@ impl<M: SliceModel> Stage<M> {
         let size = traits.batch_on_arrival;
         let mut batches = Batches::new(slices, &self.options.decoder, traits, Purpose::Classify, size);
         while let Some(batch) = batches.next().await? {
-            for (sop_instance, reason) in &batch.broken {
-                debug!(%sop_instance, %reason, "not classified on arrival");
+            for (slice, reason) in &batch.broken {
+                debug!(%slice, %reason, "not classified on arrival");
             }
             let probabilities = classify(self.model.as_ref(), &batch.slices).await?;
             said.extend((batch.slices.iter().zip(probabilities)).filter_map(|(slice, probability)| {
                 let sop_instance = &slice.placed.header.sop_instance;
                 let (_, instance) = numbers.iter().find(|(uid, _)| uid == sop_instance)?;
                 let height_mm = slice.placed.plane.height();
-                Some(SliceProbability { instance: *instance, probability, height_mm })
+                Some(SliceProbability { instance: *instance, frame: slice.placed.header.frame, probability, height_mm })
             }));
         }
         // Together: each transaction keeps what arrives waiting.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::{BufReader, Read, Seek};
 
 use dicom_core::Tag;
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::{InMemDicomObject, OpenFileOptions};
 use ichor_core::Uid;
 use thiserror::Error;
@@ -382,12 +382,19 @@ impl Findings {
         }
     }
 
-    /// The source image of a frame, which must be among the referenced instances.
+    /// The source image of a frame, which must be among the referenced instances, and of a multi-frame image the one
+    /// frame of it (PS3.3 table 10-3).
     fn source(&mut self, groups: &FrameGroups<'_>, references: &HashSet<String>) {
-        let source = groups
-            .item(tags::DERIVATION_IMAGE_SEQUENCE)
-            .and_then(|d| item(d, tags::SOURCE_IMAGE_SEQUENCE))
-            .and_then(|s| value(s, tags::REFERENCED_SOP_INSTANCE_UID));
+        let image = groups.item(tags::DERIVATION_IMAGE_SEQUENCE).and_then(|d| item(d, tags::SOURCE_IMAGE_SEQUENCE));
+        let source = image.and_then(|s| value(s, tags::REFERENCED_SOP_INSTANCE_UID));
+        let class = image.and_then(|s| value(s, tags::REFERENCED_SOP_CLASS_UID)).unwrap_or_default();
+        let frame = image.and_then(|s| value(s, tags::REFERENCED_FRAME_NUMBER));
+        let is_multi_frame =
+            [uids::ENHANCED_CT_IMAGE_STORAGE, uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE].contains(&&*class);
+        let is_frame = frame.as_ref().is_some_and(|n| n.parse().is_ok_and(|n: u32| n > 0));
+        self.expect(is_frame == is_multi_frame && frame.is_some() == is_multi_frame, || {
+            format!("frame {} names frame {frame:?} of a source of SOP class {class}", groups.number)
+        });
         self.expect(source.as_ref().is_some_and(|s| references.contains(s)), || {
             format!("frame {} has the source {source:?}, which is not a referenced instance", groups.number)
         });

@@ -53,6 +53,8 @@ pub enum ReadError {
 pub struct ReadFrame {
     /// The source instance that it was derived from.
     pub source_sop_instance: Uid,
+    /// The frame of that instance, counted from 1, where it has several.
+    pub source_frame: Option<u32>,
     /// Number of the segment that it belongs to; `None` in a label map.
     pub segment: Option<u16>,
     /// Its plane.
@@ -107,6 +109,7 @@ pub fn read_segmentation(path: impl AsRef<Path>) -> Result<ReadSegmentation, Rea
         let groups = Groups { number: i + 1, frame, shared };
         Ok(ReadFrame {
             source_sop_instance: groups.source()?,
+            source_frame: groups.source_frame()?,
             segment: (kind != SegmentationType::LabelMap).then(|| groups.segment()).transpose()?,
             plane: groups.plane(u32::from(rows), u32::from(columns))?,
             mask: pixel_data.frame(i)?,
@@ -190,11 +193,19 @@ impl Groups<'_> {
         ReadError::Frame { frame: self.number, name }
     }
 
+    fn source_image(&self) -> Option<&InMemDicomObject> {
+        item(self.group(tags::DERIVATION_IMAGE_SEQUENCE)?, tags::SOURCE_IMAGE_SEQUENCE)
+    }
+
     fn source(&self) -> Result<Uid, ReadError> {
-        self.group(tags::DERIVATION_IMAGE_SEQUENCE)
-            .and_then(|derivation| item(derivation, tags::SOURCE_IMAGE_SEQUENCE))
+        self.source_image()
             .and_then(|source| uid(source, tags::REFERENCED_SOP_INSTANCE_UID))
             .ok_or_else(|| self.missing("source image"))
+    }
+
+    fn source_frame(&self) -> Result<Option<u32>, ReadError> {
+        let number = self.source_image().and_then(|source| text(source, tags::REFERENCED_FRAME_NUMBER));
+        number.map(|number| number.parse().map_err(|_| self.missing("source frame"))).transpose()
     }
 
     fn segment(&self) -> Result<u16, ReadError> {

@@ -314,6 +314,20 @@ fn multi_frame_sources_are_referenced_once() {
     let frame = &object.element(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).unwrap().items().unwrap()[2];
     let source = first(first(frame, tags::DERIVATION_IMAGE_SEQUENCE), tags::SOURCE_IMAGE_SEQUENCE);
     assert_eq!(text(source, tags::REFERENCED_FRAME_NUMBER), "3");
+
+    // A multi-frame image without the frame names no place.
+    let mut object = open(&seg);
+    object.update_value(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, |groups| {
+        edit_object(&mut groups.items_mut().unwrap()[2], tags::DERIVATION_IMAGE_SEQUENCE, &|derivation| {
+            edit_object(derivation, tags::SOURCE_IMAGE_SEQUENCE, &|source| {
+                source.remove_element(tags::REFERENCED_FRAME_NUMBER);
+            });
+        });
+    });
+    let mut bytes = Vec::new();
+    object.write_all(&mut bytes).unwrap();
+    let refusal = check(&bytes).unwrap_err();
+    assert!(refusal.to_string().contains("frame 3 names frame None"), "{refusal}");
 }
 
 /// Changes the first item of a sequence of a file.

@@ -74,6 +74,9 @@ pub struct SeriesOutcomeRow {
 pub struct SliceScore {
     /// SOP Instance UID.
     pub sop_instance: Uid,
+    /// The frame, counted from 1, where the instance has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u32>,
     /// Probability of hemorrhage, 0 to 1.
     pub probability: f32,
     /// Pixels in its mask.

@@ -20,6 +20,8 @@ pub struct ArrivedInstance {
 pub struct SliceProbability {
     /// The instance's number in the index.
     pub instance: i64,
+    /// The frame, counted from 1, where the instance has several.
+    pub frame: Option<u32>,
     /// Probability of hemorrhage, 0 to 1, before neighbours are made consistent.
     pub probability: f32,
     /// Where the slice lies along its own normal, in mm.
@@ -79,7 +81,7 @@ impl Store {
         self.index().newest_instance().await
     }
 
-    /// Keeps what `model` said, in one transaction. What it said of the same instance before stays.
+    /// Keeps what `model` said, in one transaction. What it said of the same slice before stays.
     ///
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`].
@@ -87,11 +89,15 @@ impl Store {
         self.index().record_probabilities(model, said).await
     }
 
-    /// What `model` has said of a claimed study's instances, by SOP Instance UID.
+    /// What `model` has said of a claimed study's slices, by SOP Instance UID and, where an instance has several, frame.
     ///
     /// # Errors
     /// As [`Self::unclassified_instances`].
-    pub async fn probabilities(&self, claim: &AnalysisClaim, model: &str) -> Result<HashMap<Uid, f32>, StoreError> {
+    pub async fn probabilities(
+        &self,
+        claim: &AnalysisClaim,
+        model: &str,
+    ) -> Result<HashMap<(Uid, Option<u32>), f32>, StoreError> {
         self.index().probabilities(claim, model).await
     }
 

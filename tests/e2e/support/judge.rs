@@ -38,6 +38,8 @@ pub(crate) struct Segment {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Frame {
     pub(crate) source_sop_instance: String,
+    /// The frame of that image, where it has several.
+    pub(crate) source_frame: Option<u32>,
     pub(crate) position: [f64; 3],
     pub(crate) orientation: [f64; 6],
     pub(crate) spacing: [f64; 2],

@@ -64,8 +64,9 @@ fn ct(header: &InstanceHeader) -> Judgement {
 fn single_frame(header: &InstanceHeader, options: &GateOptions) -> Judgement {
     match (header.is_enhanced_ct(), options.multi_frame) {
         (false, _) => passed("one frame an instance"),
-        (true, true) => passed("multi-frame, each frame a slice"),
-        (true, false) => failed("enhanced-ct", "multi-frame CT is kept, but not analysed yet"),
+        (true, true) if header.frame.is_some() => passed("multi-frame, each frame a slice"),
+        (true, true) => failed("enhanced-ct", "multi-frame CT whose frames were not told apart"),
+        (true, false) => failed("enhanced-ct", "multi-frame CT is not analysed here"),
     }
 }
 

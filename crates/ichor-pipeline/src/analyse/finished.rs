@@ -261,7 +261,7 @@ impl Scored {
         let source = |slice: &ichor_ct::volume::PlacedSlice| SourceSlice {
             sop_class: slice.header.sop_class.clone(),
             sop_instance: slice.header.sop_instance.clone(),
-            frame_number: None,
+            frame_number: slice.header.frame,
             plane: slice.plane,
             slice_thickness_mm: slice.header.slice_thickness,
         };

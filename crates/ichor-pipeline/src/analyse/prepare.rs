@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ichor_core::{Priority, Reason, Uid};
+use ichor_core::{Priority, Reason};
 use ichor_ct::brain::brain_mask;
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
 use ichor_ct::volume::PlacedSlice;
@@ -41,8 +41,8 @@ pub(crate) enum Purpose {
 /// A batch, in order.
 pub(crate) struct Batch {
     pub(crate) slices: Vec<PreparedSlice>,
-    /// Slices that cannot be decoded, with the reason.
-    pub(crate) broken: Vec<(Uid, Reason)>,
+    /// Slices that cannot be decoded, by their labels, with the reason.
+    pub(crate) broken: Vec<(String, Reason)>,
 }
 
 /// How slices are prepared.
@@ -61,7 +61,7 @@ pub(crate) struct Recipe {
 /// Why a slice is not prepared.
 enum Fault {
     /// It cannot be decoded.
-    Broken(Uid, Reason),
+    Broken(String, Reason),
     /// No slice can be decoded now.
     Unavailable(Unavailable),
 }
@@ -89,7 +89,7 @@ pub(crate) fn prepare(slices: Vec<PlacedSlice>, decoder: &Decoder, recipe: Recip
             .flat_map(|(worker, chunk)| {
                 worker.join().unwrap_or_else(|_| {
                     let crashed = || Reason::new("decoder-crashed", "the thread that prepared this slice crashed");
-                    let broken = |slice: &PlacedSlice| Fault::Broken(slice.header.sop_instance.clone(), crashed());
+                    let broken = |slice: &PlacedSlice| Fault::Broken(slice.header.label(), crashed());
                     chunk.iter().map(|slice| Err(broken(slice))).collect()
                 })
             })
@@ -99,7 +99,7 @@ pub(crate) fn prepare(slices: Vec<PlacedSlice>, decoder: &Decoder, recipe: Recip
     for result in prepared {
         match result {
             Ok(slice) => batch.slices.push(slice),
-            Err(Fault::Broken(sop_instance, reason)) => batch.broken.push((sop_instance, reason)),
+            Err(Fault::Broken(label, reason)) => batch.broken.push((label, reason)),
             Err(Fault::Unavailable(error)) => return Err(error),
         }
     }
@@ -117,14 +117,14 @@ fn stand_back(priority: Priority) {
 fn caught(placed: &PlacedSlice, decoder: &Decoder, recipe: Recipe) -> Result<PreparedSlice, Fault> {
     let crashed = |_| {
         let reason = Reason::new("decoder-crashed", "reading this slice crashed");
-        Err(Fault::Broken(placed.header.sop_instance.clone(), reason))
+        Err(Fault::Broken(placed.header.label(), reason))
     };
     catch_unwind(AssertUnwindSafe(|| one(placed, decoder, recipe))).unwrap_or_else(crashed)
 }
 
 fn one(placed: &PlacedSlice, decoder: &Decoder, recipe: Recipe) -> Result<PreparedSlice, Fault> {
     let slice = decoder.read_slice(placed).map_err(|error| match error {
-        DecodeError::Slice(reason) => Fault::Broken(placed.header.sop_instance.clone(), reason),
+        DecodeError::Slice(reason) => Fault::Broken(placed.header.label(), reason),
         DecodeError::Unavailable(error) => Fault::Unavailable(error),
     })?;
     let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);

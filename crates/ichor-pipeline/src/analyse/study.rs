@@ -40,7 +40,7 @@ pub enum AnalysisError {
     Decoder(#[from] Unavailable),
     /// A slice that could be decoded a moment ago: its file has changed since.
     #[error("slice {0} could be decoded once and not again")]
-    Gone(Uid),
+    Gone(String),
     /// The header of the source that the result is built on.
     #[error(transparent)]
     Source(#[from] ichor_result::SourceError),
@@ -172,7 +172,7 @@ async fn chosen_series<M: SliceModel>(
     let (usable, all) = (scored.stack.slices.len(), scored.stack.slices.len() + broken.len());
     let is_too_few = usable < options.gate.min_slices;
     if let Some(row) = row {
-        row.reasons.extend(broken.iter().map(|(uid, reason)| about(uid, reason)));
+        row.reasons.extend(broken.iter().map(|(label, reason)| about(label, reason)));
         row.chosen &= !is_too_few;
     }
     if is_too_few {
@@ -194,10 +194,12 @@ async fn chosen_series<M: SliceModel>(
 fn read_headers(instances: &[ichor_store::StoredInstance]) -> (Vec<InstanceHeader>, Vec<(Uid, Reason)>) {
     let (mut headers, mut unreadable) = (Vec::with_capacity(instances.len()), Vec::new());
     for instance in instances {
-        match InstanceHeader::read(&instance.path) {
-            Ok(header) => headers.push(header),
+        // A multi-frame file that does not describe each of its frames is left out whole: none can be told from another.
+        match InstanceHeader::read_all(&instance.path) {
+            Ok(read) => headers.extend(read),
             Err(error) => {
-                unreadable.push((instance.series_instance.clone(), about(&instance.sop_instance, &error.reason())));
+                let reason = about(instance.sop_instance.as_str(), &error.reason());
+                unreadable.push((instance.series_instance.clone(), reason));
             }
         }
     }
@@ -206,24 +208,24 @@ fn read_headers(instances: &[ichor_store::StoredInstance]) -> (Vec<InstanceHeade
 
 /// A slice for the gate to look at; `None` if it cannot be read, which its analysis would name.
 fn look_at(placed: &PlacedSlice, decoder: &Decoder) -> Result<Option<Slice>, Unavailable> {
-    let sop_instance = &placed.header.sop_instance;
+    let slice = placed.header.label();
     match catch_unwind(AssertUnwindSafe(|| decoder.read_slice(placed))) {
-        Ok(Ok(slice)) => Ok(Some(slice)),
+        Ok(Ok(read)) => Ok(Some(read)),
         Ok(Err(DecodeError::Unavailable(error))) => Err(error),
         Ok(Err(DecodeError::Slice(reason))) => {
-            debug!(%sop_instance, %reason, "the gate cannot look at a slice");
+            debug!(%slice, %reason, "the gate cannot look at a slice");
             Ok(None)
         }
         Err(_) => {
-            warn!(%sop_instance, "reading a slice for the gate crashed");
+            warn!(%slice, "reading a slice for the gate crashed");
             Ok(None)
         }
     }
 }
 
-/// A reason about one instance, as it stands among its series' reasons.
-fn about(sop_instance: &Uid, reason: &Reason) -> Reason {
-    Reason { code: reason.code.clone(), text: format!("instance {sop_instance}: {}", reason.text) }
+/// A reason about one instance or one of its frames, as it stands among its series' reasons.
+fn about(label: &str, reason: &Reason) -> Reason {
+    Reason { code: reason.code.clone(), text: format!("instance {label}: {}", reason.text) }
 }
 
 fn series_rows(choice: &SeriesChoice, unreadable: Vec<(Uid, Reason)>) -> Vec<SeriesOutcomeRow> {
@@ -280,10 +282,11 @@ async fn first_pass<M: SliceModel>(
     decoder: &Decoder,
     claim: &AnalysisClaim,
     stack: Stack,
-    known: &HashMap<Uid, f32>,
-) -> Result<(FirstPass, Vec<(Uid, Reason)>, usize), AnalysisError> {
+    known: &HashMap<(Uid, Option<u32>), f32>,
+) -> Result<(FirstPass, Vec<(String, Reason)>, usize), AnalysisError> {
     let traits = model.traits();
-    let is_new = |slice: &&PlacedSlice| !known.contains_key(&slice.header.sop_instance);
+    let key = |slice: &PlacedSlice| (slice.header.sop_instance.clone(), slice.header.frame);
+    let is_new = |slice: &&PlacedSlice| !known.contains_key(&key(slice));
     let new: Vec<PlacedSlice> = stack.slices.iter().filter(is_new).cloned().collect();
     let numbers: HashMap<&Uid, i64> = claim.instances.iter().map(|i| (&i.sop_instance, i.id)).collect();
     let (mut said, mut broken) = (HashMap::with_capacity(new.len()), Vec::new());
@@ -293,12 +296,12 @@ async fn first_pass<M: SliceModel>(
         let probabilities = classify(model, &batch.slices).await?;
         let mut rows = Vec::with_capacity(probabilities.len());
         for (slice, probability) in batch.slices.iter().zip(probabilities) {
-            let sop_instance = slice.placed.header.sop_instance.clone();
+            let (sop_instance, frame) = key(&slice.placed);
             if let Some(instance) = numbers.get(&sop_instance) {
                 let height_mm = slice.placed.plane.height();
-                rows.push(SliceProbability { instance: *instance, probability, height_mm });
+                rows.push(SliceProbability { instance: *instance, frame, probability, height_mm });
             }
-            said.insert(sop_instance, probability);
+            said.insert((sop_instance, frame), probability);
         }
         // For another attempt, and for the next version if late slices come.
         store.record_probabilities(&traits.fed(), &rows).await?;
@@ -306,9 +309,10 @@ async fn first_pass<M: SliceModel>(
     let mut slices_known = 0;
     let (mut slices, mut probabilities) = (Vec::with_capacity(stack.slices.len()), Vec::new());
     for slice in stack.slices {
-        let known = known.get(&slice.header.sop_instance);
+        let key = key(&slice);
+        let known = known.get(&key);
         slices_known += usize::from(known.is_some());
-        if let Some(probability) = known.or_else(|| said.get(&slice.header.sop_instance)) {
+        if let Some(probability) = known.or_else(|| said.get(&key)) {
             probabilities.push(*probability);
             slices.push(slice);
         }
@@ -363,7 +367,7 @@ fn fraction(probability: f32) -> u8 {
 }
 
 fn gone(slice: &PlacedSlice) -> AnalysisError {
-    AnalysisError::Gone(slice.header.sop_instance.clone())
+    AnalysisError::Gone(slice.header.label())
 }
 
 /// Scores → verdict, lesions and millilitres. A negative study keeps no mask.
@@ -398,6 +402,7 @@ fn slice_scores(scored: &Scored, verdict: &Verdict) -> Vec<SliceScore> {
     slices
         .map(|(index, (slice, probability))| SliceScore {
             sop_instance: slice.header.sop_instance.clone(),
+            frame: slice.header.frame,
             probability: *probability,
             masked_pixels: masked(index),
         })

@@ -14,7 +14,7 @@ use crate::blobs::{BlobRef, BlobStore};
 use crate::receive::StudyAttributes;
 use crate::{StoreError, Timestamp};
 
-/// Rows of one INSERT statement; four columns each stay far below SQLite's 32,766 parameters.
+/// Rows of one INSERT statement; six columns each stay far below SQLite's 32,766 parameters.
 const ROWS_A_STATEMENT: usize = 1_000;
 
 /// The study columns of a claim.
@@ -348,12 +348,13 @@ async fn replace_details(
     let numbered: Vec<(i64, &SliceScore)> = (0..).zip(slices).collect();
     for rows in numbered.chunks(ROWS_A_STATEMENT) {
         let mut insert = QueryBuilder::<Dialect>::new(
-            "INSERT INTO slice_score (analysis_id, position, sop_instance, probability, masked_pixels) ",
+            "INSERT INTO slice_score (analysis_id, position, sop_instance, frame, probability, masked_pixels) ",
         );
         insert.push_values(rows, |mut row, (position, slice)| {
             row.push_bind(analysis)
                 .push_bind(*position)
                 .push_bind(slice.sop_instance.as_str().to_owned())
+                .push_bind(slice.frame)
                 .push_bind(f64::from(slice.probability))
                 .push_bind(slice.masked_pixels);
         });

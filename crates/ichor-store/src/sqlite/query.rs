@@ -404,17 +404,17 @@ async fn series(connection: &mut Connection, study: i64, analysis: i64) -> Resul
 }
 
 async fn slices(connection: &mut Connection, analysis: i64) -> Result<Vec<SliceScore>, StoreError> {
-    let rows: Vec<(String, f64, i64)> = sqlx::query_as(
-        "SELECT sop_instance, probability, masked_pixels FROM slice_score WHERE analysis_id = ? ORDER BY position",
+    let rows: Vec<(String, Option<u32>, f64, i64)> = sqlx::query_as(
+        "SELECT sop_instance, frame, probability, masked_pixels FROM slice_score WHERE analysis_id = ? ORDER BY position",
     )
     .bind(analysis)
     .fetch_all(connection)
     .await
     .during("reading the slices of a study")?;
-    let score = |(sop_instance, probability, pixels): (String, f64, i64)| {
+    let score = |(sop_instance, frame, probability, pixels): (String, _, f64, i64)| {
         #[expect(clippy::cast_possible_truncation, reason = "it was written from a value of this width")]
         let probability = probability as f32;
-        Ok(SliceScore { sop_instance: uid(&sop_instance)?, probability, masked_pixels: unsigned(pixels)? })
+        Ok(SliceScore { sop_instance: uid(&sop_instance)?, frame, probability, masked_pixels: unsigned(pixels)? })
     };
     rows.into_iter().map(score).collect()
 }

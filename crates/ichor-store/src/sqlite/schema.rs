@@ -80,3 +80,49 @@ pub(super) async fn migrate(pool: &SqlitePool, database: &Path) -> Result<(), St
         other => StoreError::Database { during: "migrating the database".into(), source: Box::new(other) },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_said_of_slices_outlives_the_key_that_takes_frames_in() {
+        let folder = crate::folder();
+        let path = folder.path().join("ichor.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true);
+        let mut connection = options.connect().await.unwrap();
+        let before = concat!(
+            include_str!("../../../../migrations/0001_job_log.sql"),
+            include_str!("../../../../migrations/0002_triage.sql"),
+            include_str!("../../../../migrations/0003_storage_commitment.sql"),
+            include_str!("../../../../migrations/0004_gate_rules.sql"),
+            "INSERT INTO study (id, study_instance, status, quiet_until, received_at, last_instance_at)
+                 VALUES (1, '1.2', 'receiving', 9, 1, 1);
+             INSERT INTO series (id, study_id, series_instance) VALUES (1, 1, '1.3');
+             INSERT INTO instance (id, study_id, series_id, sop_instance, sop_class, transfer_syntax, received_at, own,
+                 blob, size, digest) VALUES (7, 1, 1, '1.4', '1.5', '1.6', 1, 0, 'b', 1, x'00');
+             INSERT INTO slice_probability VALUES (7, 'm', 0.25, 1.5), (7, 'n', 0.5, 1.5);
+             INSERT INTO analysis (id, study_id, version, status, queued_at, not_before) VALUES (1, 1, 1, 'done', 1, 1);
+             INSERT INTO slice_score VALUES (1, 0, '1.4', 0.25, 12);",
+        );
+        sqlx::raw_sql(before).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(include_str!("../../../../migrations/0005_frames.sql")).execute(&mut connection).await.unwrap();
+        let said: Vec<(i64, i64, String, f64, f64)> = sqlx::query_as(
+            "SELECT instance_id, frame, model, probability, height_mm FROM slice_probability ORDER BY model",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        assert_eq!(said, [(7, 0, "m".to_owned(), 0.25, 1.5), (7, 0, "n".to_owned(), 0.5, 1.5)]);
+        let scores: Vec<(String, Option<i64>, f64, i64)> =
+            sqlx::query_as("SELECT sop_instance, frame, probability, masked_pixels FROM slice_score")
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!(scores, [("1.4".to_owned(), None, 0.25, 12)]);
+        let broken: Vec<(String,)> =
+            sqlx::query_as("SELECT \"table\" FROM pragma_foreign_key_check").fetch_all(&mut connection).await.unwrap();
+        assert!(broken.is_empty(), "{broken:?}");
+        connection.close().await.unwrap();
+    }
+}

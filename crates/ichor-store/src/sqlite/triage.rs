@@ -18,6 +18,9 @@ use crate::{StoreError, Timestamp};
 /// Rows of one INSERT statement, far below SQLite's 32,766 parameters.
 const ROWS_A_STATEMENT: usize = 1_000;
 
+/// The frame of an instance that is one slice: frames count from 1.
+const NO_FRAME: u32 = 0;
+
 #[derive(sqlx::FromRow)]
 struct ArrivedRow {
     id: i64,
@@ -87,10 +90,11 @@ impl Sqlite {
         let mut tx = self.begin(during).await?;
         for rows in said.chunks(ROWS_A_STATEMENT) {
             let mut insert = QueryBuilder::<Dialect>::new(
-                "INSERT OR IGNORE INTO slice_probability (instance_id, model, probability, height_mm) ",
+                "INSERT OR IGNORE INTO slice_probability (instance_id, frame, model, probability, height_mm) ",
             );
             insert.push_values(rows, |mut row, said| {
                 row.push_bind(said.instance)
+                    .push_bind(said.frame.unwrap_or(NO_FRAME))
                     .push_bind(model.to_owned())
                     .push_bind(f64::from(said.probability))
                     .push_bind(said.height_mm);
@@ -104,9 +108,9 @@ impl Sqlite {
         &self,
         claim: &AnalysisClaim,
         model: &str,
-    ) -> Result<HashMap<Uid, f32>, StoreError> {
-        let rows: Vec<(String, f64)> = sqlx::query_as(
-            "SELECT i.sop_instance, p.probability
+    ) -> Result<HashMap<(Uid, Option<u32>), f32>, StoreError> {
+        let rows: Vec<(String, u32, f64)> = sqlx::query_as(
+            "SELECT i.sop_instance, p.frame, p.probability
              FROM analysis a JOIN instance i ON i.study_id = a.study_id
                  JOIN slice_probability p ON p.instance_id = i.id AND p.model = ?
              WHERE a.id = ? AND i.own = 0",
@@ -116,7 +120,10 @@ impl Sqlite {
         .fetch_all(&self.read)
         .await
         .during("reading probabilities")?;
-        rows.into_iter().map(|(sop_instance, probability)| Ok((uid(&sop_instance)?, probability as f32))).collect()
+        let known = |(sop_instance, frame, probability): (String, u32, f64)| {
+            Ok(((uid(&sop_instance)?, Some(frame).filter(|frame| *frame != NO_FRAME)), probability as f32))
+        };
+        rows.into_iter().map(known).collect()
     }
 
     pub(crate) async fn slices_to_alert(

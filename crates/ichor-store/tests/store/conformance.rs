@@ -36,6 +36,7 @@ macro_rules! conformance {
                 triage {
                     slices_wait_in_the_order_of_arrival,
                     probabilities_stay_for_the_analysis,
+                    frames_are_slices_of_their_own,
                     study_is_alerted_once,
                     alert_that_was_wrong_is_withdrawn,
                 }

@@ -220,6 +220,7 @@ pub(crate) async fn outcome(
         slices: (claim.instances.iter().zip(0u16..))
             .map(|(instance, number)| SliceScore {
                 sop_instance: instance.sop_instance.clone(),
+                frame: None,
                 probability: f32::from(number) / 4096.0,
                 masked_pixels: u32::from(number),
             })

@@ -130,7 +130,8 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     let mut slices: Vec<_> = study.slices.iter().collect();
     slices.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     for slice in slices.iter().take(10) {
-        println!("  {:.3}  {:>7} pixels  {}", slice.probability, slice.masked_pixels, slice.sop_instance);
+        let frame = slice.frame.map_or_else(String::new, |frame| format!(" frame {frame}"));
+        println!("  {:.3}  {:>7} pixels  {}{frame}", slice.probability, slice.masked_pixels, slice.sop_instance);
     }
     println!("\nobjects and deliveries");
     for object in &study.objects {

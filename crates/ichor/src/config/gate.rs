@@ -23,6 +23,8 @@ pub(crate) struct GateConfig {
     pub(crate) min_age_years: f64,
     /// Whether the pixels are looked at where no attribute names the head.
     pub(crate) look_at_pixels: bool,
+    /// Whether multi-frame CT is analysed, each frame as a slice.
+    pub(crate) multi_frame: bool,
     /// Names of rules that are not asked.
     pub(crate) off: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl Default for GateConfig {
             max_tilt_degrees: gate.max_tilt_degrees,
             min_age_years: gate.min_age_years,
             look_at_pixels: gate.look_at_pixels,
+            multi_frame: gate.multi_frame,
             off: Vec::new(),
         }
     }
@@ -72,8 +75,8 @@ impl GateConfig {
             max_tilt_degrees: self.max_tilt_degrees,
             min_age_years: self.min_age_years,
             look_at_pixels: self.look_at_pixels,
+            multi_frame: self.multi_frame,
             off: self.off.iter().filter_map(|name| name.parse().ok()).collect(),
-            ..GateOptions::default()
         }
     }
 }

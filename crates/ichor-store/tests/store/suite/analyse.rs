@@ -206,7 +206,8 @@ pub(crate) async fn study_of_two_thousand_slices(backend: impl Backend) {
     let mut large = outcome(&store, &claim, true, &["pacs"]).await;
     large.slices = (0..2_000u16)
         .map(|number| SliceScore {
-            sop_instance: slice_uid("a", number.into()),
+            sop_instance: slice_uid("a", u32::from(number / 2)),
+            frame: (number % 3 > 0).then_some(u32::from(number) + 1),
             probability: 1.0 / f32::from(number + 1),
             masked_pixels: number.into(),
         })

@@ -6,7 +6,7 @@ use crate::support::*;
 const MODEL: &str = "ichor-demo@1.0.0+0123456789ab physionet";
 
 fn said(instance: i64, probability: f32) -> SliceProbability {
-    SliceProbability { instance, probability, height_mm: instance as f64 * 5.0 }
+    SliceProbability { instance, frame: None, probability, height_mm: instance as f64 * 5.0 }
 }
 
 fn alert(study: &str, numbers: &[u32], seconds: i64) -> NewAlert {
@@ -66,7 +66,7 @@ pub(crate) async fn probabilities_stay_for_the_analysis(backend: impl Backend) {
     let claim = store.claim_analysis("w", quiet_after(0)).await.unwrap().unwrap();
     let mut known: Vec<_> = store.probabilities(&claim, MODEL).await.unwrap().into_iter().collect();
     known.sort_by(|a, b| a.1.total_cmp(&b.1));
-    assert_eq!(known, [(slice_uid("a", 0), 0.25), (slice_uid("a", 2), 0.75)], "the first word stays");
+    assert_eq!(known, [((slice_uid("a", 0), None), 0.25), ((slice_uid("a", 2), None), 0.75)], "the first word stays");
     assert!(store.probabilities(&claim, "another").await.unwrap().is_empty());
 
     // A late slice finds them again.
@@ -78,6 +78,26 @@ pub(crate) async fn probabilities_stay_for_the_analysis(backend: impl Backend) {
     assert_eq!(store.probabilities(&claim, MODEL).await.unwrap().len(), 2);
 }
 
+pub(crate) async fn frames_are_slices_of_their_own(backend: impl Backend) {
+    let store = backend.open().await;
+    Slice::of("a", 0).record(&store, at(0)).await;
+    Slice::of("a", 1).record(&store, at(0)).await;
+    let ids: Vec<i64> = waiting(&store, MODEL, 0).await.iter().map(|arrived| arrived.instance.id).collect();
+    let frame = |frame, probability| SliceProbability { frame, ..said(ids[0], probability) };
+    let all = [frame(Some(1), 0.25), frame(Some(2), 0.5), said(ids[1], 0.75)];
+    store.record_probabilities(MODEL, &all[..1]).await.unwrap();
+    store.record_probabilities(MODEL, &all).await.unwrap();
+    store.record_probabilities(MODEL, &[frame(Some(2), 1.0)]).await.unwrap();
+    store.close_quiet_studies(quiet_after(0)).await.unwrap();
+    let claim = store.claim_analysis("w", quiet_after(0)).await.unwrap().unwrap();
+    let mut known: Vec<_> = store.probabilities(&claim, MODEL).await.unwrap().into_iter().collect();
+    known.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let uids = [slice_uid("a", 0), slice_uid("a", 1)];
+    let wanted =
+        [((uids[0].clone(), Some(1)), 0.25), ((uids[0].clone(), Some(2)), 0.5), ((uids[1].clone(), None), 0.75)];
+    assert_eq!(known, wanted, "each frame keeps its first word");
+}
+
 pub(crate) async fn study_is_alerted_once(backend: impl Backend) {
     let store = backend.open().await;
     for (number, seconds) in [(2, 0), (0, 1), (1, 2)] {
@@ -86,7 +106,12 @@ pub(crate) async fn study_is_alerted_once(backend: impl Backend) {
     let arrived = waiting(&store, MODEL, 0).await;
     let heights = [10.0, 0.0, 5.0];
     let said: Vec<_> = (arrived.iter().zip(heights))
-        .map(|(arrived, height_mm)| SliceProbability { instance: arrived.instance.id, probability: 0.75, height_mm })
+        .map(|(arrived, height_mm)| SliceProbability {
+            instance: arrived.instance.id,
+            frame: None,
+            probability: 0.75,
+            height_mm,
+        })
         .collect();
     store.record_probabilities(MODEL, &said).await.unwrap();
     let series = uid(&["series", "a"]);
