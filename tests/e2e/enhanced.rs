@@ -64,8 +64,8 @@ fn comes_to_the_same(kind: &str, sop_class: &str) {
     let pacs = Orthanc::start();
     // Both in the batches of the analysis: the last digit of a probability hangs on how many slices go through at once, and
     // on arrival they go by twos.
-    let sections = "[analysis]\nwhile_receiving = false\n".to_owned();
-    let daemon = Daemon::start(&Settings { sections, ..Settings::to([Destination::c_store(&pacs)]) });
+    let analysis = "idle_cores_only = false\nwhile_receiving = false\n".to_owned();
+    let daemon = Daemon::start(&Settings { analysis, ..Settings::to([Destination::c_store(&pacs)]) });
     let single = called_positive()[0].write(&daemon.folder("single"));
     let multi = multi_frame(&single.restamped(&daemon.folder("other"), "8"), kind, &daemon.folder("multi"));
     assert_eq!((multi.instances.len(), multi.instances[0].sop_class.as_str()), (1, sop_class));

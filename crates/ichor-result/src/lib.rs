@@ -10,6 +10,7 @@
 
 mod attributes;
 pub mod bits;
+mod capture;
 mod charset;
 mod check;
 mod codes;
@@ -30,6 +31,7 @@ mod segmentation;
 mod source;
 mod walk;
 
+pub use capture::{Capture, CaptureInput, CaptureLook, check_capture, write_capture};
 pub use charset::{DecodedText, decode_text};
 pub use check::{CheckFailed, check};
 pub use error::ResultError;
