@@ -10,7 +10,7 @@ use dicom_object::open_file;
 use ichor_core::StudyStatus;
 use ichor_pipeline::analyse::{AnalyseOptions, DestinationObjects, ObjectKind, ReportOn};
 use ichor_pipeline::now;
-use ichor_result::SegmentationForm;
+use ichor_result::{CaptureLook, SegmentationForm};
 use support::{House, Says, Scripted, analyse_options};
 
 fn options() -> AnalyseOptions {
@@ -23,7 +23,12 @@ fn options() -> AnalyseOptions {
     let mut options = analyse_options();
     options.destinations = vec![
         destination("both", &[ObjectKind::Report(Some(form)), ObjectKind::Segmentation(form)], true, true),
-        destination("report", &[ObjectKind::Report(None), ObjectKind::KeyObjects(4, None)], false, false),
+        destination(
+            "report",
+            &[ObjectKind::Report(None), ObjectKind::KeyObjects(4, None), ObjectKind::Captures(CaptureLook::default())],
+            false,
+            false,
+        ),
     ];
     options
 }
@@ -44,9 +49,12 @@ async fn a_finding_is_reported_with_and_without_its_segmentation() {
     house.receive().await;
     let says = Scripted::new(Says::Probability(0.9));
     let detail = house.work_for(Arc::clone(&says), options(), &[StudyStatus::Analysed]).await;
-    assert_eq!((detail.objects.len(), detail.deliveries.len()), (4, 4), "{detail:?}");
+    assert_eq!((detail.objects.len(), detail.deliveries.len()), (16, 16), "{detail:?}");
     let both = queued(&house, "both").await;
-    let [report, keys] = &queued(&house, "report").await[..] else { panic!("two objects") };
+    let [report, keys, captures @ ..] = &queued(&house, "report").await[..] else { panic!("objects are missing") };
+    assert_eq!(captures.len(), 12, "a picture for each slice");
+    assert!(captures.iter().all(|(class, _)| class == uids::SECONDARY_CAPTURE_IMAGE_STORAGE));
+    assert!(captures.iter().all(|(_, bytes)| ichor_result::check_capture(&bytes[..]).is_ok()));
     let classes: Vec<&str> = both.iter().map(|(class, _)| class.as_str()).collect();
     assert_eq!(classes, [uids::SEGMENTATION_STORAGE, uids::COMPREHENSIVE3_DSR_STORAGE]);
     assert_eq!(report.0, uids::COMPREHENSIVE3_DSR_STORAGE);
@@ -66,7 +74,7 @@ async fn a_finding_is_reported_with_and_without_its_segmentation() {
     let story = house.store.timeline(&house.study.study_instance).await.unwrap();
     assert_eq!(
         story.iter().filter(|event| event.kind == "object-kept").count(),
-        4,
+        16,
         "byte for byte the same: {story:?}"
     );
 }

@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use ichor_core::ModelId;
 use ichor_ct::brain::BRAIN_MASK_VERSION;
 use ichor_ct::input::PREPROCESSING_VERSION;
+use ichor_ct::volume::PlacedSlice;
+use ichor_decode::{DecodeError, Decoder};
 use ichor_result::{
-    Conclusion, KeyObjectInput, LesionFacts, MaskRun, Provenance, Report, ReportInput, SegmentationForm,
-    SegmentationInput, SegmentationReference, SeriesFacts, SliceMask, SourceHeader, SourceSlice, write_key_objects,
-    write_report, write_segmentation,
+    Capture, CaptureInput, CaptureLook, Conclusion, KeyObjectInput, LesionFacts, MaskRun, Provenance, Report,
+    ReportInput, SegmentationForm, SegmentationInput, SegmentationReference, SeriesFacts, SliceMask, SourceHeader,
+    SourceSlice, write_capture, write_key_objects, write_report, write_segmentation,
 };
 use ichor_store::{AnalysisClaim, SeriesOutcomeRow, Timestamp, Verdict};
 use time::OffsetDateTime;
+use tokio::task::spawn_blocking;
 
 use super::ModelTraits;
 use super::objects::{ObjectError, ObjectIdentity};
@@ -24,6 +27,9 @@ pub(super) struct Finished {
     verdict: Verdict,
     series: Vec<SeriesFacts>,
     slices: Vec<SourceSlice>,
+    /// Where they lie on the disk.
+    placed: Vec<PlacedSlice>,
+    slice_threshold: f32,
     /// One a slice.
     probabilities: Vec<f32>,
     masks: Vec<SliceMask>,
@@ -78,6 +84,8 @@ impl Finished {
             verdict,
             series: series.into_iter().map(series_facts).collect(),
             slices: Vec::new(),
+            placed: Vec::new(),
+            slice_threshold: traits.slice_threshold,
             probabilities: Vec::new(),
             masks: Vec::new(),
             lesions: 0,
@@ -95,6 +103,7 @@ impl Finished {
                 (finished.masks, finished.lesions) = scored.segments();
                 finished.facts = lesion_facts(&finished.provenance(), &scored, finished.lesions);
             }
+            finished.placed = scored.stack.slices;
         }
         Ok(finished)
     }
@@ -107,6 +116,23 @@ impl Finished {
     /// Whether hemorrhage was found.
     pub(super) fn is_positive(&self) -> bool {
         matches!(&self.verdict, Verdict::Analysed(finding) if finding.is_positive())
+    }
+
+    /// How many slices were analysed.
+    pub(super) fn slices(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// Reads the pixels of a slice, in HU.
+    pub(super) async fn read(&self, decoder: &Decoder, at: usize) -> Result<Vec<i16>, AnalysisError> {
+        let Some(placed) = self.placed.get(at).cloned() else { return Ok(Vec::new()) };
+        let (decoder, label) = (decoder.clone(), placed.header.label());
+        let slice = spawn_blocking(move || decoder.read_slice(&placed)).await?;
+        match slice {
+            Ok(slice) => Ok(slice.hu),
+            Err(DecodeError::Unavailable(error)) => Err(error.into()),
+            Err(DecodeError::Slice(_)) => Err(AnalysisError::Gone(label)),
+        }
     }
 
     /// Whether there are segments.
@@ -172,6 +198,26 @@ impl Finished {
             series: &self.series,
         };
         Ok(document(write_report(&input, out)?))
+    }
+
+    /// Writes the Secondary Capture of the slice at `at`, whose pixels are `hu`.
+    pub(super) fn write_capture(
+        &self,
+        look: CaptureLook,
+        at: usize,
+        hu: &[i16],
+        out: &mut impl Write,
+    ) -> Result<ObjectIdentity, ObjectError> {
+        let input = CaptureInput {
+            provenance: self.provenance(),
+            slices: &self.slices,
+            probabilities: &self.probabilities,
+            slice_threshold: self.slice_threshold,
+            masks: &self.masks,
+            look,
+        };
+        let Capture { sop_class, sop_instance, series_instance, transfer_syntax } = write_capture(&input, at, hu, out)?;
+        Ok(ObjectIdentity { sop_class, sop_instance, series_instance, transfer_syntax })
     }
 
     /// Writes the Key Object Selection of the `most` most suspicious slices.
@@ -258,7 +304,7 @@ fn lesion_facts(provenance: &Provenance<'_>, scored: &Scored, lesions: u16) -> V
 impl Scored {
     /// The slices as objects name them.
     fn sources(&self) -> Vec<SourceSlice> {
-        let source = |slice: &ichor_ct::volume::PlacedSlice| SourceSlice {
+        let source = |slice: &PlacedSlice| SourceSlice {
             sop_class: slice.header.sop_class.clone(),
             sop_instance: slice.header.sop_instance.clone(),
             frame_number: slice.header.frame,

@@ -8,7 +8,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use ichor_core::{Reason, Uid};
-use ichor_result::{CheckFailed, ResultError, SegmentationForm, SegmentationReference, SegmentationType};
+use ichor_decode::Decoder;
+use ichor_result::{CaptureLook, CheckFailed, ResultError, SegmentationForm, SegmentationReference, SegmentationType};
 use ichor_store::{AnalysisClaim, NewObject, Store, Verdict, WrittenBlob};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -33,6 +34,8 @@ pub enum ObjectKind {
     Report(Option<SegmentationForm>),
     /// Key Object Selection of so many slices, and of the Segmentation of this form, which goes to the same place.
     KeyObjects(usize, Option<SegmentationForm>),
+    /// Secondary Captures of this look, one a slice.
+    Captures(CaptureLook),
 }
 
 /// Which verdicts a destination gets a report on, besides findings.
@@ -66,6 +69,7 @@ impl ObjectKind {
             },
             Self::Report(_) => "report",
             Self::KeyObjects(..) => "key-objects",
+            Self::Captures(_) => "capture",
         }
     }
 
@@ -73,7 +77,7 @@ impl ObjectKind {
     pub(super) fn has_values(&self) -> bool {
         match self {
             Self::Segmentation(form) => form.kind() == SegmentationType::Fractional,
-            Self::Report(_) | Self::KeyObjects(..) => false,
+            Self::Report(_) | Self::KeyObjects(..) | Self::Captures(_) => false,
         }
     }
 
@@ -86,7 +90,7 @@ impl ObjectKind {
     fn suits(&self, verdict: &Verdict, destination: &DestinationObjects) -> bool {
         match (self, verdict) {
             (_, Verdict::Analysed(finding)) if finding.is_positive() => true,
-            (Self::Segmentation(_) | Self::KeyObjects(..), _) => false,
+            (Self::Segmentation(_) | Self::KeyObjects(..) | Self::Captures(_), _) => false,
             (Self::Report(_), Verdict::Analysed(_)) => destination.report_on.negative,
             (Self::Report(_), Verdict::NotAnalysed(_)) => destination.report_on.not_analysed,
         }
@@ -165,35 +169,39 @@ pub(super) async fn build(
     }
     let mut segmentations = HashMap::new();
     for (kind, destinations) in wanted {
-        let plan = match &kind {
+        let plans = match &kind {
             ObjectKind::Segmentation(_) if !finished.has_lesions() => continue,
-            ObjectKind::Segmentation(form) => Plan::Segmentation(*form),
-            ObjectKind::Report(form) => Plan::Report(form.and_then(|form| segmentations.get(&form).cloned())),
+            ObjectKind::Segmentation(form) => vec![Plan::Segmentation(*form)],
+            ObjectKind::Report(form) => vec![Plan::Report(form.and_then(|form| segmentations.get(&form).cloned()))],
             ObjectKind::KeyObjects(most, form) => {
-                Plan::KeyObjects(*most, form.and_then(|form| segmentations.get(&form).cloned()))
+                vec![Plan::KeyObjects(*most, form.and_then(|form| segmentations.get(&form).cloned()))]
             }
+            ObjectKind::Captures(look) => (0..finished.slices()).map(|at| Plan::Capture(*look, at)).collect(),
         };
-        match make(store, &finished, &plan).await? {
-            Ok((identity, blob)) => {
-                if let Plan::Segmentation(form) = plan {
-                    segmentations.insert(form, identity.reference());
+        for plan in plans {
+            match make(store, &options.decoder, &finished, &plan).await? {
+                Ok((identity, blob)) => {
+                    if let Plan::Segmentation(form) = plan {
+                        segmentations.insert(form, identity.reference());
+                    }
+                    built.objects.push(NewObject {
+                        kind: kind.word().to_owned(),
+                        sop_class: identity.sop_class,
+                        sop_instance: identity.sop_instance,
+                        series_instance: identity.series_instance,
+                        transfer_syntax: identity.transfer_syntax,
+                        destinations: destinations.clone(),
+                        staged: spawn_blocking(move || blob.sync()).await??,
+                    });
                 }
-                built.objects.push(NewObject {
-                    kind: kind.word().to_owned(),
-                    sop_class: identity.sop_class,
-                    sop_instance: identity.sop_instance,
-                    series_instance: identity.series_instance,
-                    transfer_syntax: identity.transfer_syntax,
-                    destinations,
-                    staged: spawn_blocking(move || blob.sync()).await??,
-                });
-            }
-            Err(refusal) => {
-                let text = format!("{} for {}: {}", kind.word(), list(&destinations), crate::ingest::chain(&refusal));
-                let reason = Reason::new("object-refused", text);
-                error!(study = %claim.study.study_instance, %reason, "a result object is refused");
-                built.refused = true;
-                built.reasons.push(reason);
+                Err(refusal) => {
+                    let text =
+                        format!("{} for {}: {}", kind.word(), list(&destinations), crate::ingest::chain(&refusal));
+                    let reason = Reason::new("object-refused", text);
+                    error!(study = %claim.study.study_instance, %reason, "a result object is refused");
+                    built.refused = true;
+                    built.reasons.push(reason);
+                }
             }
         }
     }
@@ -211,15 +219,23 @@ enum Plan {
     Segmentation(SegmentationForm),
     Report(Option<SegmentationReference>),
     KeyObjects(usize, Option<SegmentationReference>),
+    /// Of the slice at this place.
+    Capture(CaptureLook, usize),
 }
 
 /// Makes, stores and checks an object; the inner error refuses it.
 async fn make(
     store: &Store,
+    decoder: &Decoder,
     finished: &Arc<Finished>,
     plan: &Plan,
 ) -> Result<Result<(ObjectIdentity, WrittenBlob), ObjectError>, AnalysisError> {
-    let (identity, blob) = write_object(store, finished, plan).await?;
+    // Read again rather than held: the memory does not grow with the study.
+    let pixels = match plan {
+        Plan::Capture(_, at) => finished.read(decoder, *at).await?,
+        _ => Vec::new(),
+    };
+    let (identity, blob) = write_object(store, finished, plan, pixels).await?;
     let Ok(identity) = identity else { return Ok(identity.map(|identity| (identity, blob))) };
     let plan = plan.clone();
     Ok(spawn_blocking(move || check_object(blob.path(), &plan).map(|()| (identity, blob))).await?)
@@ -254,6 +270,7 @@ async fn write_object(
     store: &Store,
     finished: &Arc<Finished>,
     plan: &Plan,
+    pixels: Vec<i16>,
 ) -> Result<(Result<ObjectIdentity, ObjectError>, WrittenBlob), AnalysisError> {
     let (sender, mut chunks) = mpsc::channel(CHUNKS_UNDER_WAY);
     let (finished, plan) = (Arc::clone(finished), plan.clone());
@@ -265,6 +282,7 @@ async fn write_object(
             Plan::KeyObjects(most, segmentation) => {
                 finished.write_key_objects(most, segmentation.as_ref(), &mut out)?
             }
+            Plan::Capture(look, at) => finished.write_capture(look, at, &pixels, &mut out)?,
         };
         // A stage that stopped listening has its own error.
         out.flush().map_err(ResultError::Write)?;
@@ -292,6 +310,7 @@ fn check_object(path: &std::path::Path, plan: &Plan) -> Result<(), ObjectError> 
         Plan::Segmentation(form) => ichor_result::check(file, *form)?,
         Plan::Report(_) => ichor_result::check_report(std::io::BufReader::new(file))?,
         Plan::KeyObjects(..) => ichor_result::check_key_objects(std::io::BufReader::new(file))?,
+        Plan::Capture(..) => ichor_result::check_capture(std::io::BufReader::new(file))?,
     }
     Ok(())
 }
@@ -321,7 +340,12 @@ mod tests {
     fn what_is_not_as_it_should_be_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seg.dcm");
-        for plan in [Plan::Segmentation(SegmentationForm::default()), Plan::Report(None), Plan::KeyObjects(3, None)] {
+        for plan in [
+            Plan::Segmentation(SegmentationForm::default()),
+            Plan::Report(None),
+            Plan::KeyObjects(3, None),
+            Plan::Capture(CaptureLook::default(), 0),
+        ] {
             let _ = std::fs::remove_file(&path);
             assert!(matches!(check_object(&path, &plan), Err(ObjectError::ReadBack(_))));
             std::fs::write(&path, b"no object").unwrap();

@@ -8,7 +8,10 @@ use ichor_dimse::tls::{ClientTls, IdentityFiles};
 use ichor_pipeline::analyse::{DestinationObjects, ObjectKind};
 use serde::{Deserialize, Serialize};
 
-use super::objects::{KeyObjectsConfig, ObjectName, ReportConfig, SegmentationConfig, default_objects, object_kinds};
+use super::objects::{
+    CaptureConfig, KeyObjectsConfig, ObjectName, ObjectSettings, ReportConfig, SegmentationConfig, default_objects,
+    object_kinds,
+};
 use super::{Durations, Fault};
 
 /// `[[destination]]`
@@ -75,6 +78,9 @@ pub(crate) struct DestinationConfig {
     /// What its Key Object Selection selects; absent: the default's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key_objects: Option<KeyObjectsConfig>,
+    /// How its Secondary Captures look; absent: the default's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) capture: Option<CaptureConfig>,
 }
 
 /// The two ways to deliver.
@@ -147,6 +153,7 @@ impl DestinationConfig {
             segmentation: None,
             report: None,
             key_objects: None,
+            capture: None,
         }
     }
 
@@ -155,7 +162,9 @@ impl DestinationConfig {
     /// # Errors
     /// A sentence about the key that cannot be right.
     pub(crate) fn objects(&self) -> Result<DestinationObjects, String> {
-        let objects: Vec<ObjectKind> = object_kinds(&self.objects, self.segmentation, self.report, self.key_objects)?;
+        let Self { segmentation, report, key_objects, capture, .. } = *self;
+        let settings = ObjectSettings { segmentation, report, key_objects, capture };
+        let objects: Vec<ObjectKind> = object_kinds(&self.objects, settings)?;
         let report_on = self.report.unwrap_or_default().into();
         Ok(DestinationObjects { name: self.name.clone(), objects, report_on })
     }

@@ -1,7 +1,7 @@
 //! `objects` of a `[[destination]]` and `[destination.segmentation]`: which result objects it gets, in which form.
 
 use ichor_pipeline::analyse::{ObjectKind, ReportOn};
-use ichor_result::{Encoding, SegmentationForm, SegmentationType};
+use ichor_result::{CaptureLook, Encoding, SegmentationForm, SegmentationType};
 use serde::{Deserialize, Serialize};
 
 /// A kind of result object by its name in the configuration.
@@ -14,6 +14,37 @@ pub(crate) enum ObjectName {
     Report,
     /// Key Object Selection.
     KeyObjects,
+    /// Secondary Captures.
+    Capture,
+}
+
+/// `[destination.capture]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CaptureConfig {
+    /// Centre of the window, in HU.
+    pub(crate) window_center: i16,
+    /// Width of the window, in HU.
+    pub(crate) window_width: u16,
+    /// How much of a pixel's colour the mask takes, in percent.
+    pub(crate) opacity_percent: u8,
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        let CaptureLook { window_center, window_width, opacity_percent } = CaptureLook::default();
+        Self { window_center, window_width, opacity_percent }
+    }
+}
+
+impl CaptureConfig {
+    fn look(self) -> Result<CaptureLook, String> {
+        let Self { window_center, window_width, opacity_percent } = self;
+        if window_width < 2 || opacity_percent > 100 {
+            return Err("capture: window_width must be at least 2, opacity_percent at most 100".to_owned());
+        }
+        Ok(CaptureLook { window_center, window_width, opacity_percent })
+    }
 }
 
 /// `[destination.key_objects]`
@@ -108,6 +139,15 @@ impl SegmentationConfig {
     }
 }
 
+/// The settings of each kind, where a destination has some.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ObjectSettings {
+    pub(super) segmentation: Option<SegmentationConfig>,
+    pub(super) report: Option<ReportConfig>,
+    pub(super) key_objects: Option<KeyObjectsConfig>,
+    pub(super) capture: Option<CaptureConfig>,
+}
+
 /// What a destination gets unless it says otherwise.
 pub(super) fn default_objects() -> Vec<ObjectName> {
     vec![ObjectName::Segmentation]
@@ -117,27 +157,25 @@ pub(super) fn default_objects() -> Vec<ObjectName> {
 ///
 /// # Errors
 /// A sentence about the kind that is missing, named twice, or has settings that cannot be.
-pub(super) fn object_kinds(
-    objects: &[ObjectName],
-    segmentation: Option<SegmentationConfig>,
-    report: Option<ReportConfig>,
-    key_objects: Option<KeyObjectsConfig>,
-) -> Result<Vec<ObjectKind>, String> {
+pub(super) fn object_kinds(objects: &[ObjectName], settings: ObjectSettings) -> Result<Vec<ObjectKind>, String> {
+    let ObjectSettings { segmentation, report, key_objects, capture } = settings;
     if objects.is_empty() {
         return Err("objects must name at least one kind".to_owned());
     }
     if let Some((at, twice)) = objects.iter().enumerate().find(|(at, name)| objects[..*at].contains(name)) {
         return Err(format!("objects names {twice:?} twice, again at place {}", at + 1));
     }
-    if segmentation.is_some() && !objects.contains(&ObjectName::Segmentation) {
-        return Err("settings of segmentation do nothing without \"segmentation\" in objects".to_owned());
+    let given = [
+        (segmentation.is_some(), ObjectName::Segmentation, "segmentation"),
+        (report.is_some(), ObjectName::Report, "report"),
+        (key_objects.is_some(), ObjectName::KeyObjects, "key_objects"),
+        (capture.is_some(), ObjectName::Capture, "capture"),
+    ];
+    if let Some((_, _, section)) = given.iter().find(|(given, name, _)| *given && !objects.contains(name)) {
+        let name = section.replace('_', "-");
+        return Err(format!("settings of {section} do nothing without \"{name}\" in objects"));
     }
-    if report.is_some() && !objects.contains(&ObjectName::Report) {
-        return Err("settings of report do nothing without \"report\" in objects".to_owned());
-    }
-    if key_objects.is_some() && !objects.contains(&ObjectName::KeyObjects) {
-        return Err("settings of key_objects do nothing without \"key-objects\" in objects".to_owned());
-    }
+    let look = capture.unwrap_or_default().look()?;
     let slices = key_objects.unwrap_or_default().slices;
     if slices == 0 {
         return Err("key_objects.slices must be at least 1".to_owned());
@@ -148,6 +186,7 @@ pub(super) fn object_kinds(
         ObjectName::Segmentation => ObjectKind::Segmentation(form),
         ObjectName::Report => ObjectKind::Report(together),
         ObjectName::KeyObjects => ObjectKind::KeyObjects(slices, together),
+        ObjectName::Capture => ObjectKind::Captures(look),
     };
     Ok(objects.iter().map(kind).collect())
 }
@@ -156,40 +195,69 @@ pub(super) fn object_kinds(
 mod tests {
     use super::*;
 
-    #[test]
-    fn forms_and_what_cannot_be() {
-        let of = |text: &str| object_kinds(&default_objects(), Some(toml::from_str(text).unwrap()), None, None);
-        let form =
-            |kind, encoding, empty| ObjectKind::Segmentation(SegmentationForm::new(kind, encoding, empty).unwrap());
-        let binary = form(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false);
-        assert_eq!(object_kinds(&default_objects(), None, None, None), Ok(vec![binary.clone()]));
-        assert_eq!(of("").unwrap(), [binary]);
-        let map = form(SegmentationType::LabelMap, Encoding::RleLossless, true);
-        assert_eq!(of("type = 'labelmap'\ntransfer_syntax = 'rle'\nempty_frames = true").unwrap(), [map]);
-        let fractional = form(SegmentationType::Fractional, Encoding::Deflated, false);
-        assert_eq!(of("type = 'fractional'\ntransfer_syntax = 'deflated'").unwrap(), [fractional]);
-        let error = of("transfer_syntax = 'rle'").unwrap_err();
-        assert!(error.contains("one bit a pixel") && error.contains("segmentation.transfer_syntax"), "{error}");
-        assert!(object_kinds(&[], None, None, None).unwrap_err().contains("at least one"));
-        assert!(object_kinds(&[ObjectName::Segmentation; 2], None, None, None).unwrap_err().contains("twice"));
+    fn kinds(objects: &[ObjectName], settings: &str) -> Result<Vec<ObjectKind>, String> {
+        #[derive(Deserialize)]
+        struct Given {
+            segmentation: Option<SegmentationConfig>,
+            report: Option<ReportConfig>,
+            key_objects: Option<KeyObjectsConfig>,
+            capture: Option<CaptureConfig>,
+        }
+        let Given { segmentation, report, key_objects, capture } = toml::from_str(settings).unwrap();
+        object_kinds(objects, ObjectSettings { segmentation, report, key_objects, capture })
+    }
 
-        let both = [ObjectName::Report, ObjectName::Segmentation];
-        let deflated = Some(toml::from_str("transfer_syntax = 'deflated'").unwrap());
-        let form = SegmentationForm::new(SegmentationType::Binary, Encoding::Deflated, false).unwrap();
-        let kinds = [ObjectKind::Report(Some(form)), ObjectKind::Segmentation(form)];
-        assert_eq!(
-            object_kinds(&both, deflated, None, None).unwrap(),
-            kinds,
-            "of the Segmentation that goes there too"
-        );
-        let alone = object_kinds(&[ObjectName::Report], None, Some(ReportConfig::default()), None);
-        assert_eq!(alone.unwrap(), [ObjectKind::Report(None)]);
-        let error = object_kinds(&default_objects(), None, Some(ReportConfig::default()), None).unwrap_err();
-        assert!(error.contains("settings of report"), "{error}");
-        let keys =
-            |text: &str| object_kinds(&[ObjectName::KeyObjects], None, None, Some(toml::from_str(text).unwrap()));
-        assert_eq!(keys("slices = 3").unwrap(), [ObjectKind::KeyObjects(3, None)]);
-        assert!(keys("slices = 0").unwrap_err().contains("key_objects.slices"));
+    fn form(kind: SegmentationType, encoding: Encoding, empty_frames: bool) -> SegmentationForm {
+        SegmentationForm::new(kind, encoding, empty_frames).unwrap()
+    }
+
+    #[test]
+    fn forms_of_the_segmentation() {
+        let of = |settings: &str| kinds(&default_objects(), settings);
+        let segmentation = |kind, encoding, empty| vec![ObjectKind::Segmentation(form(kind, encoding, empty))];
+        let binary = segmentation(SegmentationType::Binary, Encoding::ExplicitLittleEndian, false);
+        assert_eq!((of(""), of("[segmentation]")), (Ok(binary.clone()), Ok(binary)));
+        let map = segmentation(SegmentationType::LabelMap, Encoding::RleLossless, true);
+        assert_eq!(of("[segmentation]\ntype = 'labelmap'\ntransfer_syntax = 'rle'\nempty_frames = true").unwrap(), map);
+        let fractional = segmentation(SegmentationType::Fractional, Encoding::Deflated, false);
+        assert_eq!(of("[segmentation]\ntype = 'fractional'\ntransfer_syntax = 'deflated'").unwrap(), fractional);
+        let error = of("[segmentation]\ntransfer_syntax = 'rle'").unwrap_err();
+        assert!(error.contains("one bit a pixel") && error.contains("segmentation.transfer_syntax"), "{error}");
         assert!(toml::from_str::<SegmentationConfig>("type = 'surface'").is_err());
+    }
+
+    #[test]
+    fn documents_speak_of_the_segmentation_that_goes_there_too() {
+        let together = [ObjectName::Report, ObjectName::Segmentation, ObjectName::KeyObjects];
+        let deflated = form(SegmentationType::Binary, Encoding::Deflated, false);
+        let wanted = [
+            ObjectKind::Report(Some(deflated)),
+            ObjectKind::Segmentation(deflated),
+            ObjectKind::KeyObjects(5, Some(deflated)),
+        ];
+        assert_eq!(kinds(&together, "[segmentation]\ntransfer_syntax = 'deflated'").unwrap(), wanted);
+        assert_eq!(kinds(&[ObjectName::Report], "[report]").unwrap(), [ObjectKind::Report(None)]);
+        let keys = [ObjectName::KeyObjects];
+        assert_eq!(kinds(&keys, "[key_objects]\nslices = 3").unwrap(), [ObjectKind::KeyObjects(3, None)]);
+        let look = CaptureLook { window_center: 80, window_width: 200, opacity_percent: 25 };
+        let capture = kinds(&[ObjectName::Capture], "[capture]\nwindow_center = 80\nwindow_width = 200").unwrap();
+        assert_eq!(capture, [ObjectKind::Captures(look)]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let refused = |objects: &[ObjectName], settings: &str, words: &str| {
+            let error = kinds(objects, settings).unwrap_err();
+            assert!(error.contains(words), "{words:?} is not in {error:?}");
+        };
+        refused(&[], "", "at least one");
+        refused(&[ObjectName::Segmentation; 2], "", "twice");
+        refused(&[ObjectName::Report], "[segmentation]", "settings of segmentation");
+        refused(&default_objects(), "[report]", "settings of report");
+        refused(&default_objects(), "[key_objects]", "without \"key-objects\"");
+        refused(&default_objects(), "[capture]", "settings of capture");
+        refused(&[ObjectName::KeyObjects], "[key_objects]\nslices = 0", "key_objects.slices");
+        refused(&[ObjectName::Capture], "[capture]\nopacity_percent = 101", "opacity_percent");
+        refused(&[ObjectName::Capture], "[capture]\nwindow_width = 1", "window_width");
     }
 }
