@@ -9,9 +9,10 @@ use crate::support::daemon::{Daemon, Destination, Settings};
 use crate::support::dcmtk::{StoreScu, dciodvfy_errors};
 use crate::support::judge::read_segmentation;
 use crate::support::orthanc::Orthanc;
-use crate::support::seconds;
 use crate::support::study::{Phantom, Study, put_text};
 use crate::support::tools::requires;
+use crate::support::viewer::artefacts;
+use crate::support::{eventually, seconds};
 
 /// A destination that gets Segmentations and reports on everything.
 fn reporting(pacs: &Orthanc) -> Settings {
@@ -130,4 +131,45 @@ fn negatives_and_what_cannot_be_analysed_have_reports_too() {
     for study in [&negative, &unfit] {
         assert_eq!(daemon.wait_for_acceptance(&study.study_uid, "pacs", seconds(5)), 1);
     }
+}
+
+#[test]
+fn captures_of_a_finding_are_pictures_of_its_slices() {
+    requires!(Dcmtk, Orthanc, Dciodvfy);
+    let pacs = Orthanc::start();
+    let mut settings = Settings::to([Destination::c_store(&pacs)]);
+    settings.sections = "objects = [\"capture\"]\n".to_owned();
+    let daemon = Daemon::start(&settings);
+    let study = called_positive()[0].write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    let captures = eventually(seconds(40), "a picture for each slice", || {
+        let captures = pacs.objects(&study.study_uid, "OT");
+        if captures.len() == study.instances.len() { Ok(captures) } else { Err(format!("{} of them", captures.len())) }
+    });
+    assert!(pacs.segmentations(&study.study_uid).is_empty(), "nothing that was not asked for");
+    let mut sources = Vec::new();
+    let (mut pictures, mut red) = (Vec::new(), 0);
+    for capture in &captures {
+        let file = pacs.fetch(capture);
+        assert_eq!(dciodvfy_errors(&file), Vec::<String>::new());
+        let object = dicom_object::open_file(&file).unwrap();
+        values(&object, tags::REFERENCED_SOP_INSTANCE_UID, &mut sources);
+        let pixels = object.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap();
+        // Red within the slice: beside it lie the bars.
+        let columns = object.element(tags::COLUMNS).unwrap().to_int::<usize>().unwrap();
+        let slice = |line: &[u8]| line[..(columns - 64) * 3].chunks_exact(3).filter(|p| *p == [255, 64, 64]).count();
+        let contour: usize = pixels.chunks_exact(columns * 3).map(slice).sum();
+        red += usize::from(contour > 0);
+        let picture = pacs.preview(capture);
+        assert!(picture.starts_with(b"\x89PNG"), "the PACS shows it");
+        pictures.push((contour, picture));
+    }
+    sources.sort();
+    let mut sent: Vec<String> = study.instances.iter().map(|instance| instance.sop_instance.clone()).collect();
+    sent.sort();
+    assert_eq!(sources, sent, "each slice once");
+    assert!((1..study.instances.len()).contains(&red), "{red} slices show a contour");
+    // Kept to be looked at.
+    let (_, most) = pictures.iter().max_by_key(|(contour, _)| *contour).unwrap();
+    std::fs::write(artefacts("capture").join("capture.png"), most).unwrap();
 }

@@ -192,6 +192,11 @@ impl Orthanc {
         super::stays(span, || assert_eq!(self.segmentations(study_uid), std::slice::from_ref(segmentation)));
     }
 
+    /// What the PACS shows of an image: a PNG.
+    pub(crate) fn preview(&self, image: &StoredSegmentation) -> Vec<u8> {
+        http::get(self.http_port, &format!("/instances/{}/preview", image.orthanc_id)).unwrap()
+    }
+
     /// Fetches an object as the PACS returns it.
     pub(crate) fn fetch(&self, segmentation: &StoredSegmentation) -> PathBuf {
         let bytes = http::get(self.http_port, &format!("/instances/{}/file", segmentation.orthanc_id)).unwrap();
