@@ -54,7 +54,8 @@ fn values_that_cannot_work_are_refused_by_name() {
         ("kind = \"stow-rs\"", "kind = \"fax\"", "kind"),
         ("ae_title = \"ICHOR\"", "ae_title = \"FAR_TOO_LONG_A_TITLE\"", "ae_title"),
         ("name = \"vna\"", "name = \"pacs\"", "name"),
-        ("objects = [\"segmentation\"]", "objects = []", "objects"),
+        ("objects = [\"segmentation\", ", "objects = [\"telegram\", ", "telegram"),
+        ("opacity_percent = 25", "opacity_percent = 101", "opacity_percent"),
         ("\"explicit-little-endian\"", "\"rle\"", "segmentation.transfer_syntax"),
     ] {
         let output = check_changed(|text| text.replacen(from, to, 1));

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry as _};
+use dicom_dictionary_std::StandardDataDictionary;
+
 use super::study::Study;
 use super::tools::find;
 
@@ -108,6 +111,17 @@ pub(crate) fn dcentvfy_complaints(file: &Path, study: &Study) -> Vec<String> {
     let of_sources = complaints(&sources);
     let mut found = complaints(&[sources, vec![file.to_owned()]].concat());
     found.retain(|complaint| !of_sources.contains(complaint));
+    // What the source lacks and the standard wants to be there at least empty (Type 2) is the source's own fault.
+    let source = dicom_object::open_file(&study.instances[0].path).unwrap();
+    let is_lacking = |complaint: &String| {
+        let keyword =
+            complaint.split_once("Element=<").and_then(|(_, rest)| rest.split_once('>')).map(|(name, _)| name);
+        let tag = keyword.and_then(|keyword| StandardDataDictionary.by_name(keyword)).map(|entry| entry.tag());
+        let is_about_presence = complaint.contains("present in one instance but not") || complaint.contains("is empty");
+        let value = tag.and_then(|tag| source.element_opt(tag).unwrap()).and_then(|element| element.to_str().ok());
+        is_about_presence && tag.is_some() && value.is_none_or(|value| value.trim().is_empty())
+    };
+    found.retain(|complaint| !is_lacking(complaint));
     found
 }
 

@@ -171,6 +171,7 @@ async fn receive<H: StowHandler>(shared: &Shared<H>, open: H::Request, asked: As
         max_parts: options.max_parts,
         current: None,
         results: Vec::new(),
+        parts: 0,
         commits: JoinSet::new(),
         bytes: 0,
     };
@@ -183,7 +184,9 @@ async fn receive<H: StowHandler>(shared: &Shared<H>, open: H::Request, asked: As
     // A part that is not complete leaves nothing; the others have a right to their end.
     intake.current = None;
     intake.settle(0).await;
-    let (bytes, results) = (intake.bytes, intake.results);
+    // In the order of the parts, whichever commit was through first.
+    intake.results.sort_by_key(|(part, _)| *part);
+    let (bytes, results) = (intake.bytes, intake.results.into_iter().map(|(_, result)| result).collect::<Vec<_>>());
     let problem = read.err();
     let status = match &problem {
         Some(problem) => problem.status,
@@ -237,8 +240,11 @@ struct Intake<'a, H: StowHandler> {
     max_parts: usize,
     current: Option<Current<H::Sink>>,
     /// In the order in which the parts became durable or failed.
-    results: Vec<PartResult>,
-    commits: JoinSet<PartResult>,
+    /// With the number of its part.
+    results: Vec<(usize, PartResult)>,
+    /// Parts that have begun.
+    parts: usize,
+    commits: JoinSet<(usize, PartResult)>,
     /// Bytes of all parts.
     bytes: u64,
 }
@@ -273,6 +279,7 @@ impl<H: StowHandler> Intake<'_, H> {
     }
 
     async fn read_single(&mut self, body: &mut BodyReader) -> Result<(), Problem> {
+        self.parts += 1;
         self.current = Some(Current { sink: self.handler.begin(self.open), length: 0 });
         while let Some(chunk) = body.next().await? {
             self.write(&chunk).await;
@@ -283,7 +290,7 @@ impl<H: StowHandler> Intake<'_, H> {
 
     fn begin(&mut self, header: &PartHeader) -> Result<(), Problem> {
         let unsupported = |why: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
-        if self.results.len() + self.commits.len() >= self.max_parts {
+        if self.parts >= self.max_parts {
             let words = format!("the body has more than {} parts", self.max_parts);
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, words));
         }
@@ -294,6 +301,7 @@ impl<H: StowHandler> Intake<'_, H> {
         if let Some("base64" | "quoted-printable") = header.transfer_encoding.as_deref() {
             return Err(unsupported("parts with a Content-Transfer-Encoding are not taken".to_owned()));
         }
+        self.parts += 1;
         self.current = Some(Current { sink: self.handler.begin(self.open), length: 0 });
         Ok(())
     }
@@ -310,7 +318,7 @@ impl<H: StowHandler> Intake<'_, H> {
         if fits.len() < data.len() {
             let text = format!("the instance is longer than {} bytes", self.max_part);
             let failure = PartFailure { reason: OUT_OF_RESOURCES, text, is_temporary: false };
-            self.results.push(current.sink.refuse(failure));
+            self.results.push((self.parts, current.sink.refuse(failure)));
         } else {
             self.current = Some(current);
         }
@@ -319,7 +327,8 @@ impl<H: StowHandler> Intake<'_, H> {
     async fn end(&mut self) {
         let Some(Current { sink, .. }) = self.current.take() else { return };
         self.settle(COMMITS_AT_ONCE - 1).await;
-        self.commits.spawn(sink.commit());
+        let part = self.parts;
+        self.commits.spawn(async move { (part, sink.commit().await) });
     }
 
     /// Waits until no more than `left` commits are under way.
@@ -327,7 +336,7 @@ impl<H: StowHandler> Intake<'_, H> {
         while self.commits.len() > left
             && let Some(ended) = self.commits.join_next().await
         {
-            self.results.push(ended.unwrap_or_else(|error| panicked(&error)));
+            self.results.push(ended.unwrap_or_else(|error| (usize::MAX, panicked(&error))));
         }
     }
 }
