@@ -115,3 +115,16 @@ async fn a_study_that_cannot_be_analysed_is_reported_to_who_wants_it() {
     assert!(words.starts_with("Not analysed, because 12 usable slices"), "{words}");
     assert!(queued(&house, "report").await.is_empty(), "it does not want them");
 }
+
+/// A report that speaks of a Segmentation and one that does not are the same where there is none to speak of.
+#[tokio::test]
+async fn what_comes_to_the_same_is_one_object() {
+    let house = House::new().await;
+    house.receive().await;
+    let mut options = options();
+    options.destinations[1].report_on.negative = true;
+    let says = Scripted::new(Says::Probability(0.1));
+    let detail = house.work_for(says, options, &[StudyStatus::Analysed]).await;
+    assert_eq!((detail.objects.len(), detail.deliveries.len()), (1, 2), "{detail:?}");
+    assert_eq!(queued(&house, "both").await, queued(&house, "report").await);
+}

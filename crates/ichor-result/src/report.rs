@@ -191,7 +191,9 @@ fn instance_uid(input: &ReportInput<'_>) -> Uid {
     let mut sources: Vec<[&str; 2]> =
         input.slices.iter().zip(&frames).map(|(s, frame)| [s.sop_instance.as_str(), frame.as_str()]).collect();
     sources.sort_unstable();
-    let parts = ["ichor-sr-instance"].into_iter().chain(identity(input)).chain([version.as_str()]);
+    // Other settings of the gate give another report on the same slices.
+    let content = format!("{:?} {:?} {:?}", input.conclusion, input.lesions, input.series);
+    let parts = ["ichor-sr-instance"].into_iter().chain(identity(input)).chain([version.as_str(), content.as_str()]);
     Uid::derive(parts.chain(sources.into_iter().flatten()))
 }
 

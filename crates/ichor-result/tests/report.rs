@@ -214,6 +214,8 @@ fn positive_study_with_segmentation() {
         write_report(&changed, std::io::sink()).unwrap()
     };
     let (next, without) = (other(&|i| i.provenance.version = 2), other(&|i| i.segmentation = None));
+    let regated = other(&|i| i.series = &[]);
+    assert_ne!(regated.sop_instance, report.sop_instance, "other content is another object");
     assert_ne!(next.sop_instance, report.sop_instance);
     assert_eq!(next.series_instance, report.series_instance);
     assert_ne!(without.sop_instance, report.sop_instance);

@@ -59,20 +59,6 @@ pub struct DestinationObjects {
 }
 
 impl ObjectKind {
-    /// What stands in the job log.
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Segmentation(form) => match form.kind() {
-                SegmentationType::Binary => "seg",
-                SegmentationType::Fractional => "seg-fractional",
-                SegmentationType::LabelMap => "seg-labelmap",
-            },
-            Self::Report(_) => "report",
-            Self::KeyObjects(..) => "key-objects",
-            Self::Captures(_) => "capture",
-        }
-    }
-
     /// Whether it needs the value of each pixel of the mask, not only where the mask is.
     pub(super) fn has_values(&self) -> bool {
         match self {
@@ -167,43 +153,27 @@ pub(super) async fn build(
         let text = "positive, but no pixel of the maps reaches the threshold inside the brain mask: there is no SEG";
         built.reasons.push(Reason::new("empty-mask", text));
     }
-    let mut segmentations = HashMap::new();
-    for (kind, destinations) in wanted {
-        let plans = match &kind {
-            ObjectKind::Segmentation(_) if !finished.has_lesions() => continue,
-            ObjectKind::Segmentation(form) => vec![Plan::Segmentation(*form)],
-            ObjectKind::Report(form) => vec![Plan::Report(form.and_then(|form| segmentations.get(&form).cloned()))],
-            ObjectKind::KeyObjects(most, form) => {
-                vec![Plan::KeyObjects(*most, form.and_then(|form| segmentations.get(&form).cloned()))]
-            }
-            ObjectKind::Captures(look) => (0..finished.slices()).map(|at| Plan::Capture(*look, at)).collect(),
-        };
-        for plan in plans {
-            match make(store, &options.decoder, &finished, &plan).await? {
-                Ok((identity, blob)) => {
-                    if let Plan::Segmentation(form) = plan {
-                        segmentations.insert(form, identity.reference());
-                    }
-                    built.objects.push(NewObject {
-                        kind: kind.word().to_owned(),
-                        sop_class: identity.sop_class,
-                        sop_instance: identity.sop_instance,
-                        series_instance: identity.series_instance,
-                        transfer_syntax: identity.transfer_syntax,
-                        destinations: destinations.clone(),
-                        staged: spawn_blocking(move || blob.sync()).await??,
-                    });
-                }
-                Err(refusal) => {
-                    let text =
-                        format!("{} for {}: {}", kind.word(), list(&destinations), crate::ingest::chain(&refusal));
-                    let reason = Reason::new("object-refused", text);
-                    error!(study = %claim.study.study_instance, %reason, "a result object is refused");
-                    built.refused = true;
-                    built.reasons.push(reason);
-                }
+    // Segmentations come first, for others refer to them; what then comes to the same is made once.
+    let (segmentations, others): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|(kind, _)| matches!(kind, ObjectKind::Segmentation(_)));
+    let maker = Maker { store, decoder: &options.decoder, finished: &finished };
+    let mut known = HashMap::new();
+    for (kind, destinations) in segmentations {
+        for plan in plans(&kind, &finished, &known) {
+            maker.add(&plan, destinations.clone(), claim, &mut built, &mut known).await?;
+        }
+    }
+    let mut merged: Vec<(Plan, Vec<String>)> = Vec::new();
+    for (kind, destinations) in others {
+        for plan in plans(&kind, &finished, &known) {
+            match merged.iter_mut().find(|(same, _)| *same == plan) {
+                Some((_, names)) => names.extend(destinations.iter().cloned()),
+                None => merged.push((plan, destinations.clone())),
             }
         }
+    }
+    for (plan, destinations) in merged {
+        maker.add(&plan, destinations, claim, &mut built, &mut known).await?;
     }
     match built.reasons.last() {
         Some(reason) if built.refused && built.objects.is_empty() && finished.is_positive() => {
@@ -213,14 +183,90 @@ pub(super) async fn build(
     }
 }
 
+/// The Segmentations that were made, by form.
+type Segmentations = HashMap<SegmentationForm, SegmentationReference>;
+
 /// An object that is about to be made.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 enum Plan {
     Segmentation(SegmentationForm),
     Report(Option<SegmentationReference>),
     KeyObjects(usize, Option<SegmentationReference>),
     /// Of the slice at this place.
     Capture(CaptureLook, usize),
+}
+
+impl Plan {
+    /// What stands in the job log.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Segmentation(form) => match form.kind() {
+                SegmentationType::Binary => "seg",
+                SegmentationType::Fractional => "seg-fractional",
+                SegmentationType::LabelMap => "seg-labelmap",
+            },
+            Self::Report(_) => "report",
+            Self::KeyObjects(..) => "key-objects",
+            Self::Capture(..) => "capture",
+        }
+    }
+}
+
+/// The objects of a kind.
+fn plans(kind: &ObjectKind, finished: &Finished, known: &Segmentations) -> Vec<Plan> {
+    let of = |form: &Option<SegmentationForm>| form.and_then(|form| known.get(&form).cloned());
+    match kind {
+        ObjectKind::Segmentation(_) if !finished.has_lesions() => Vec::new(),
+        ObjectKind::Segmentation(form) => vec![Plan::Segmentation(*form)],
+        ObjectKind::Report(form) => vec![Plan::Report(of(form))],
+        // More than there are come to the same.
+        ObjectKind::KeyObjects(most, form) => vec![Plan::KeyObjects((*most).min(finished.slices()), of(form))],
+        ObjectKind::Captures(look) => (0..finished.slices()).map(|at| Plan::Capture(*look, at)).collect(),
+    }
+}
+
+/// What all objects of a study are made with.
+struct Maker<'a> {
+    store: &'a Store,
+    decoder: &'a Decoder,
+    finished: &'a Arc<Finished>,
+}
+
+impl Maker<'_> {
+    /// Makes an object and adds it, or why it is refused.
+    async fn add(
+        &self,
+        plan: &Plan,
+        destinations: Vec<String>,
+        claim: &AnalysisClaim,
+        built: &mut Built,
+        known: &mut Segmentations,
+    ) -> Result<(), AnalysisError> {
+        match make(self.store, self.decoder, self.finished, plan).await? {
+            Ok((identity, blob)) => {
+                if let Plan::Segmentation(form) = plan {
+                    known.insert(*form, identity.reference());
+                }
+                built.objects.push(NewObject {
+                    kind: plan.word().to_owned(),
+                    sop_class: identity.sop_class,
+                    sop_instance: identity.sop_instance,
+                    series_instance: identity.series_instance,
+                    transfer_syntax: identity.transfer_syntax,
+                    destinations,
+                    staged: spawn_blocking(move || blob.sync()).await??,
+                });
+            }
+            Err(refusal) => {
+                let text = format!("{} for {}: {}", plan.word(), list(&destinations), crate::ingest::chain(&refusal));
+                let reason = Reason::new("object-refused", text);
+                error!(study = %claim.study.study_instance, %reason, "a result object is refused");
+                built.refused = true;
+                built.reasons.push(reason);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Makes, stores and checks an object; the inner error refuses it.

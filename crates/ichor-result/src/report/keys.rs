@@ -44,6 +44,7 @@ pub fn write_key_objects(input: &KeyObjectInput<'_>, out: impl Write) -> Result<
     let provenance = &input.provenance;
     let constant = |uid: &str| Uid::parse(uid).map_err(|e| ResultError::Encode(e.to_string()));
     let (header, version) = (provenance.header, provenance.version.to_string());
+    let words = words(input);
     let of = input.segmentation.map_or("", |segmentation| segmentation.sop_instance.as_str());
     let identity =
         [header.study().as_str(), header.series().as_str(), provenance.model.as_str(), provenance.configuration_digest];
@@ -51,7 +52,7 @@ pub fn write_key_objects(input: &KeyObjectInput<'_>, out: impl Write) -> Result<
     let selection = Report {
         sop_class: constant(uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE)?,
         sop_instance: Uid::derive(
-            ["ichor-ko-instance"].into_iter().chain(identity).chain([of, version.as_str()]).chain(sources),
+            ["ichor-ko-instance"].into_iter().chain(identity).chain([of, version.as_str(), &words]).chain(sources),
         ),
         series_instance: Uid::derive(["ichor-ko-series"].into_iter().chain(identity)),
         transfer_syntax: constant(uids::EXPLICIT_VR_LITTLE_ENDIAN)?,
@@ -64,19 +65,19 @@ pub fn write_key_objects(input: &KeyObjectInput<'_>, out: impl Write) -> Result<
         .into_iter()
         .chain(series_and_time(provenance, "KO", &selection.series_instance, SERIES_NUMBER_STEP, name)?)
         .chain(evidence(header.study(), sources.chain(segmentation)))
-        .chain(root(input, &device).elements(None));
+        .chain(root(input, &device, words).elements(None));
     write_document(elements, out)?;
     Ok(selection)
 }
 
 /// TID 2010.
-fn root<'a>(input: &'a KeyObjectInput<'a>, device: &'a Uid) -> Item<'a> {
+fn root<'a>(input: &'a KeyObjectInput<'a>, device: &'a Uid, words: String) -> Item<'a> {
     let images = input.slices.iter().map(|(slice, _)| Item::image(None, source(slice)));
     let segmentation = input.segmentation.map(|SegmentationReference { sop_class, sop_instance, .. }| {
         Item::image(None, InstanceReference { sop_class, sop_instance, frame: None, segment: None })
     });
     observed(Item::container(concept::OF_INTEREST, Some("2010")), &input.provenance, device)
-        .containing([Item::text(concept::KEY_OBJECT_DESCRIPTION, words(input))])
+        .containing([Item::text(concept::KEY_OBJECT_DESCRIPTION, words)])
         .containing(images)
         .containing(segmentation)
 }
