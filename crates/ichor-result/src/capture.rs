@@ -115,6 +115,7 @@ pub fn write_capture(
     let elements = copied(provenance.header)
         .into_iter()
         .filter(|element| element.header().tag != tags::POSITION_REFERENCE_INDICATOR)
+        .chain(provenance.laterality())
         .chain(provenance.sop_common(capture.sop_class.as_str(), &capture.sop_instance)?)
         .chain(provenance.subject_and_equipment()?)
         .chain(series_and_image(input, at, slice, &capture)?)

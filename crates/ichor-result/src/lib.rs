@@ -22,6 +22,7 @@ mod frames;
 mod mask;
 mod meta;
 mod own;
+mod presentation;
 mod provenance;
 mod read;
 mod report;
@@ -38,6 +39,7 @@ pub use error::ResultError;
 pub use form::{Encoding, FormError, SegmentationForm, SegmentationType};
 pub use mask::{MaskRun, SliceMask};
 pub use own::{MANUFACTURER, MODEL_NAME, ObjectMarks, is_own, is_own_object};
+pub use presentation::{Presentation, PresentationInput, check_presentation, write_presentation};
 pub use provenance::Provenance;
 pub use read::{ReadError, ReadFrame, ReadSegmentation, read_segmentation};
 pub use report::{

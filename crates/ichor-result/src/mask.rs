@@ -65,6 +65,11 @@ impl SliceMask {
         !self.values.is_empty() || self.runs.is_empty()
     }
 
+    /// The runs, in order.
+    pub(crate) fn runs(&self) -> &[MaskRun] {
+        &self.runs
+    }
+
     /// The segments that occur, each once, in order.
     pub(crate) fn segments(&self) -> Vec<u16> {
         let mut segments: Vec<u16> = self.runs.iter().map(|run| run.segment).collect();

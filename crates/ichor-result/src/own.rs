@@ -12,7 +12,7 @@ pub const MANUFACTURER: &str = "ichor";
 pub const MODEL_NAME: &str = "ichor hemorrhage analysis";
 
 /// SOP classes of results: what ichor makes now, and what its later results will be.
-const RESULT_CLASSES: [&str; 9] = [
+const RESULT_CLASSES: [&str; 10] = [
     uids::SEGMENTATION_STORAGE,
     uids::LABEL_MAP_SEGMENTATION_STORAGE,
     uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
@@ -22,6 +22,7 @@ const RESULT_CLASSES: [&str; 9] = [
     uids::COMPREHENSIVE_SR_STORAGE,
     uids::COMPREHENSIVE3_DSR_STORAGE,
     uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE,
+    uids::GRAYSCALE_SOFTCOPY_PRESENTATION_STATE_STORAGE,
 ];
 
 /// What a received data set says of its maker. `None` where it says nothing.

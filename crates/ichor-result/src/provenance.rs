@@ -101,6 +101,12 @@ impl Provenance<'_> {
         ])
     }
 
+    /// Laterality (PS3.3 C.7.3.1, Type 2C), empty: it is wanted where no body part says that there is but one.
+    pub(crate) fn laterality(&self) -> Option<Element> {
+        let has_body_part = self.header.object.get(tags::BODY_PART_EXAMINED).is_some();
+        (!has_body_part).then(|| empty(tags::LATERALITY, VR::CS))
+    }
+
     /// Patient Identity Removed, Clinical Trial Subject, Enhanced General Equipment and Contributing Equipment.
     pub(crate) fn subject_and_equipment(&self) -> Result<Vec<Element>, ResultError> {
         let subject = deidentification(self.header).into_iter().chain(clinical_trial(self.header));

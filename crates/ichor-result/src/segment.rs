@@ -22,7 +22,7 @@ const FRACTIONAL_DESCRIPTION: &str =
     "Values are the slice's probability times the model's map, within the mask; they are not calibrated by the pixel.";
 
 /// Red, as CIELab in the 16-bit encoding of PS3.3 C.10.7.1.1: L* 54.29, a* 80.80, b* 69.89 (D50).
-const RED_CIELAB: [u16; 3] = [35_579, 53_662, 50_858];
+pub(crate) const RED_CIELAB: [u16; 3] = [35_579, 53_662, 50_858];
 
 /// Who made the segments, and of what.
 pub(crate) struct Maker<'a> {
