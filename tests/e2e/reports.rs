@@ -18,7 +18,7 @@ use crate::support::{eventually, seconds};
 fn reporting(pacs: &Orthanc) -> Settings {
     let mut settings = Settings::to([Destination::c_store(pacs)]);
     settings.sections =
-        "objects = [\"report\", \"segmentation\", \"key-objects\"]\n[destination.report]\nnot_analysed = true\n"
+        "objects = [\"report\", \"segmentation\", \"key-objects\", \"presentation-state\"]\n[destination.report]\nnot_analysed = true\n"
             .to_owned();
     settings
 }
@@ -84,6 +84,10 @@ fn report_of_a_finding_speaks_of_the_segments() {
     let is_sent = |uid: &String| study.instances.iter().any(|instance| instance.sop_instance == *uid);
     assert_eq!(selected.iter().filter(|uid| is_sent(uid)).count(), 2 * 5, "evidence and content: {selected:?}");
     assert!(selected.contains(&segmentation.sop_instance));
+
+    let contours = pacs.fetch(&pacs.wait_for_object(&study.study_uid, "PR", seconds(15)));
+    assert_eq!(dciodvfy_errors(&contours), Vec::<String>::new());
+    ichor_result::check_presentation(&std::fs::read(&contours).unwrap()[..]).unwrap();
 
     // What stands in the job log stands in the report.
     let entry = daemon.find(&study.study_uid).unwrap();

@@ -25,7 +25,12 @@ fn options() -> AnalyseOptions {
         destination("both", &[ObjectKind::Report(Some(form)), ObjectKind::Segmentation(form)], true, true),
         destination(
             "report",
-            &[ObjectKind::Report(None), ObjectKind::KeyObjects(4, None), ObjectKind::Captures(CaptureLook::default())],
+            &[
+                ObjectKind::Report(None),
+                ObjectKind::KeyObjects(4, None),
+                ObjectKind::Captures(CaptureLook::default()),
+                ObjectKind::Presentation,
+            ],
             false,
             false,
         ),
@@ -49,10 +54,14 @@ async fn a_finding_is_reported_with_and_without_its_segmentation() {
     house.receive().await;
     let says = Scripted::new(Says::Probability(0.9));
     let detail = house.work_for(Arc::clone(&says), options(), &[StudyStatus::Analysed]).await;
-    assert_eq!((detail.objects.len(), detail.deliveries.len()), (16, 16), "{detail:?}");
+    assert_eq!((detail.objects.len(), detail.deliveries.len()), (17, 17), "{detail:?}");
     let both = queued(&house, "both").await;
-    let [report, keys, captures @ ..] = &queued(&house, "report").await[..] else { panic!("objects are missing") };
+    let [report, keys, captures @ .., contours] = &queued(&house, "report").await[..] else {
+        panic!("objects are missing")
+    };
     assert_eq!(captures.len(), 12, "a picture for each slice");
+    assert_eq!(contours.0, uids::GRAYSCALE_SOFTCOPY_PRESENTATION_STATE_STORAGE);
+    assert!(ichor_result::check_presentation(&contours.1[..]).is_ok());
     assert!(captures.iter().all(|(class, _)| class == uids::SECONDARY_CAPTURE_IMAGE_STORAGE));
     assert!(captures.iter().all(|(_, bytes)| ichor_result::check_capture(&bytes[..]).is_ok()));
     let classes: Vec<&str> = both.iter().map(|(class, _)| class.as_str()).collect();
@@ -74,7 +83,7 @@ async fn a_finding_is_reported_with_and_without_its_segmentation() {
     let story = house.store.timeline(&house.study.study_instance).await.unwrap();
     assert_eq!(
         story.iter().filter(|event| event.kind == "object-kept").count(),
-        16,
+        17,
         "byte for byte the same: {story:?}"
     );
 }

@@ -79,6 +79,8 @@ pub(crate) const ATTRIBUTES: &[Attribute] = &[
     read_only(tags::FRAME_OF_REFERENCE_UID, VR::UI),
     type2(tags::POSITION_REFERENCE_INDICATOR, VR::LO),
     read_only(tags::SLICE_THICKNESS, VR::DS),
+    read_only(tags::RESCALE_SLOPE, VR::DS),
+    read_only(tags::RESCALE_INTERCEPT, VR::DS),
     read_only(tags::LOSSY_IMAGE_COMPRESSION, VR::CS),
     read_only(tags::LOSSY_IMAGE_COMPRESSION_RATIO, VR::DS),
     read_only(tags::LOSSY_IMAGE_COMPRESSION_METHOD, VR::CS),

@@ -125,6 +125,12 @@ impl SourceHeader {
         self.frame_of_reference.as_ref()
     }
 
+    /// Rescale Slope and Intercept, if the instance has one pair for all of its pixels (PS3.3 C.11.1).
+    #[must_use]
+    pub fn rescale(&self) -> Option<[f64; 2]> {
+        Some([self.number(tags::RESCALE_SLOPE)?, self.number(tags::RESCALE_INTERCEPT)?])
+    }
+
     /// Attributes whose text was not valid in the declared character set and had to be guessed: worth a warning
     /// (the tags, never the values).
     #[must_use]

@@ -130,8 +130,15 @@ pub(crate) fn dciodvfy_errors(file: &Path) -> Vec<String> {
     let output = Command::new(find("dciodvfy").unwrap()).arg(file).output().unwrap();
     let report = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
     let is_known = |iod: &&str| report.lines().any(|line| line.trim() == *iod || line.contains(*iod));
-    let known =
-        ["Segmentation", "Comprehensive3DSR", "KeyObjectSelectionDocument", "SCImage"].iter().find(|iod| is_known(iod));
+    let known = [
+        "Segmentation",
+        "Comprehensive3DSR",
+        "KeyObjectSelectionDocument",
+        "SCImage",
+        "GrayscaleSoftcopyPresentationState",
+    ]
+    .iter()
+    .find(|iod| is_known(iod));
     assert!(known.is_some(), "dciodvfy did not see an object of ours:\n{report}");
     report.lines().filter(|line| line.starts_with("Error")).map(ToOwned::to_owned).collect()
 }

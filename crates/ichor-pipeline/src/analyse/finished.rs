@@ -9,9 +9,10 @@ use ichor_ct::input::PREPROCESSING_VERSION;
 use ichor_ct::volume::PlacedSlice;
 use ichor_decode::{DecodeError, Decoder};
 use ichor_result::{
-    Capture, CaptureInput, CaptureLook, Conclusion, KeyObjectInput, LesionFacts, MaskRun, Provenance, Report,
-    ReportInput, SegmentationForm, SegmentationInput, SegmentationReference, SeriesFacts, SliceMask, SourceHeader,
-    SourceSlice, write_capture, write_key_objects, write_report, write_segmentation,
+    Capture, CaptureInput, CaptureLook, Conclusion, KeyObjectInput, LesionFacts, MaskRun, Presentation,
+    PresentationInput, Provenance, Report, ReportInput, SegmentationForm, SegmentationInput, SegmentationReference,
+    SeriesFacts, SliceMask, SourceHeader, SourceSlice, write_capture, write_key_objects, write_presentation,
+    write_report, write_segmentation,
 };
 use ichor_store::{AnalysisClaim, SeriesOutcomeRow, Timestamp, Verdict};
 use time::OffsetDateTime;
@@ -217,6 +218,24 @@ impl Finished {
             look,
         };
         let Capture { sop_class, sop_instance, series_instance, transfer_syntax } = write_capture(&input, at, hu, out)?;
+        Ok(ObjectIdentity { sop_class, sop_instance, series_instance, transfer_syntax })
+    }
+
+    /// Writes the presentation state.
+    pub(super) fn write_presentation(&self, out: &mut impl Write) -> Result<ObjectIdentity, ObjectError> {
+        let mut rescale = None;
+        for (placed, _) in self.placed.iter().zip(&self.masks).filter(|(_, mask)| !mask.is_empty()) {
+            let here = SourceHeader::read(&placed.header.path)?.rescale();
+            if here.is_none() || rescale.is_some_and(|common| Some(common) != here) {
+                return Err(ObjectError::Rescale(placed.header.sop_instance.clone()));
+            }
+            rescale = here;
+        }
+        let rescale = rescale.ok_or(ichor_result::ResultError::NothingToSegment)?;
+        let input =
+            PresentationInput { provenance: self.provenance(), slices: &self.slices, masks: &self.masks, rescale };
+        let Presentation { sop_class, sop_instance, series_instance, transfer_syntax } =
+            write_presentation(&input, out)?;
         Ok(ObjectIdentity { sop_class, sop_instance, series_instance, transfer_syntax })
     }
 

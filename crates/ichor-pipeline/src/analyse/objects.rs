@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use ichor_core::{Reason, Uid};
 use ichor_decode::Decoder;
-use ichor_result::{CaptureLook, CheckFailed, ResultError, SegmentationForm, SegmentationReference, SegmentationType};
+use ichor_result::{
+    CaptureLook, CheckFailed, ResultError, SegmentationForm, SegmentationReference, SegmentationType, SourceError,
+};
 use ichor_store::{AnalysisClaim, NewObject, Store, Verdict, WrittenBlob};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -36,6 +38,8 @@ pub enum ObjectKind {
     KeyObjects(usize, Option<SegmentationForm>),
     /// Secondary Captures of this look, one a slice.
     Captures(CaptureLook),
+    /// Presentation state with the contours.
+    Presentation,
 }
 
 /// Which verdicts a destination gets a report on, besides findings.
@@ -63,7 +67,7 @@ impl ObjectKind {
     pub(super) fn has_values(&self) -> bool {
         match self {
             Self::Segmentation(form) => form.kind() == SegmentationType::Fractional,
-            Self::Report(_) | Self::KeyObjects(..) | Self::Captures(_) => false,
+            Self::Report(_) | Self::KeyObjects(..) | Self::Captures(_) | Self::Presentation => false,
         }
     }
 
@@ -76,7 +80,7 @@ impl ObjectKind {
     fn suits(&self, verdict: &Verdict, destination: &DestinationObjects) -> bool {
         match (self, verdict) {
             (_, Verdict::Analysed(finding)) if finding.is_positive() => true,
-            (Self::Segmentation(_) | Self::KeyObjects(..) | Self::Captures(_), _) => false,
+            (Self::Segmentation(_) | Self::KeyObjects(..) | Self::Captures(_) | Self::Presentation, _) => false,
             (Self::Report(_), Verdict::Analysed(_)) => destination.report_on.negative,
             (Self::Report(_), Verdict::NotAnalysed(_)) => destination.report_on.not_analysed,
         }
@@ -120,6 +124,11 @@ pub(super) enum ObjectError {
     Result(#[from] ResultError),
     #[error(transparent)]
     Check(#[from] CheckFailed),
+    /// A presentation state has one pair for all of its images.
+    #[error("the slices with mask have no rescale slope and intercept in common: instance {0}")]
+    Rescale(Uid),
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error("it cannot be read back: {0}")]
     ReadBack(std::io::Error),
 }
@@ -194,6 +203,7 @@ enum Plan {
     KeyObjects(usize, Option<SegmentationReference>),
     /// Of the slice at this place.
     Capture(CaptureLook, usize),
+    Presentation,
 }
 
 impl Plan {
@@ -208,6 +218,7 @@ impl Plan {
             Self::Report(_) => "report",
             Self::KeyObjects(..) => "key-objects",
             Self::Capture(..) => "capture",
+            Self::Presentation => "presentation-state",
         }
     }
 }
@@ -216,8 +227,9 @@ impl Plan {
 fn plans(kind: &ObjectKind, finished: &Finished, known: &Segmentations) -> Vec<Plan> {
     let of = |form: &Option<SegmentationForm>| form.and_then(|form| known.get(&form).cloned());
     match kind {
-        ObjectKind::Segmentation(_) if !finished.has_lesions() => Vec::new(),
+        ObjectKind::Segmentation(_) | ObjectKind::Presentation if !finished.has_lesions() => Vec::new(),
         ObjectKind::Segmentation(form) => vec![Plan::Segmentation(*form)],
+        ObjectKind::Presentation => vec![Plan::Presentation],
         ObjectKind::Report(form) => vec![Plan::Report(of(form))],
         // More than there are come to the same.
         ObjectKind::KeyObjects(most, form) => vec![Plan::KeyObjects((*most).min(finished.slices()), of(form))],
@@ -329,6 +341,7 @@ async fn write_object(
                 finished.write_key_objects(most, segmentation.as_ref(), &mut out)?
             }
             Plan::Capture(look, at) => finished.write_capture(look, at, &pixels, &mut out)?,
+            Plan::Presentation => finished.write_presentation(&mut out)?,
         };
         // A stage that stopped listening has its own error.
         out.flush().map_err(ResultError::Write)?;
@@ -357,6 +370,7 @@ fn check_object(path: &std::path::Path, plan: &Plan) -> Result<(), ObjectError> 
         Plan::Report(_) => ichor_result::check_report(std::io::BufReader::new(file))?,
         Plan::KeyObjects(..) => ichor_result::check_key_objects(std::io::BufReader::new(file))?,
         Plan::Capture(..) => ichor_result::check_capture(std::io::BufReader::new(file))?,
+        Plan::Presentation => ichor_result::check_presentation(std::io::BufReader::new(file))?,
     }
     Ok(())
 }
@@ -391,6 +405,7 @@ mod tests {
             Plan::Report(None),
             Plan::KeyObjects(3, None),
             Plan::Capture(CaptureLook::default(), 0),
+            Plan::Presentation,
         ] {
             let _ = std::fs::remove_file(&path);
             assert!(matches!(check_object(&path, &plan), Err(ObjectError::ReadBack(_))));

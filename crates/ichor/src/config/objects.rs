@@ -16,6 +16,8 @@ pub(crate) enum ObjectName {
     KeyObjects,
     /// Secondary Captures.
     Capture,
+    /// Presentation state with the contours.
+    PresentationState,
 }
 
 /// `[destination.capture]`
@@ -187,6 +189,7 @@ pub(super) fn object_kinds(objects: &[ObjectName], settings: ObjectSettings) -> 
         ObjectName::Report => ObjectKind::Report(together),
         ObjectName::KeyObjects => ObjectKind::KeyObjects(slices, together),
         ObjectName::Capture => ObjectKind::Captures(look),
+        ObjectName::PresentationState => ObjectKind::Presentation,
     };
     Ok(objects.iter().map(kind).collect())
 }
@@ -242,6 +245,7 @@ mod tests {
         let look = CaptureLook { window_center: 80, window_width: 200, opacity_percent: 25 };
         let capture = kinds(&[ObjectName::Capture], "[capture]\nwindow_center = 80\nwindow_width = 200").unwrap();
         assert_eq!(capture, [ObjectKind::Captures(look)]);
+        assert_eq!(kinds(&[ObjectName::PresentationState], "").unwrap(), [ObjectKind::Presentation]);
     }
 
     #[test]
