@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bench_medium
 from bench import (
     ROOT,
     RUNS,
@@ -123,7 +124,8 @@ class Figures:
 
 
 ONE_STOCK, ONE_NODELAY, EIGHT = "storescu as it comes", "storescu, TCP_NODELAY", "8 × storescu, TCP_NODELAY"
-RECEIVERS = ["ichor", "ichor --receive-only", "DCMTK storescp", "DCMTK storescp --fork", "dicom-storescp", "Orthanc"]
+MEDIUM = "no receiver: written and fsynced"
+RECEIVERS = ["ichor", "ichor --receive-only", "DCMTK storescp", "DCMTK storescp --fork", "dicom-storescp", "Orthanc", MEDIUM]
 
 
 def one_association(receivers: Receivers, figures: Figures, files: list[str], names: list[str]) -> None:
@@ -151,6 +153,15 @@ def eight_associations(receivers: Receivers, figures: Figures, files: list[str],
             if name == "ichor":
                 shares = [1 / seconds for seconds in ended]
                 fairness.append(min(shares) / statistics.mean(shares))
+
+
+def medium_alone(bench: Bench, figures: Figures, files: list[str]) -> None:
+    slices = [Path(file).read_bytes() for file in files]
+    for case, threads in [(ONE_NODELAY, 1), (EIGHT, 8)]:
+        folder = Path(tempfile.mkdtemp(dir=bench.folder))
+        settle()
+        figures.rates.setdefault((case, MEDIUM), []).append(bench_medium.rate(slices, folder, threads))
+        shutil.rmtree(folder)
 
 
 def many_associations(receivers: Receivers, small: list[str], large: list[str]) -> dict[str, int]:
@@ -272,9 +283,9 @@ def table(figures: Figures) -> list[str]:
         medians = [figures.median(case, receiver) for case in cases]
         if not any(medians):
             continue
-        peak = max(mib for (_, name), mib in figures.memory.items() if name == receiver)
+        peak = max((mib for (_, name), mib in figures.memory.items() if name == receiver), default=None)
         # A forking receiver's memory is its children's.
-        memory = "" if "fork" in receiver else f"{peak} MiB"
+        memory = "" if peak is None or "fork" in receiver else f"{peak} MiB"
         lines.append(f"| {receiver} | {' | '.join('' if m is None else f'{m:.0f}' for m in medians)} | {memory} |")
     return lines
 
@@ -301,6 +312,7 @@ def main() -> None:
         for _ in range(RUNS):
             one_association(receivers, figures, files, names)
             eight_associations(receivers, figures, files, fairness)
+            medium_alone(bench, figures, files)
         peaks = many_associations(receivers, small, files)
         index = large_index(bench)
     ratio: Callable[[str, str], float | None] = lambda case, other: (

@@ -28,6 +28,7 @@ pub use stow::{StowClientRule, StowIngest, StowRequest, StowSink};
 
 use crate::backoff::Backoff;
 use crate::now;
+use crate::traffic::{Passage, Traffic};
 
 /// Who may send, and how long to wait for more of a study from them.
 #[derive(Clone, Debug)]
@@ -67,6 +68,7 @@ pub struct CommitmentOptions {
 pub struct Ingest {
     store: Store,
     options: Arc<IngestOptions>,
+    traffic: Traffic,
 }
 
 /// An open association, as the stage knows it.
@@ -81,7 +83,13 @@ impl Ingest {
     /// Makes the stage.
     #[must_use]
     pub fn new(store: Store, options: IngestOptions) -> Self {
-        Self { store, options: Arc::new(options) }
+        Self { store, options: Arc::new(options), traffic: Traffic::default() }
+    }
+
+    /// What is under way, by any protocol.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     fn source_of(&self, peer: &PeerInfo) -> Option<&Source> {
@@ -217,6 +225,7 @@ impl Ingest {
             transfer_syntax: request.transfer_syntax.clone(),
             source_ae: association.calling_ae.clone(),
         });
+        let passage = self.traffic.enter();
         // Not part of the digest: the same data set from another peer is the same instance.
         let blobs = self.store.blobs();
         let blob = match thread {
@@ -236,7 +245,7 @@ impl Ingest {
             announced_by,
             study: None,
         };
-        Ok(IngestSink { blob, to_record, thread })
+        Ok(IngestSink { blob, to_record, thread, passage })
     }
 }
 
@@ -256,6 +265,7 @@ pub struct IngestSink {
     blob: IncomingBlob,
     to_record: ToRecord,
     thread: Thread,
+    passage: Passage,
 }
 
 /// The thread on which an instance arrives.
@@ -288,7 +298,7 @@ impl InstanceSink for IngestSink {
     }
 
     async fn commit(self) -> Result<StoreOutcome, StoreFailure> {
-        let Self { blob, to_record, thread } = self;
+        let Self { blob, to_record, thread, passage: _under_way } = self;
         let (store, request) = (to_record.store.clone(), to_record.request.clone());
         let last = blob.last_block().await.map_err(|error| failure(&request, &error))?;
         // A parser that panics over what a peer made up must not take the association along.

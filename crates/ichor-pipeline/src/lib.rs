@@ -12,6 +12,7 @@ pub mod clock;
 pub mod commit;
 pub mod deliver;
 pub mod ingest;
+pub mod traffic;
 pub mod triage;
 
 pub use clock::now;

@@ -9,7 +9,7 @@ mod alert;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ichor_core::Uid;
 use ichor_ct::header::{CT_IMAGE_STORAGE, InstanceHeader};
@@ -25,6 +25,7 @@ use crate::analyse::batches::{Batches, classify};
 use crate::analyse::prepare::Purpose;
 use crate::analyse::{AnalysisError, SliceModel};
 use crate::now;
+use crate::traffic::{StandBack, Traffic};
 
 pub use alert::AlertOptions;
 
@@ -43,12 +44,17 @@ pub struct TriageOptions {
     pub decoder: Decoder,
     /// When to raise an alert.
     pub alert: AlertOptions,
+    /// What is under way: the stage stands back behind it.
+    pub traffic: Traffic,
+    /// The share of the time for which it works while instances follow each other without a pause, above 0 and up to 1.
+    pub share: f64,
 }
 
 /// Classifies what arrives until `shutdown`.
 pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: TriageOptions, shutdown: CancellationToken) {
     let mut received = store.changes(Topic::Received);
-    let mut stage = Stage { store, model, options, after: None, failures: 0 };
+    let stand_back = StandBack::new(options.traffic.clone(), options.share);
+    let mut stage = Stage { store, model, options, stand_back, after: None, failures: 0 };
     loop {
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -71,6 +77,7 @@ struct Stage<M> {
     store: Store,
     model: Arc<M>,
     options: TriageOptions,
+    stand_back: StandBack,
     /// The last instance that was looked at; `None` before the first look.
     after: Option<i64>,
     failures: u32,
@@ -101,7 +108,7 @@ impl<M: SliceModel> Stage<M> {
         error!(reason = %error.reason(), attempt = self.failures, "slices cannot be classified as they arrive");
     }
 
-    async fn classify(&self, arrived: Vec<ArrivedInstance>, said_under: &str) -> Result<(), AnalysisError> {
+    async fn classify(&mut self, arrived: Vec<ArrivedInstance>, said_under: &str) -> Result<(), AnalysisError> {
         let gate = self.options.gate;
         let placed = spawn_blocking(move || eligible(arrived, &gate)).await?;
         let (mut touched, mut numbers, mut slices) = (BTreeSet::new(), Vec::new(), Vec::new());
@@ -113,11 +120,15 @@ impl<M: SliceModel> Stage<M> {
         let (traits, mut said) = (self.model.traits(), Vec::with_capacity(slices.len()));
         let size = traits.batch_on_arrival;
         let mut batches = Batches::new(slices, &self.options.decoder, traits, Purpose::Classify, size);
-        while let Some(batch) = batches.next().await? {
+        loop {
+            self.stand_back.wait().await;
+            let began = Instant::now();
+            let Some(batch) = batches.next().await? else { break };
             for (slice, reason) in &batch.broken {
                 debug!(%slice, %reason, "not classified on arrival");
             }
             let probabilities = classify(self.model.as_ref(), &batch.slices).await?;
+            self.stand_back.worked(began.elapsed());
             said.extend((batch.slices.iter().zip(probabilities)).filter_map(|(slice, probability)| {
                 let sop_instance = &slice.placed.header.sop_instance;
                 let (_, instance) = numbers.iter().find(|(uid, _)| uid == sop_instance)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ichor_core::StudyStatus;
 use ichor_dimse::scp::StorageHandler;
+use ichor_pipeline::traffic::Traffic;
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
 use ichor_pipeline::{now, triage};
 use ichor_store::Event;
@@ -28,7 +29,13 @@ struct Triage {
 impl Triage {
     fn start(house: &House, says: Says) -> Self {
         let (model, stop) = (Scripted::new(says), CancellationToken::new());
-        let options = TriageOptions { gate: support::gate(), decoder: support::no_decoder(), alert: ALERT };
+        let options = TriageOptions {
+            gate: support::gate(),
+            decoder: support::no_decoder(),
+            alert: ALERT,
+            traffic: Traffic::default(),
+            share: 0.2,
+        };
         let task = tokio::spawn(triage::run(house.store.clone(), Arc::clone(&model), options, stop.clone()));
         Self { model, stop, task }
     }

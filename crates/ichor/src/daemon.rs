@@ -16,6 +16,7 @@ use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::commit::{CommitOptions, ReportAddress};
 use ichor_pipeline::deliver::{Destination, Transport};
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::traffic::Traffic;
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
 use ichor_pipeline::{analyse, assemble, commit, deliver, now, triage};
 use ichor_store::{Store, StoreOptions};
@@ -65,6 +66,7 @@ impl Daemon {
         };
 
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
+        let traffic = ingest.traffic();
         let options = scp_options(config)?;
         let stow = stow::bind(config, ingest.clone(), options.sop_classes.clone()).await?;
         let mut scp = StorageScp::bind(config.listen.address, options, ingest)
@@ -107,7 +109,7 @@ impl Daemon {
         });
         if let Some((model, decoder)) = workers {
             if config.analysis.while_receiving {
-                let options = triage_options(config, decoder.clone(), model.traits().slice_threshold);
+                let options = triage_options(config, decoder.clone(), model.traits().slice_threshold, traffic);
                 let (stage_store, model, token) = (store.clone(), Arc::clone(&model), stop.clone());
                 tasks.spawn(async move {
                     triage::run(stage_store, model, options, token).await;
@@ -286,13 +288,14 @@ fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
     Ok(decoder)
 }
 
-fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32) -> TriageOptions {
+fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32, traffic: Traffic) -> TriageOptions {
     let alert = AlertOptions {
         slices: config.alert.slices,
         threshold: config.alert.threshold.unwrap_or(slice_threshold),
         max_gap_mm: config.alert.max_gap_mm,
     };
-    TriageOptions { gate: config.gate.options(), decoder, alert }
+    let share = config.analysis.share_while_receiving;
+    TriageOptions { gate: config.gate.options(), decoder, alert, traffic, share }
 }
 
 fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseOptions> {

@@ -23,6 +23,8 @@ pub(crate) struct AnalysisConfig {
     pub(crate) nice: i32,
     /// Whether the threads that prepare and classify run only on cores that nothing else of the process wants.
     pub(crate) idle_cores_only: bool,
+    /// The share of the time for which slices are classified while others follow each other without a pause.
+    pub(crate) share_while_receiving: f64,
 }
 
 /// `[alert]`
@@ -64,6 +66,7 @@ impl Default for AnalysisConfig {
             while_receiving: true,
             nice: 10,
             idle_cores_only: true,
+            share_while_receiving: 0.2,
         }
     }
 }
@@ -72,6 +75,9 @@ impl AnalysisConfig {
     pub(super) fn check(&self) -> Result<(), Fault> {
         at_least_one("analysis.attempts", self.attempts as usize)?;
         between("analysis.nice", f64::from(self.nice), 19.0)?;
+        if !(0.01..=1.0).contains(&self.share_while_receiving) {
+            return fault("analysis.share_while_receiving", "must be from 0.01 to 1".to_owned());
+        }
         between("analysis.min_lesion_ml", self.min_lesion_ml, 1000.0)
     }
 
