@@ -25,7 +25,7 @@ pub use plane::{ImagePlane, InvalidPlane};
 pub use priority::Priority;
 pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};
-pub use status::{DeliveryStatus, StudyStatus, UnknownStatus};
+pub use status::{DeliveryStatus, MessageStatus, StudyStatus, Subject, UnknownStatus};
 pub use uid::{InvalidUid, Uid};
 
 /// Implementation Class UID that ichor's associations and files carry (PS3.7 D.3.3.2, PS3.10 7.1): derived from a

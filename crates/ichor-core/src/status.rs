@@ -1,4 +1,4 @@
-//! The states of a study and of a delivery. Every study is in exactly one, and each change is an event.
+//! The states of a study, of a delivery and of a message, and what messages are about. Every study is in exactly one, and each change is an event.
 
 use std::fmt;
 use std::str::FromStr;
@@ -74,6 +74,48 @@ status! {
         Accepted = "accepted",
         /// Refused for good, or attempts used up; `retry` queues it again.
         Dead = "dead",
+    }
+}
+
+status! {
+    /// Where one message to one channel stands.
+    MessageStatus {
+        /// Waits for its turn, or for the next attempt.
+        Queued = "queued",
+        /// Being sent.
+        Sending = "sending",
+        /// The peer itself said that it has it.
+        Acknowledged = "acknowledged",
+        /// Refused for good, or attempts used up; `retry` queues it again.
+        Dead = "dead",
+    }
+}
+
+status! {
+    /// What is told about a study.
+    Subject {
+        /// Neighbouring slices are suspicious; the study need not be complete.
+        Alert = "alert",
+        /// There was an alert, and the whole study does not bear it out.
+        AlertWithdrawn = "alert-withdrawn",
+        /// The study was analysed: hemorrhage.
+        Positive = "positive",
+        /// The study was analysed: no hemorrhage detected.
+        Negative = "negative",
+        /// The study was not analysed, because.
+        NotAnalysed = "not-analysed",
+        /// The analysis failed as often as is allowed.
+        Failed = "failed",
+        /// A result object could not be delivered, and is given up.
+        DeliveryDead = "delivery-dead",
+    }
+}
+
+impl Subject {
+    /// Whether it goes before others.
+    #[must_use]
+    pub const fn is_urgent(self) -> bool {
+        matches!(self, Self::Alert | Self::Positive)
     }
 }
 

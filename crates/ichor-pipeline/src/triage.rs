@@ -152,6 +152,7 @@ impl<M: SliceModel> Stage<M> {
             study_instance: study,
             series_instance: series,
             model: said_under.to_owned(),
+            notice: self.model.traits().notice.clone(),
             slices: suspicious.slices,
             probability: suspicious.probability,
             first_received_at: suspicious.first_received_at,

@@ -109,6 +109,8 @@ pub struct AnalysisOutcome {
     pub verdict: Verdict,
     /// The model that gave it; `None` if none was asked.
     pub model: Option<ModelId>,
+    /// What its weights say about themselves, if anything.
+    pub notice: Option<String>,
     /// Each series and why it was or was not chosen.
     pub series: Vec<SeriesOutcomeRow>,
     /// Each slice that was classified, in slice order.

@@ -13,6 +13,8 @@ pub enum Topic {
     Outbox,
     /// A study was found suspicious before it was complete.
     Alert,
+    /// Something was queued for a channel, or became due.
+    Messages,
     /// A commitment was asked for, or its report became due.
     Commitments,
 }
@@ -24,13 +26,21 @@ pub(crate) struct Topics {
     closed: watch::Sender<()>,
     outbox: watch::Sender<()>,
     alert: watch::Sender<()>,
+    messages: watch::Sender<()>,
     commitments: watch::Sender<()>,
 }
 
 impl Topics {
     pub(crate) fn new() -> Self {
         let topic = || watch::Sender::new(());
-        Self { received: topic(), closed: topic(), outbox: topic(), alert: topic(), commitments: topic() }
+        Self {
+            received: topic(),
+            closed: topic(),
+            outbox: topic(),
+            alert: topic(),
+            messages: topic(),
+            commitments: topic(),
+        }
     }
 
     fn sender(&self, topic: Topic) -> &watch::Sender<()> {
@@ -39,6 +49,7 @@ impl Topics {
             Topic::Closed => &self.closed,
             Topic::Outbox => &self.outbox,
             Topic::Alert => &self.alert,
+            Topic::Messages => &self.messages,
             Topic::Commitments => &self.commitments,
         }
     }

@@ -20,6 +20,7 @@ mod deliver;
 mod error;
 mod events;
 mod group_commit;
+mod message;
 mod query;
 mod receive;
 mod recovery;
@@ -46,6 +47,7 @@ pub use commitment::{
 pub use deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;
+pub use message::{ChannelDepth, MessageClaim, MessageSummary};
 pub use query::{
     Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,
     StudySummary,

@@ -26,6 +26,8 @@ pub struct Recovery {
     pub requeued_deliveries: u64,
     /// Commitment reports that were under way and are queued again.
     pub requeued_commitments: u64,
+    /// Messages that were under way and are queued again.
+    pub requeued_messages: u64,
     /// Associations that were open and are marked as ended by the restart.
     pub ended_associations: u64,
     /// Files removed from `incoming/`.
@@ -50,6 +52,7 @@ impl Store {
         self.own().await?;
         let mut recovery = self.index().requeue_interrupted(now).await?;
         recovery.requeued_commitments = self.index().requeue_commitment_reports(None, now).await?;
+        recovery.requeued_messages = self.index().requeue_messages(None, now).await?;
         recovery.removed_incoming = self.blobs().clear_incoming().await?;
         for shelf in self.blobs().unswept_shelves().await? {
             let rows = self.index().blobs_with_prefix(&shelf.prefix()).await?;
@@ -69,7 +72,7 @@ impl Store {
             }
         }
         self.index().report_missing(&recovery.missing_blobs, now).await?;
-        for topic in [Topic::Received, Topic::Closed, Topic::Outbox, Topic::Commitments] {
+        for topic in [Topic::Received, Topic::Closed, Topic::Outbox, Topic::Messages, Topic::Commitments] {
             self.topics().notify(topic);
         }
         Ok(recovery)

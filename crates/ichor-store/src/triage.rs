@@ -50,6 +50,8 @@ pub struct NewAlert {
     pub series_instance: Uid,
     /// The model and its input, in words.
     pub model: String,
+    /// What its weights say about themselves, if anything.
+    pub notice: Option<String>,
     /// The slices, in order along the patient.
     pub slices: Vec<Uid>,
     /// The lowest of their probabilities, neighbours made consistent.

@@ -135,9 +135,9 @@ pub(super) async fn analyse<M: SliceModel>(
         row.reasons.extend(built.reasons);
     }
     timings.lap("result", &mut started);
-    let model = Some(model.traits().id.clone());
+    let (model, notice) = (Some(model.traits().id.clone()), model.traits().notice.clone());
     let (objects, timings) = (built.objects, timings.0);
-    Ok(AnalysisOutcome { verdict, model, series: rows, slices, slices_known, objects, timings })
+    Ok(AnalysisOutcome { verdict, model, notice, series: rows, slices, slices_known, objects, timings })
 }
 
 /// What came of the slices.

@@ -127,7 +127,7 @@ impl Sqlite {
         published: &mut Vec<BlobRef>,
     ) -> Result<(), StoreError> {
         let during = "recording an outcome";
-        let AnalysisOutcome { verdict, model, series, slices, slices_known, objects, timings } = outcome;
+        let AnalysisOutcome { verdict, model, notice, series, slices, slices_known, objects, timings } = outcome;
         let (finding, reason) = match &verdict {
             Verdict::Analysed(finding) => (Some(finding), None),
             Verdict::NotAnalysed(reason) => (None, Some(reason)),
@@ -155,7 +155,8 @@ impl Sqlite {
         let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
-        write_outcome_event(&mut tx, study, claim, &verdict, slices_known, &timings, now).await?;
+        let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known });
+        write_outcome_event(&mut tx, study, claim, &verdict, by, now).await?;
         if finding.is_none_or(|finding| finding.verdict == Call::Negative) {
             write_withdrawal(&mut tx, study, now).await?;
         }
@@ -217,7 +218,7 @@ impl Sqlite {
         NewEvent::new(now, "analysis-failed", text)
             .detail(json!({
                 "version": claim.version, "attempt": claim.attempts, "reason": reason,
-                "retry_at": retry_at.filter(|_| is_current),
+                "retry_at": retry_at.filter(|_| is_current), "given_up": word == "failed",
             }))
             .study(study)
             .write(&mut tx)
@@ -420,8 +421,7 @@ async fn write_outcome_event(
     study: i64,
     claim: &AnalysisClaim,
     verdict: &Verdict,
-    slices_known: usize,
-    timings: &[(String, u64)],
+    by: serde_json::Value,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (kind, text) = match verdict {
@@ -432,14 +432,11 @@ async fn write_outcome_event(
         Verdict::Analysed(finding) => json!({ "finding": finding }),
         Verdict::NotAnalysed(reason) => json!({ "reason": reason }),
     };
-    NewEvent::new(now, kind, text)
-        .detail(json!({
-            "version": claim.version, "attempt": claim.attempts, "outcome": outcome, "timings_ms": timings,
-            "slices_known": slices_known,
-        }))
-        .study(study)
-        .write(connection)
-        .await
+    let mut detail = json!({ "version": claim.version, "attempt": claim.attempts, "outcome": outcome });
+    if let (Some(detail), serde_json::Value::Object(by)) = (detail.as_object_mut(), by) {
+        detail.extend(by);
+    }
+    NewEvent::new(now, kind, text).detail(detail).study(study).write(connection).await
 }
 
 /// Who was alerted must hear that the whole study came to something else.

@@ -184,7 +184,7 @@ impl Sqlite {
         }
         // A clock that was set back must not make an alert older than its slices.
         let latency = (now.as_millis() - alert.first_received_at.as_millis()).max(0);
-        let NewAlert { series_instance, model, slices, probability, .. } = alert;
+        let NewAlert { series_instance, model, notice, slices, probability, .. } = alert;
         let count = slices.len();
         let text = format!(
             "{count} neighbouring slices of series {series_instance} reach {probability:.3}; {latency} ms after the first"
@@ -192,7 +192,7 @@ impl Sqlite {
         NewEvent::new(now, "alert", text)
             .detail(json!({
                 "series_instance": series_instance, "slices": slices, "probability": probability, "model": model,
-                "latency_ms": latency,
+                "notice": notice, "latency_ms": latency,
             }))
             .study(study)
             .write(&mut tx)

@@ -52,6 +52,14 @@ macro_rules! conformance {
                     object_made_again_with_other_content_is_not_replaced,
                     study_of_two_thousand_slices,
                 }
+                messages {
+                    a_new_channel_begins_with_now,
+                    each_subject_is_told_once,
+                    urgent_first_and_one_of_a_study_at_a_time,
+                    failed_message_waits_and_dies,
+                    stale_message_claim_is_refused,
+                    attempts_that_will_be_repeated_are_not_told,
+                }
                 deliver {
                     positives_first_then_the_oldest,
                     claim_is_exclusive,

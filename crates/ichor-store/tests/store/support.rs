@@ -211,6 +211,7 @@ pub(crate) async fn outcome(
     AnalysisOutcome {
         verdict: Verdict::Analysed(finding(positive)),
         model: Some("ichor-demo@1.0.0+0123456789ab".parse().unwrap()),
+        notice: Some("made for tests".to_owned()),
         series: vec![SeriesOutcomeRow {
             series_instance: claim.instances[0].series_instance.clone(),
             chosen: true,
@@ -243,6 +244,7 @@ pub(crate) fn not_analysed() -> AnalysisOutcome {
     AnalysisOutcome {
         verdict: Verdict::NotAnalysed(Reason::new("single-slice", "the study has one slice")),
         model: None,
+        notice: None,
         series: Vec::new(),
         slices: Vec::new(),
         objects: Vec::new(),

@@ -32,6 +32,7 @@ pub(crate) async fn interrupted_work_is_queued_again(backend: impl Backend) {
         requeued_analyses: 1,
         requeued_deliveries: 1,
         requeued_commitments: 0,
+        requeued_messages: 0,
         ended_associations: 1,
         removed_incoming: 1,
         removed_orphans: 0,

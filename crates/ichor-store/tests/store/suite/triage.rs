@@ -14,6 +14,7 @@ fn alert(study: &str, numbers: &[u32], seconds: i64) -> NewAlert {
         study_instance: study_uid(study),
         series_instance: uid(&["series", study]),
         model: MODEL.to_owned(),
+        notice: Some("made for tests".to_owned()),
         slices: numbers.iter().map(|number| slice_uid(study, *number)).collect(),
         probability: 0.75,
         first_received_at: at(seconds),

@@ -1,0 +1,386 @@
+//! Statements of messages.
+
+use ichor_core::{AeTitle, MessageStatus, Reason, Subject, Uid};
+use serde_json::json;
+
+use super::events::NewEvent;
+use super::failure::During;
+use super::values::{from_json, to_json, uid, unsigned, word};
+use super::{Connection, Sqlite, one_row};
+use crate::events::peer_text;
+use crate::message::{ChannelDepth, MessageClaim, MessageSummary};
+use crate::{StoreError, StudyAttributes, Timestamp};
+
+/// What an event is to a channel. An attempt at an analysis that will be repeated is nothing yet.
+const SUBJECT: &str = "CASE kind
+    WHEN 'alert' THEN 'alert'
+    WHEN 'alert-withdrawn' THEN 'alert-withdrawn'
+    WHEN 'analysed' THEN json_extract(detail, '$.outcome.finding.verdict')
+    WHEN 'not-analysed' THEN 'not-analysed'
+    WHEN 'analysis-failed' THEN CASE WHEN json_extract(detail, '$.given_up') THEN 'failed' END
+    WHEN 'delivery-dead' THEN 'delivery-dead' END";
+
+/// So many events may pass a channel by before it notes where it is: a note is a transaction.
+const UNNOTED: i64 = 1_000;
+
+/// Of one study only the oldest message that is not finished is due.
+const IS_FIRST_OF_STUDY: &str = "NOT EXISTS (SELECT 1 FROM message p WHERE p.study_id = m.study_id
+    AND p.channel = m.channel AND p.id < m.id AND p.status IN ('queued', 'sending'))";
+
+#[derive(sqlx::FromRow)]
+struct ClaimRow {
+    id: i64,
+    attempts: i64,
+    subject: String,
+    at: i64,
+    text: String,
+    detail: String,
+    study_instance: String,
+    patient_id: Option<String>,
+    patient_name: Option<String>,
+    accession_number: Option<String>,
+    study_date: Option<String>,
+    description: Option<String>,
+    source_ae: Option<String>,
+    last_instance_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct SummaryRow {
+    id: i64,
+    channel: String,
+    subject: String,
+    status: String,
+    study_instance: String,
+    attempts: i64,
+    queued_at: i64,
+    next_attempt: i64,
+    finished_at: Option<i64>,
+    last_words: Option<String>,
+}
+
+impl Sqlite {
+    pub(crate) async fn follow_events(
+        &self,
+        channel: &str,
+        subjects: &[Subject],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let during = "following the event log";
+        let place: Option<(i64, i64)> =
+            sqlx::query_as("SELECT event_id, COALESCE((SELECT MAX(id) FROM event), 0) FROM channel WHERE name = ?")
+                .bind(channel)
+                .fetch_optional(&self.read)
+                .await
+                .during(during)?;
+        let Some((after, newest)) = place else {
+            sqlx::query("INSERT INTO channel (name, event_id) SELECT ?, COALESCE(MAX(id), 0) FROM event")
+                .bind(channel)
+                .execute(&self.write)
+                .await
+                .during(during)?;
+            return Ok(0);
+        };
+        let words = to_json(&subjects)?;
+        let any: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT EXISTS (SELECT 1 FROM event WHERE id > ?1 AND id <= ?2 AND study_id IS NOT NULL
+                 AND {SUBJECT} IN (SELECT value FROM json_each(?3)))"
+        )))
+        .bind(after)
+        .bind(newest)
+        .bind(&words)
+        .fetch_one(&self.read)
+        .await
+        .during(during)?;
+        if !any && newest - after < UNNOTED {
+            return Ok(0);
+        }
+        let mut tx = self.begin(during).await?;
+        let urgent: Vec<Subject> = Subject::ALL.iter().copied().filter(|subject| subject.is_urgent()).collect();
+        let queued = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "INSERT INTO message (channel, event_id, study_id, subject, status, urgent, queued_at, next_attempt)
+             SELECT ?1, id, study_id, subject, 'queued', subject IN (SELECT value FROM json_each(?5)), at, ?6
+             FROM (SELECT id, at, study_id, {SUBJECT} AS subject FROM event
+                 WHERE id > ?2 AND id <= ?3 AND study_id IS NOT NULL)
+             WHERE subject IN (SELECT value FROM json_each(?4)) ORDER BY id"
+        )))
+        .bind(channel)
+        .bind(after)
+        .bind(newest)
+        .bind(&words)
+        .bind(to_json(&urgent)?)
+        .bind(now.as_millis())
+        .execute(&mut *tx)
+        .await
+        .during(during)?
+        .rows_affected();
+        // Whoever was here in between has told it all.
+        let moved = sqlx::query("UPDATE channel SET event_id = ? WHERE name = ? AND event_id = ?")
+            .bind(newest)
+            .bind(channel)
+            .bind(after)
+            .execute(&mut *tx)
+            .await
+            .during(during)?
+            .rows_affected();
+        one_row(moved, || format!("channel {channel}"))?;
+        tx.commit().await.during(during)?;
+        Ok(queued)
+    }
+
+    pub(crate) async fn claim_message(
+        &self,
+        channel: &str,
+        now: Timestamp,
+    ) -> Result<Option<MessageClaim>, StoreError> {
+        let during = "claiming a message";
+        if self.next_message_deadline(channel).await?.is_none_or(|due| due > now) {
+            return Ok(None);
+        }
+        let mut tx = self.begin(during).await?;
+        let row: Option<ClaimRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT m.id, m.attempts + 1 AS attempts, m.subject, e.at, e.text, e.detail, s.study_instance,
+                 s.patient_id, s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae,
+                 s.last_instance_at
+             FROM message m JOIN event e ON e.id = m.event_id JOIN study s ON s.id = m.study_id
+             WHERE m.channel = ?1 AND m.status = 'queued' AND m.next_attempt <= ?2 AND {IS_FIRST_OF_STUDY}
+             ORDER BY m.urgent DESC, m.id LIMIT 1"
+        )))
+        .bind(channel)
+        .bind(now.as_millis())
+        .fetch_optional(&mut *tx)
+        .await
+        .during(during)?;
+        let Some(row) = row else { return Ok(None) };
+        sqlx::query("UPDATE message SET status = 'sending', attempts = ? WHERE id = ?")
+            .bind(row.attempts)
+            .bind(row.id)
+            .execute(&mut *tx)
+            .await
+            .during(during)?;
+        tx.commit().await.during(during)?;
+        claim(channel, row).map(Some)
+    }
+
+    pub(crate) async fn message_acknowledged(
+        &self,
+        claim: &MessageClaim,
+        words: &str,
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        let during = "recording an acknowledgement";
+        let words = peer_text(words);
+        // A clock that was set back must not make an answer older than its question.
+        let latency = (now.as_millis() - claim.since.as_millis()).max(0);
+        let mut tx = self.begin(during).await?;
+        finish(&mut tx, claim, "acknowledged", now, Some(now), &words).await?;
+        let (channel, subject) = (&claim.channel, claim.subject);
+        let text =
+            format!("{channel} acknowledged \"{subject}\": {words}; {latency} ms after the instance it rests on");
+        write_event(&mut tx, claim, NewEvent::new(now, "message-acknowledged", text), &words, Some(latency)).await?;
+        tx.commit().await.during(during)?;
+        Ok(latency)
+    }
+
+    pub(crate) async fn message_failed(
+        &self,
+        claim: &MessageClaim,
+        reason: &Reason,
+        next_attempt: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "recording a failed message";
+        let words = peer_text(&reason.to_string());
+        let status = if next_attempt.is_some() { "queued" } else { "dead" };
+        let mut tx = self.begin(during).await?;
+        let finished = next_attempt.is_none().then_some(now);
+        finish(&mut tx, claim, status, next_attempt.unwrap_or(now), finished, &words).await?;
+        let (kind, consequence) = match next_attempt {
+            Some(at) => ("message-failed", format!("next attempt in {} ms", at.since(now).as_millis())),
+            None => ("message-dead", "given up".to_owned()),
+        };
+        let text = format!("telling {} \"{}\" failed: {words}; {consequence}", claim.channel, claim.subject);
+        write_event(&mut tx, claim, NewEvent::new(now, kind, text), &words, None).await?;
+        tx.commit().await.during(during)
+    }
+
+    pub(crate) async fn requeue_messages(&self, channel: Option<&str>, now: Timestamp) -> Result<u64, StoreError> {
+        let during = "queueing messages again";
+        let requeued = sqlx::query(
+            "UPDATE message SET status = 'queued', next_attempt = ?1
+             WHERE status = 'sending' AND (?2 IS NULL OR channel = ?2)",
+        )
+        .bind(now.as_millis())
+        .bind(channel)
+        .execute(&self.write)
+        .await
+        .during(during)?;
+        Ok(requeued.rows_affected())
+    }
+
+    pub(crate) async fn next_message_deadline(&self, channel: &str) -> Result<Option<Timestamp>, StoreError> {
+        let due: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT MIN(m.next_attempt) FROM message m
+             WHERE m.channel = ? AND m.status = 'queued' AND {IS_FIRST_OF_STUDY}"
+        )))
+        .bind(channel)
+        .fetch_one(&self.read)
+        .await
+        .during("looking for the next message")?;
+        Ok(due.map(Timestamp::from_millis))
+    }
+
+    pub(crate) async fn messages(
+        &self,
+        status: Option<MessageStatus>,
+        study: Option<&Uid>,
+        limit: u32,
+    ) -> Result<Vec<MessageSummary>, StoreError> {
+        let rows: Vec<SummaryRow> = sqlx::query_as(
+            "SELECT m.id, m.channel, m.subject, m.status, s.study_instance, m.attempts, m.queued_at, m.next_attempt,
+                 m.finished_at, m.last_words
+             FROM message m JOIN study s ON s.id = m.study_id
+             WHERE (?1 IS NULL OR m.status = ?1) AND (?2 IS NULL OR s.study_instance = ?2)
+             ORDER BY m.id DESC LIMIT ?3",
+        )
+        .bind(status.map(MessageStatus::as_str))
+        .bind(study.map(Uid::as_str))
+        .bind(limit)
+        .fetch_all(&self.read)
+        .await
+        .during("listing messages")?;
+        rows.into_iter().map(summary).collect()
+    }
+
+    pub(crate) async fn retry_messages(&self, id: Option<i64>, now: Timestamp) -> Result<u64, StoreError> {
+        let during = "queueing dead messages again";
+        let mut tx = self.begin(during).await?;
+        let revived: Vec<(String, String, i64)> = sqlx::query_as(
+            "UPDATE message SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL
+             WHERE status = 'dead' AND (?2 IS NULL OR id = ?2) RETURNING channel, subject, study_id",
+        )
+        .bind(now.as_millis())
+        .bind(id)
+        .fetch_all(&mut *tx)
+        .await
+        .during(during)?;
+        if let (Some(id), true) = (id, revived.is_empty()) {
+            return Err(StoreError::NotFound { what: format!("a dead message {id}") });
+        }
+        for (channel, subject, study) in &revived {
+            let text = format!("the dead message to {channel}, \"{subject}\", is queued again");
+            NewEvent::new(now, "message-requeued", text)
+                .detail(json!({ "channel": channel, "subject": subject }))
+                .study(*study)
+                .write(&mut tx)
+                .await?;
+        }
+        tx.commit().await.during(during)?;
+        Ok(revived.len() as u64)
+    }
+
+    pub(crate) async fn channel_depths(&self) -> Result<Vec<ChannelDepth>, StoreError> {
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT channel, status, COUNT(*) FROM message GROUP BY channel, status ORDER BY channel, status",
+        )
+        .fetch_all(&self.read)
+        .await
+        .during("counting messages")?;
+        let depth = |(channel, status, count): (String, String, i64)| {
+            Ok(ChannelDepth { channel, status: word(&status)?, count: unsigned(count)? })
+        };
+        rows.into_iter().map(depth).collect()
+    }
+}
+
+async fn finish(
+    connection: &mut Connection,
+    claim: &MessageClaim,
+    status: &str,
+    next_attempt: Timestamp,
+    finished: Option<Timestamp>,
+    words: &str,
+) -> Result<(), StoreError> {
+    let changed = sqlx::query(
+        "UPDATE message SET status = ?, next_attempt = ?, finished_at = ?, last_words = ?
+         WHERE id = ? AND status = 'sending' AND attempts = ?",
+    )
+    .bind(status)
+    .bind(next_attempt.as_millis())
+    .bind(finished.map(Timestamp::as_millis))
+    .bind(words)
+    .bind(claim.id)
+    .bind(claim.attempts)
+    .execute(connection)
+    .await
+    .during("recording what became of a message")?
+    .rows_affected();
+    one_row(changed, || format!("message {} for {}", claim.id, claim.channel))
+}
+
+async fn write_event(
+    connection: &mut Connection,
+    claim: &MessageClaim,
+    event: NewEvent,
+    words: &str,
+    latency_ms: Option<i64>,
+) -> Result<(), StoreError> {
+    let study: i64 = sqlx::query_scalar("SELECT study_id FROM message WHERE id = ?")
+        .bind(claim.id)
+        .fetch_one(&mut *connection)
+        .await
+        .during("recording what became of a message")?;
+    event
+        .detail(json!({
+            "message": claim.id, "channel": claim.channel, "subject": claim.subject, "attempt": claim.attempts,
+            "words": words, "latency_ms": latency_ms,
+        }))
+        .study(study)
+        .write(connection)
+        .await
+}
+
+fn claim(channel: &str, row: ClaimRow) -> Result<MessageClaim, StoreError> {
+    let subject = word(&row.subject)?;
+    let detail: serde_json::Value = from_json(&row.detail)?;
+    let since = match (subject, detail["latency_ms"].as_i64()) {
+        (Subject::Alert, Some(latency)) => row.at - latency,
+        _ => row.last_instance_at,
+    };
+    Ok(MessageClaim {
+        id: row.id,
+        channel: channel.to_owned(),
+        subject,
+        at: Timestamp::from_millis(row.at),
+        text: row.text,
+        detail,
+        study: StudyAttributes {
+            study_instance: uid(&row.study_instance)?,
+            patient_id: row.patient_id,
+            patient_name: row.patient_name,
+            accession_number: row.accession_number,
+            study_date: row.study_date,
+            description: row.description,
+        },
+        source_ae: (row.source_ae.map(|title| AeTitle::parse(&title)).transpose())
+            .map_err(|error| StoreError::corrupt(error.to_string()))?,
+        since: Timestamp::from_millis(since),
+        attempts: unsigned(row.attempts)?,
+    })
+}
+
+fn summary(row: SummaryRow) -> Result<MessageSummary, StoreError> {
+    let status = word(&row.status)?;
+    Ok(MessageSummary {
+        id: row.id,
+        channel: row.channel,
+        subject: word(&row.subject)?,
+        status,
+        study_instance: uid(&row.study_instance)?,
+        attempts: unsigned(row.attempts)?,
+        queued_at: Timestamp::from_millis(row.queued_at),
+        next_attempt: (status == MessageStatus::Queued).then(|| Timestamp::from_millis(row.next_attempt)),
+        finished_at: row.finished_at.map(Timestamp::from_millis),
+        last_words: row.last_words,
+    })
+}
