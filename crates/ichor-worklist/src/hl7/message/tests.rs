@@ -1,0 +1,136 @@
+use super::*;
+use crate::SetupError;
+use crate::hl7::Template;
+
+fn options(template: Template, charset: Charset) -> Hl7Options {
+    Hl7Options {
+        address: "127.0.0.1:1".to_owned(),
+        template,
+        sending: ("ICHOR".to_owned(), "A&B".to_owned()),
+        receiving: ("RIS".to_owned(), "HOSPITAL".to_owned()),
+        processing_id: "P".to_owned(),
+        charset,
+        timeout: std::time::Duration::from_secs(1),
+    }
+}
+
+fn sample(subject: Subject) -> Announcement {
+    Announcement::samples().into_iter().find(|sample| sample.subject == subject).unwrap()
+}
+
+/// The fields of the segments of that name; a field's number is its index.
+fn segments(message: &[u8], name: &str) -> Vec<Vec<String>> {
+    let text = String::from_utf8(message.to_vec()).unwrap();
+    let fields = |segment: &str| {
+        let mut fields: Vec<String> = segment.split('|').map(str::to_owned).collect();
+        if fields[0] == "MSH" {
+            // The separator itself is MSH-1.
+            fields.insert(1, "|".to_owned());
+        }
+        fields
+    };
+    text.split('\r').map(fields).filter(|fields| fields[0] == name).collect()
+}
+
+fn made(subject: Subject) -> Vec<u8> {
+    Encoder::new(&options(Template::Oru, Charset::Utf8)).unwrap().message(&sample(subject)).unwrap()
+}
+
+#[test]
+fn a_positive_says_what_and_how_much() {
+    let message = made(Subject::Positive);
+    let header = &segments(&message, "MSH")[0];
+    assert_eq!(header[3..7], ["ICHOR", "A\\T\\B", "RIS", "HOSPITAL"]);
+    assert_eq!(
+        (header[9].as_str(), header[10].as_str(), header[12].as_str()),
+        ("ORU^R01^ORU_R01", "SAMPLE-8", "2.5.1")
+    );
+    assert_eq!(header[18], "UNICODE UTF-8");
+    let patient = &segments(&message, "PID")[0];
+    assert_eq!(patient[3], "P\\T\\C");
+    assert_eq!(patient[5], "O'Brien\\F\\^Seán\\R\\^\\E\\X^^Dr^^L^A~山田^太郎^^^^^L^I");
+    let request = &segments(&message, "OBR")[0];
+    assert_eq!(request[3], "A\\F\\1\\S\\2\\T\\3\\R\\4\\E\\5");
+    assert_eq!(
+        (request[7].as_str(), request[22].as_str(), request[24].as_str(), request[25].as_str()),
+        ("20241004", "20241004000000.000+0000", "CT", "F")
+    );
+    assert_eq!(segments(&message, "TQ1")[0][9], "S");
+    assert!(segments(&message, "NTE")[0][3].contains("not for clinical use"));
+    let observed: Vec<(String, String)> =
+        segments(&message, "OBX").into_iter().map(|obx| (obx[3].clone(), obx[5].clone())).collect();
+    let value = |code: &str| &observed.iter().find(|(identifier, _)| identifier.starts_with(code)).unwrap().1;
+    assert_eq!(value("1386000^"), "52101004^Present^SCT");
+    assert_eq!((value("ICH-PROBABILITY^").as_str(), value("ICH-VOLUME^").as_str()), ("0.938", "12.5"));
+    assert_eq!(value("111001^"), "ichor-demo@0.1.0+0123456789ab");
+    for (number, obx) in segments(&message, "OBX").iter().enumerate() {
+        assert_eq!((obx[1].clone(), obx[11].as_str(), obx.len()), ((number + 1).to_string(), "F", 18), "{obx:?}");
+    }
+}
+
+#[test]
+fn each_subject_has_its_status() {
+    for (subject, status, observed) in [
+        (Subject::Alert, "P", "415684004^Suspected^SCT"),
+        (Subject::Negative, "F", "260415000^Not detected^SCT"),
+        (Subject::NotAnalysed, "X", "no series shows a head (no-head)"),
+        (Subject::Failed, "X", "no series shows a head"),
+        (Subject::AlertWithdrawn, "C", "a sample of alert-withdrawn"),
+        (Subject::DeliveryDead, "P", "a sample of delivery-dead"),
+    ] {
+        let message = made(subject);
+        assert_eq!(segments(&message, "OBR")[0][25], status, "{subject}");
+        let values: Vec<String> = segments(&message, "OBX").into_iter().map(|obx| obx[5].clone()).collect();
+        assert!(values.iter().any(|value| value.contains(observed)), "{subject}: {values:?}");
+        assert_eq!(segments(&message, "TQ1")[0][9], if subject.is_urgent() { "S" } else { "R" });
+    }
+    let later = Announcement { version: Some(2), ..sample(Subject::Negative) };
+    let message = Encoder::new(&options(Template::Oru, Charset::Utf8)).unwrap().message(&later).unwrap();
+    assert_eq!(segments(&message, "OBR")[0][25], "C", "another version corrects");
+}
+
+#[test]
+fn an_order_gets_its_priority() {
+    let encoder = Encoder::new(&options(Template::Orm, Charset::Utf8)).unwrap();
+    let message = encoder.message(&sample(Subject::Alert)).unwrap();
+    assert_eq!(segments(&message, "MSH")[0][9], "ORM^O01^ORM_O01");
+    let order = &segments(&message, "ORC")[0];
+    assert_eq!((order[1].as_str(), order[7].as_str()), ("XO", "^^^^^S"));
+    assert_eq!(segments(&message, "TQ1")[0][9], "S");
+}
+
+#[test]
+fn what_a_character_set_lacks_becomes_a_question_mark() {
+    let name = |charset| {
+        let message = Encoder::new(&options(Template::Oru, charset)).unwrap().message(&sample(Subject::Alert)).unwrap();
+        let begin = message.windows(7).position(|bytes| bytes == b"O'Brien").unwrap();
+        message[begin..begin + 30].to_vec()
+    };
+    assert!(name(Charset::Latin1).windows(4).any(|bytes| bytes == b"Se\xE1n"));
+    assert!(name(Charset::Ascii).windows(4).any(|bytes| bytes == b"Se?n"));
+    assert!(name(Charset::Latin1).is_ascii() == false && name(Charset::Ascii).is_ascii());
+}
+
+#[test]
+fn faults_of_a_template_show_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.hl7");
+    let set_up = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Encoder::new(&options(Template::File(path.clone()), Charset::Utf8))
+    };
+    let fault = |text: &str| set_up(text).unwrap_err().to_string();
+    assert!(fault("MSH|^~\\&|{{ sender.applicaton }}\n").contains("undefined"), "a key that is not there");
+    assert!(fault("MSH|^~\\&|{{ sender.application }\n").contains("own.hl7"));
+    assert!(fault("PID|1\n").contains("MSH"));
+    assert!(fault("").contains("MSH"));
+    // Only alerts have one: a template that forgets that would fail on the first study.
+    assert!(fault("MSH|^~\\&|X\nZZZ|{{ alert.probability }}\n").contains("undefined"));
+    let missing = Encoder::new(&options(Template::File(folder.path().join("none.hl7")), Charset::Utf8));
+    assert!(matches!(missing, Err(SetupError::File { .. })));
+    let own =
+        set_up("MSH|^~\\&|X\n\n  \nZZZ|{{ study.description }}|{% if alert %}{{ alert.probability }}{% endif %}\n")
+            .unwrap();
+    let message = own.message(&sample(Subject::Alert)).unwrap();
+    assert_eq!(message, b"MSH|^~\\&|X\rZZZ|CT head\\.br\\without contrast|0.875\r");
+}
