@@ -23,6 +23,7 @@ mod reports;
 mod restart;
 mod store_faults;
 mod stow;
+mod tell;
 mod tls;
 mod triage;
 mod viewer;

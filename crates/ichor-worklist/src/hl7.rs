@@ -25,6 +25,8 @@ pub enum Template {
     Oru,
     /// ORM^O01 with order control XO: another priority for the order, nothing else.
     Orm,
+    /// OMG^O19 with order control XO: the same for receivers of the newer message.
+    Omg,
     /// A file of the site.
     File(PathBuf),
 }

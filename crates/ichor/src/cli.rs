@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use ichor_core::{AeTitle, StudyStatus};
+use ichor_core::{AeTitle, MessageStatus, StudyStatus, Uid};
 
 use crate::commands::peer::PeerAddress;
 use crate::engine::EngineCommand;
@@ -58,6 +58,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Commitments(CommitmentsCommand),
 
+    /// Answers questions about what channels were told (HL7, webhooks).
+    #[command(subcommand)]
+    Messages(MessagesCommand),
+
     /// Makes synthetic head CT studies as DICOM files, with their truth.
     ///
     /// The same seed and options give the same bytes.
@@ -81,6 +85,7 @@ impl Command {
             | Self::Echo(_)
             | Self::Studies(_)
             | Self::Commitments(_)
+            | Self::Messages(_)
             | Self::Phantom(_)
             | Self::Config(_) => false,
         }
@@ -169,6 +174,42 @@ pub(crate) enum StudiesCommand {
     Why(StudyArgs),
     /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
     Retry(StudyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MessagesCommand {
+    /// Lists messages, newest first, and whether their channels have acknowledged them.
+    List(MessagesListArgs),
+
+    /// Queues dead messages again, with all attempts before them.
+    Retry(MessagesRetryArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessagesListArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Only those in this state: queued, sending, acknowledged or dead.
+    #[arg(long)]
+    pub(crate) status: Option<MessageStatus>,
+
+    /// Only those about this study, by its Study Instance UID.
+    #[arg(long, value_name = "UID")]
+    pub(crate) study: Option<Uid>,
+
+    /// Most messages to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessagesRetryArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Number of the message, as `messages list` prints it; absent: all that are dead.
+    pub(crate) number: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]

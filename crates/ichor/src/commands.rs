@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod echo;
 mod job_log;
+pub(crate) mod messages;
 pub(crate) mod peer;
 pub(crate) mod phantom;
 pub(crate) mod send;

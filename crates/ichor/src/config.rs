@@ -2,6 +2,7 @@
 //! `deploy/ichor.toml`. A section lives in the module that is named after what it is about.
 
 mod analysis;
+mod channel;
 mod commitment;
 mod decoder;
 mod destination;
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 pub use analysis::ModelConfig;
 pub(crate) use analysis::{AlertConfig, AnalysisConfig};
+pub(crate) use channel::{ChannelConfig, ChannelEnd};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
@@ -66,6 +68,9 @@ pub(crate) struct Config {
     /// Where results go.
     #[serde(default, rename = "destination")]
     pub(crate) destinations: Vec<DestinationConfig>,
+    /// Who is told what happens to studies.
+    #[serde(default, rename = "channel")]
+    pub(crate) channels: Vec<ChannelConfig>,
     /// Storage commitment.
     #[serde(default)]
     pub(crate) commitment: CommitmentConfig,
@@ -174,6 +179,9 @@ impl Config {
         for destination in &mut self.destinations {
             destination.resolve(folder);
         }
+        for channel in &mut self.channels {
+            channel.resolve(folder);
+        }
     }
 
     /// Checks what the types cannot say.
@@ -193,11 +201,9 @@ impl Config {
         self.decoder.check()?;
         self.alert.check()?;
         self.model.check()?;
-        let mut names: Vec<&str> = self.destinations.iter().map(|d| d.name.as_str()).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return fault("destination.name", format!("{:?} stands twice", twice[0]));
-        }
+        names_differ("destination.name", self.destinations.iter().map(|destination| &destination.name))?;
+        names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
+        self.channels.iter().try_for_each(ChannelConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
     }
 
@@ -210,6 +216,7 @@ impl Config {
         all.extend(self.decoder.durations());
         all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
+        all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
         all
     }
 }
@@ -217,6 +224,16 @@ impl Config {
 /// Refuses the value of a key.
 fn fault<T>(key: &str, message: String) -> Result<T, Fault> {
     Err((key.to_owned(), message))
+}
+
+fn names_differ<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<(), Fault> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return fault(key, format!("{name:?} stands twice"));
+        }
+    }
+    Ok(())
 }
 
 fn at_least_one(key: &str, value: usize) -> Result<(), Fault> {

@@ -1,7 +1,6 @@
 //! The daemon: configuration → store, model, listener, and the four stages, until told to stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,16 +17,16 @@ use ichor_pipeline::deliver::{Destination, Transport};
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
 use ichor_pipeline::traffic::Traffic;
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
-use ichor_pipeline::{analyse, assemble, commit, deliver, now, triage};
+use ichor_pipeline::{analyse, assemble, commit, deliver, now, tell, triage};
 use ichor_store::{Store, StoreOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::certificates;
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, Prefer, seconds};
 use crate::engine::Engine;
 use crate::stow;
+use crate::{certificates, channels, secrets};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +141,14 @@ impl Daemon {
                 warn!(destination, waiting, "deliveries wait for a destination that is not configured any more");
             }
         }
+        for channel in &config.channels {
+            let (channel, stage_store, token) = (channels::open(channel)?, store.clone(), stop.clone());
+            tasks.spawn(async move {
+                tell::run(stage_store, channel, token).await;
+                "tell"
+            });
+        }
+        channels::warn_of_orphans(&store, &config.channels).await?;
         if config.destinations.is_empty() {
             warn!("no [[destination]] is configured: results stay here");
         }
@@ -191,7 +198,7 @@ fn peer_rules(config: &Config) -> anyhow::Result<Vec<PeerRule>> {
     let rule = |source: &crate::config::SourceConfig| {
         let networks = source.networks.iter().map(|network| network.parse()).collect::<Result<_, _>>();
         let user = match (&source.user, &source.passcode_file) {
-            (Some(name), Some(file)) => Some(UserRule { name: name.clone(), passcode: read_secret(file)? }),
+            (Some(name), Some(file)) => Some(UserRule { name: name.clone(), passcode: secrets::read(file)? }),
             _ => None,
         };
         Ok(PeerRule { ae_title: source.ae_title.clone(), networks: networks.context("source.networks")?, user })
@@ -346,14 +353,7 @@ fn open_destination(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::
 
 fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
     Ok(match files {
-        CredentialFiles::Bearer(file) => Credentials::Bearer(read_secret(&file)?),
-        CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: read_secret(&file)? },
+        CredentialFiles::Bearer(file) => Credentials::Bearer(secrets::read(&file)?),
+        CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: secrets::read(&file)? },
     })
-}
-
-fn read_secret(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    anyhow::ensure!(!secret.is_empty(), "{} is empty", path.display());
-    Ok(secret.to_owned())
 }

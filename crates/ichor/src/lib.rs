@@ -2,19 +2,21 @@
 //! first becomes the second for what needs a model.
 
 mod certificates;
+mod channels;
 mod cli;
 mod commands;
 mod config;
 mod daemon;
 pub mod engine;
 mod logging;
+mod secrets;
 mod stow;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, CommitmentsCommand, ConfigCommand, StudiesCommand};
+use crate::cli::{Cli, Command, CommitmentsCommand, ConfigCommand, MessagesCommand, StudiesCommand};
 pub use crate::config::ModelConfig;
 use crate::config::{LogConfig, LogFormat};
 use crate::engine::{Engine, NoEngine, become_engine};
@@ -59,6 +61,8 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Show(args)) => in_runtime(commands::studies::show(args, json)),
         Command::Studies(StudiesCommand::Why(args)) => in_runtime(commands::studies::why(args, json)),
         Command::Studies(StudiesCommand::Retry(args)) => in_runtime(commands::studies::retry(args, json)),
+        Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
+        Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
         Command::Phantom(args) => commands::phantom::run(&args, json),
         Command::Engine(command) => E::run(command, json),

@@ -310,6 +310,13 @@ impl Daemon {
             .unwrap()
     }
 
+    /// Runs `ichor …` with the daemon's configuration.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(ICHOR);
+        command.args(arguments).arg("--config").arg(&self.config).stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
     fn studies_json(&self, arguments: &[&str]) -> Value {
         json(&self.studies(&[arguments, &["--json"]].concat()))
     }

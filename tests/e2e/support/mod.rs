@@ -6,6 +6,7 @@ pub(crate) mod dcmtk;
 pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod judge;
+pub(crate) mod mllp;
 pub(crate) mod orthanc;
 pub(crate) mod part10;
 pub(crate) mod proxy;
@@ -16,6 +17,7 @@ pub(crate) mod stow;
 pub(crate) mod study;
 pub(crate) mod tools;
 pub(crate) mod viewer;
+pub(crate) mod webhook;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};

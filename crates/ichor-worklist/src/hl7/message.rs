@@ -71,6 +71,7 @@ impl Encoder {
         let (name, text) = match &options.template {
             Template::Oru => ("oru".to_owned(), include_str!("../../templates/oru_r01.hl7").to_owned()),
             Template::Orm => ("orm".to_owned(), include_str!("../../templates/orm_o01.hl7").to_owned()),
+            Template::Omg => ("omg".to_owned(), include_str!("../../templates/omg_o19.hl7").to_owned()),
             Template::File(path) => (path.display().to_string(), read(path)?),
         };
         let fault = |why: String| SetupError::Template { name: name.clone(), why };

@@ -1,0 +1,68 @@
+//! Channels, from their configuration.
+
+use anyhow::Context;
+use ichor_core::MessageStatus;
+use ichor_pipeline::backoff::Backoff;
+use ichor_pipeline::tell::{Channel, Transport};
+use ichor_store::Store;
+use ichor_worklist::hl7::{Hl7Client, Hl7Options};
+use ichor_worklist::webhook::{Secret, WebhookClient, WebhookOptions};
+use tracing::warn;
+
+use crate::config::seconds;
+use crate::config::{ChannelConfig, ChannelEnd};
+use crate::secrets;
+
+/// Program and version, as messages name them.
+const SOFTWARE: &str = concat!("ichor ", env!("CARGO_PKG_VERSION"));
+
+/// Sets a channel up; nothing is sent yet.
+///
+/// # Errors
+/// With the channel's name: a secret, certificate or template that cannot be used.
+pub(crate) fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
+    let transport = transport(config).with_context(|| format!("channel {:?}", config.name))?;
+    let backoff = Backoff {
+        first: seconds(config.first_backoff_s),
+        longest: seconds(config.max_backoff_s),
+        attempts: config.attempts,
+    };
+    let (name, subjects) = (config.name.clone(), config.subjects.clone());
+    Ok(Channel { name, subjects, transport, backoff, software: SOFTWARE.to_owned() })
+}
+
+fn transport(config: &ChannelConfig) -> anyhow::Result<Transport> {
+    let timeout = seconds(config.timeout_s);
+    Ok(match config.end().map_err(anyhow::Error::msg)? {
+        ChannelEnd::Hl7 { address, template, sending, receiving, processing_id, charset } => {
+            let options = Hl7Options { address, template, sending, receiving, processing_id, charset, timeout };
+            Transport::Hl7(Hl7Client::new(options)?)
+        }
+        ChannelEnd::Webhook { url, secret_file, ca_file, with_patient } => {
+            let read =
+                |path: std::path::PathBuf| std::fs::read(&path).with_context(|| format!("reading {}", path.display()));
+            Transport::Webhook(WebhookClient::new(WebhookOptions {
+                url,
+                secret: Secret::parse(&secrets::read(&secret_file)?)?,
+                root_certificates: ca_file.map(read).transpose()?,
+                with_patient,
+                timeout,
+            })?)
+        }
+    })
+}
+
+/// Says which channels have messages and are not configured any more.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn warn_of_orphans(store: &Store, channels: &[ChannelConfig]) -> anyhow::Result<()> {
+    for depth in store.channel_depths().await.context("messages")? {
+        let is_served = channels.iter().any(|channel| channel.name == depth.channel);
+        if !is_served && matches!(depth.status, MessageStatus::Queued | MessageStatus::Sending) {
+            let (channel, waiting) = (&depth.channel, depth.count);
+            warn!(channel, waiting, "messages wait for a channel that is not configured any more");
+        }
+    }
+    Ok(())
+}

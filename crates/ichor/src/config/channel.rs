@@ -1,0 +1,253 @@
+//! `[[channel]]`: who is told what happens to studies.
+
+use std::path::{Path, PathBuf};
+
+use ichor_core::Subject;
+use ichor_worklist::hl7::{Charset, Template};
+use serde::{Deserialize, Serialize};
+
+use super::{Durations, Fault};
+
+/// `[[channel]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChannelConfig {
+    /// Name, unique; stands in the job log.
+    pub(crate) name: String,
+    /// `hl7` or `webhook`.
+    pub(crate) kind: ChannelKind,
+    /// What it is told.
+    #[serde(default = "default::subjects")]
+    pub(crate) subjects: Vec<Subject>,
+    /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
+    #[serde(default = "default::first_backoff_s")]
+    pub(crate) first_backoff_s: f64,
+    /// Longest wait, in seconds.
+    #[serde(default = "default::max_backoff_s")]
+    pub(crate) max_backoff_s: f64,
+    /// Attempts before a message is given up as dead; 0: never.
+    #[serde(default)]
+    pub(crate) attempts: u32,
+    /// Time for connecting and for the answer, in seconds.
+    #[serde(default = "default::timeout_s")]
+    pub(crate) timeout_s: f64,
+    /// HL7: `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<String>,
+    /// HL7: `oru` (default), `orm`, `omg`, or the file of a template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) template: Option<String>,
+    /// HL7: MSH-3; absent: ICHOR.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sending_application: Option<String>,
+    /// HL7: MSH-4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sending_facility: Option<String>,
+    /// HL7: MSH-5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receiving_application: Option<String>,
+    /// HL7: MSH-6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receiving_facility: Option<String>,
+    /// HL7: MSH-11, `P`, `T` or `D`; absent: `P`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) processing_id: Option<String>,
+    /// HL7: `utf-8`, `8859-1` or `ascii`; absent: `utf-8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) charset: Option<CharsetName>,
+    /// Webhook: where to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
+    /// Webhook: file that holds the signing secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Webhook: authorities of which one must have issued the receiver's certificate, PEM; absent: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    /// Webhook: whether the receiver is told who the patient is; absent: no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) with_patient: Option<bool>,
+}
+
+/// The ways to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ChannelKind {
+    /// HL7 v2 over MLLP.
+    Hl7,
+    /// A signed POST.
+    Webhook,
+}
+
+/// MSH-18.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CharsetName {
+    /// UNICODE UTF-8.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// 8859/1.
+    #[serde(rename = "8859-1")]
+    Latin1,
+    /// None named.
+    #[serde(rename = "ascii")]
+    Ascii,
+}
+
+/// A channel's kind together with the keys that belong to it.
+#[derive(Clone, Debug)]
+pub(crate) enum ChannelEnd {
+    /// HL7 v2 over MLLP.
+    Hl7 {
+        /// `host:port`.
+        address: String,
+        /// Which message.
+        template: Template,
+        /// MSH-3 and MSH-4.
+        sending: (String, String),
+        /// MSH-5 and MSH-6.
+        receiving: (String, String),
+        /// MSH-11.
+        processing_id: String,
+        /// MSH-18.
+        charset: Charset,
+    },
+    /// A signed POST.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// The signing secret.
+        secret_file: PathBuf,
+        /// Authorities.
+        ca_file: Option<PathBuf>,
+        /// Whether it is told who the patient is.
+        with_patient: bool,
+    },
+}
+
+impl ChannelConfig {
+    /// The kind together with its keys.
+    ///
+    /// # Errors
+    /// A sentence about the key that is missing, belongs to the other kind, or cannot be right.
+    pub(crate) fn end(&self) -> Result<ChannelEnd, String> {
+        if self.name.is_empty() || self.name.len() > 64 {
+            return Err("the name must have 1 to 64 characters".to_owned());
+        }
+        if self.subjects.is_empty() {
+            return Err("subjects is empty: nothing would be told".to_owned());
+        }
+        let hl7_keys = [
+            ("address", self.address.is_some()),
+            ("template", self.template.is_some()),
+            ("sending_application", self.sending_application.is_some()),
+            ("sending_facility", self.sending_facility.is_some()),
+            ("receiving_application", self.receiving_application.is_some()),
+            ("receiving_facility", self.receiving_facility.is_some()),
+            ("processing_id", self.processing_id.is_some()),
+            ("charset", self.charset.is_some()),
+        ];
+        let webhook_keys = [
+            ("url", self.url.is_some()),
+            ("secret_file", self.secret_file.is_some()),
+            ("tls_ca_file", self.tls_ca_file.is_some()),
+            ("with_patient", self.with_patient.is_some()),
+        ];
+        let (foreign, kind) = match self.kind {
+            ChannelKind::Hl7 => (&webhook_keys[..], "hl7"),
+            ChannelKind::Webhook => (&hl7_keys[..], "webhook"),
+        };
+        if let Some((key, _)) = foreign.iter().find(|(_, is_set)| *is_set) {
+            return Err(format!("the key {key} does not belong to kind {kind}"));
+        }
+        match self.kind {
+            ChannelKind::Hl7 => self.hl7_end(),
+            ChannelKind::Webhook => self.webhook_end(),
+        }
+    }
+
+    fn hl7_end(&self) -> Result<ChannelEnd, String> {
+        let address = self.address.clone().ok_or("kind hl7 needs the key address")?;
+        if !address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+        {
+            return Err(format!("address {address:?} is not host:port"));
+        }
+        let processing_id = self.processing_id.clone().unwrap_or_else(|| "P".to_owned());
+        if !["P", "T", "D"].contains(&processing_id.as_str()) {
+            return Err(format!("processing_id {processing_id:?} is none of P, T, D"));
+        }
+        let text = |key: &Option<String>, absent: &str| key.clone().unwrap_or_else(|| absent.to_owned());
+        Ok(ChannelEnd::Hl7 {
+            address,
+            template: match self.template.as_deref() {
+                None | Some("oru") => Template::Oru,
+                Some("orm") => Template::Orm,
+                Some("omg") => Template::Omg,
+                Some(path) => Template::File(path.into()),
+            },
+            sending: (text(&self.sending_application, "ICHOR"), text(&self.sending_facility, "")),
+            receiving: (text(&self.receiving_application, ""), text(&self.receiving_facility, "")),
+            processing_id,
+            charset: match self.charset {
+                None | Some(CharsetName::Utf8) => Charset::Utf8,
+                Some(CharsetName::Latin1) => Charset::Latin1,
+                Some(CharsetName::Ascii) => Charset::Ascii,
+            },
+        })
+    }
+
+    fn webhook_end(&self) -> Result<ChannelEnd, String> {
+        let url = self.url.clone().ok_or("kind webhook needs the key url")?;
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(format!("url {url:?} does not start with http:// or https://"));
+        }
+        Ok(ChannelEnd::Webhook {
+            url,
+            secret_file: self.secret_file.clone().ok_or("kind webhook needs the key secret_file")?,
+            ca_file: self.tls_ca_file.clone(),
+            with_patient: self.with_patient.unwrap_or(false),
+        })
+    }
+
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        for path in [&mut self.secret_file, &mut self.tls_ca_file].into_iter().flatten() {
+            *path = folder.join(&path);
+        }
+        if let Some(template) = self.template.as_mut().filter(|name| !["oru", "orm", "omg"].contains(&name.as_str())) {
+            *template = folder.join(&template).to_string_lossy().into_owned();
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        self.end().map(drop).map_err(|message| (format!("channel {:?}", self.name), message))
+    }
+
+    pub(super) fn durations(&self) -> Durations {
+        let key = |name: &str| format!("channel {:?} {name}", self.name);
+        vec![
+            (key("first_backoff_s"), self.first_backoff_s),
+            (key("max_backoff_s"), self.max_backoff_s),
+            (key("timeout_s"), self.timeout_s),
+        ]
+    }
+}
+
+/// The defaults of single keys.
+mod default {
+    use ichor_core::Subject;
+
+    pub(super) fn subjects() -> Vec<Subject> {
+        use Subject::{Alert, AlertWithdrawn, Failed, Negative, NotAnalysed, Positive};
+        vec![Alert, AlertWithdrawn, Positive, Negative, NotAnalysed, Failed]
+    }
+    pub(super) const fn first_backoff_s() -> f64 {
+        1.0
+    }
+    pub(super) const fn max_backoff_s() -> f64 {
+        60.0
+    }
+    pub(super) const fn timeout_s() -> f64 {
+        10.0
+    }
+}
