@@ -7,6 +7,7 @@
 //! [`ModelRuntime`].
 
 pub mod attribution;
+mod checkpoint;
 mod config;
 mod device;
 mod files;
@@ -27,4 +28,4 @@ pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};
 pub use self_test::{SelfTest, SelfTestFailed, SelfTestReport};
 pub use strategy::Strategy;
 pub use swin::{BlockAttention, Forward, Keep, Swin};
-pub use weights::{SaveError, WeightsError, WeightsProblem, save_model};
+pub use weights::{SaveError, TensorProblem, WeightsError, WeightsProblem, save_model};

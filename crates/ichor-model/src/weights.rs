@@ -1,4 +1,4 @@
-//! Weight files: safetensors, float32, timm's names. Every tensor is accounted for in both directions.
+//! Weight files: what is in them is what the network has. Every tensor is accounted for in both directions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -6,12 +6,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::{Dtype, SafeTensorError};
 use sha2::{Digest, Sha256};
 use tch::nn::VarStore;
 use tch::{Device, Kind, TchError, Tensor};
 use thiserror::Error;
 
+use crate::checkpoint::Checkpoint;
 use crate::config::SwinPlan;
 use crate::manifest::{MANIFEST_FORMAT, Manifest, ManifestProblem, ModelCard};
 use crate::self_test::SelfTest;
@@ -23,8 +24,7 @@ use crate::swin::Swin;
 pub struct WeightsError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
-    #[source]
+    /// What is wrong with it; its words are part of this error's.
     pub problem: WeightsProblem,
 }
 
@@ -42,9 +42,42 @@ pub enum WeightsProblem {
         /// In the manifest.
         manifest: String,
     },
-    /// It is not safetensors.
+    /// It is neither safetensors nor a PyTorch archive.
     #[error("cannot be understood as safetensors: {0}")]
     Parse(#[source] SafeTensorError),
+    /// It looks like a PyTorch file, and no state dict can be read from it.
+    #[error("cannot be understood as a PyTorch state dict: {0}")]
+    Pickle(String),
+    /// Tensors that do not fit the network, all of them.
+    #[error("{}", listed(.0))]
+    Mismatch(Vec<TensorProblem>),
+    /// Two tensors have the same place in the network.
+    #[error("{name} is the network's {ours}, which is there already")]
+    Twice {
+        /// The second, under the file's name.
+        name: String,
+        /// The network's name.
+        ours: String,
+    },
+    /// A tensor does not hold floating-point numbers.
+    #[error("{name} is {kind}, only F32, F64, F16 and BF16 are read")]
+    Kind {
+        /// The tensor.
+        name: String,
+        /// Its kind.
+        kind: String,
+    },
+    /// A tensor holds NaN or infinity.
+    #[error("{0} holds values that are not finite")]
+    NotFinite(String),
+    /// libtorch failed.
+    #[error("libtorch: {0}")]
+    Torch(#[source] TchError),
+}
+
+/// A tensor that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TensorProblem {
     /// A tensor of the network is not there.
     #[error("{name} {want:?} is missing")]
     Missing {
@@ -71,20 +104,17 @@ pub enum WeightsProblem {
         /// Its shape in the network.
         want: Vec<i64>,
     },
-    /// A tensor is not float32.
-    #[error("{name} is {kind:?}, only F32 is read")]
-    Kind {
-        /// The tensor.
-        name: String,
-        /// Its kind.
-        kind: Dtype,
-    },
-    /// A tensor holds NaN or infinity.
-    #[error("{0} holds values that are not finite")]
-    NotFinite(String),
-    /// libtorch failed.
-    #[error("libtorch: {0}")]
-    Torch(#[source] TchError),
+}
+
+/// Most tensors that a message names.
+const MOST_NAMED: usize = 20;
+
+fn listed(problems: &[TensorProblem]) -> String {
+    let mut words: Vec<String> = problems.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+    if problems.len() > MOST_NAMED {
+        words.push(format!("and {} more", problems.len() - MOST_NAMED));
+    }
+    words.join("; ")
 }
 
 /// Weights and manifest could not be saved.
@@ -154,32 +184,36 @@ impl Weights {
     }
 
     fn fill(&self, store: &VarStore) -> Result<(), WeightsProblem> {
-        let file = SafeTensors::deserialize(&self.bytes).map_err(WeightsProblem::Parse)?;
+        let mut found = Checkpoint::read(&self.path, &self.bytes)?.tensors;
         let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
-        let mut found: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
+        let mut problems = Vec::new();
+        for (name, variable) in &variables {
+            let (name, want) = (name.clone(), variable.size());
+            match found.get(&name).map(|entry| entry.size.clone()) {
+                None => problems.push(TensorProblem::Missing { name, want }),
+                Some(got) if got != want => problems.push(TensorProblem::Shape { name, got, want }),
+                Some(_) => {}
+            }
+        }
+        let extra = found.iter().filter(|(name, _)| !variables.contains_key(*name));
+        problems
+            .extend(extra.map(|(name, entry)| TensorProblem::Extra { name: name.clone(), got: entry.size.clone() }));
+        if !problems.is_empty() {
+            return Err(WeightsProblem::Mismatch(problems));
+        }
         let _guard = tch::no_grad_guard();
         for (name, mut variable) in variables {
-            let want = variable.size();
-            let Some(view) = found.remove(&name) else {
-                return Err(WeightsProblem::Missing { name, want });
+            let Some(entry) = found.remove(&name) else { continue };
+            let tensor = match entry.tensor {
+                Ok(tensor) => tensor,
+                Err(kind) => return Err(WeightsProblem::Kind { name, kind }),
             };
-            let got = shape(&view);
-            if got != want {
-                return Err(WeightsProblem::Shape { name, got, want });
-            }
-            if view.dtype() != Dtype::F32 {
-                return Err(WeightsProblem::Kind { name, kind: view.dtype() });
-            }
-            let tensor = Tensor::f_from_data_size(view.data(), &got, Kind::Float).map_err(WeightsProblem::Torch)?;
             if tensor.isfinite().all().int64_value(&[]) == 0 {
                 return Err(WeightsProblem::NotFinite(name));
             }
             variable.f_copy_(&tensor).map_err(WeightsProblem::Torch)?;
         }
-        match found.pop_first() {
-            Some((name, view)) => Err(WeightsProblem::Extra { name, got: shape(&view) }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn error(&self, problem: WeightsProblem) -> WeightsError {
@@ -232,10 +266,6 @@ pub(crate) fn float_bytes(tensor: &Tensor) -> Result<Vec<u8>, TchError> {
     let flat = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_flatten(0, -1)?;
     let values: Vec<f32> = flat.try_into()?;
     Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
-}
-
-fn shape(view: &TensorView<'_>) -> Vec<i64> {
-    view.shape().iter().map(|&side| side as i64).collect()
 }
 
 /// Writes beside, flushes to the disk, renames into place.

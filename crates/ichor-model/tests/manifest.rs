@@ -143,7 +143,7 @@ fn weights_that_do_not_fit_are_refused() {
         ),
         (
             |t| t.iter_mut().filter(|t| t.0 == HEAD).for_each(|t| t.1 = Dtype::I32),
-            "head.weight is I32, only F32 is read",
+            "head.weight is I32, only F32, F64, F16 and BF16 are read",
         ),
     ];
     for (edit, want) in cases {
