@@ -19,6 +19,7 @@ mod commitment;
 mod deliver;
 mod error;
 mod events;
+mod figures;
 mod group_commit;
 mod message;
 mod query;
@@ -47,6 +48,7 @@ pub use commitment::{
 pub use deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;
+pub use figures::{Figures, Recent};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
 pub use query::{
     Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,

@@ -10,6 +10,7 @@ mod commitment;
 mod deliver;
 mod events;
 mod failure;
+mod figures;
 mod message;
 mod objects;
 mod query;

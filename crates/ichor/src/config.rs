@@ -1,6 +1,7 @@
 //! The configuration file: one TOML document, unknown keys refused with their line, every key documented in
 //! `deploy/ichor.toml`. A section lives in the module that is named after what it is about.
 
+mod admin;
 mod analysis;
 mod channel;
 mod commitment;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(crate) use admin::AdminConfig;
 pub use analysis::ModelConfig;
 pub(crate) use analysis::{AlertConfig, AnalysisConfig};
 pub(crate) use channel::{ChannelConfig, ChannelEnd};
@@ -51,6 +53,9 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsConfig,
     /// Where instances arrive by STOW-RS; absent: nowhere.
     pub(crate) dicomweb: Option<DicomWebConfig>,
+    /// Health and metrics; absent: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admin: Option<AdminConfig>,
     /// Which series are analysed.
     #[serde(default)]
     pub(crate) gate: GateConfig,
@@ -195,6 +200,7 @@ impl Config {
         self.sources.iter().try_for_each(SourceConfig::check)?;
         self.limits.check()?;
         self.dicomweb.iter().try_for_each(DicomWebConfig::check)?;
+        self.admin.iter().try_for_each(AdminConfig::check)?;
         self.gate.check()?;
         self.commitment.check()?;
         self.analysis.check()?;
@@ -212,6 +218,7 @@ impl Config {
         let mut all = self.listen.durations();
         all.extend(self.sources.iter().flat_map(SourceConfig::durations));
         all.extend(self.dicomweb.iter().flat_map(DicomWebConfig::durations));
+        all.extend(self.admin.iter().flat_map(AdminConfig::durations));
         all.extend(self.analysis.durations());
         all.extend(self.decoder.durations());
         all.extend(self.commitment.durations());

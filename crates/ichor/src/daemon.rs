@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, Prefer, seconds};
 use crate::engine::Engine;
 use crate::stow;
-use crate::{certificates, channels, secrets};
+use crate::{admin, certificates, channels, secrets};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ impl Daemon {
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
+        let model_id = workers.as_ref().map(|(model, _)| model.traits().id.to_string());
+        let admin = admin::bind(config, &store, model_id).await?;
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -99,6 +101,13 @@ impl Daemon {
             tasks.spawn(async move {
                 stow.run(token).await;
                 "receive by STOW-RS"
+            });
+        }
+        if let Some(admin) = admin {
+            let token = stop.clone();
+            tasks.spawn(async move {
+                admin.run(token).await;
+                "health and metrics"
             });
         }
         let (stage_store, token) = (store.clone(), stop.clone());

@@ -1,6 +1,7 @@
 //! The daemon and its command line, in two programs: `ichor` has everything but libtorch, `ichor-torch` has that too. The
 //! first becomes the second for what needs a model.
 
+mod admin;
 mod certificates;
 mod channels;
 mod cli;

@@ -52,6 +52,10 @@ macro_rules! conformance {
                     object_made_again_with_other_content_is_not_replaced,
                     study_of_two_thousand_slices,
                 }
+                figures {
+                    an_empty_store_has_figures,
+                    figures_tell_what_waits,
+                }
                 messages {
                     a_new_channel_begins_with_now,
                     each_subject_is_told_once,

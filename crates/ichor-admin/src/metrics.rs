@@ -1,0 +1,170 @@
+//! Metrics in the OpenMetrics text format. They are read from the store at every scrape: a restart forgets nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ichor_core::{DeliveryStatus, MessageStatus, StudyStatus};
+use ichor_store::{Figures, Timestamp};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::Facts;
+
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What counts as recent.
+const RECENT: Duration = Duration::from_secs(24 * 3600);
+
+/// Quantiles of the turn-around.
+const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Status {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Queue {
+    name: String,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Name {
+    name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Quantile {
+    quantile: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Verdict {
+    verdict: &'static str,
+}
+
+/// The exposition, or why there is none.
+pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
+    let now = (facts.now)();
+    let since = Timestamp::from_millis(now.as_millis() - RECENT.as_millis() as i64);
+    let figures = facts.store.figures(since).await.map_err(|error| error.to_string())?;
+    let mut registry = Registry::with_prefix("ichor");
+    let build = [("version", facts.version.to_owned()), ("model", facts.model.clone().unwrap_or_default())];
+    registry.register("build", "Program and model", Info::new(build.to_vec()));
+    studies(&mut registry, &figures);
+    queues(&mut registry, facts, &figures, now);
+    disk(&mut registry, facts);
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+fn count(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn studies(registry: &mut Registry, figures: &Figures) {
+    let family = Family::<Status, Gauge>::default();
+    for status in StudyStatus::ALL {
+        let known = figures.studies.iter().find(|(found, _)| found == status);
+        let studies = known.map_or(0, |(_, studies)| count(*studies));
+        family.get_or_create(&Status { status: status.as_str() }).set(studies);
+    }
+    registry.register("studies", "Studies by state", family);
+    // A gauge: the number of the newest row, which a database that is made anew begins again.
+    gauge(registry, "instances_received", "Instances recorded since the database was made", count(figures.instances));
+    gauge(
+        registry,
+        "associations_open",
+        "Associations and STOW-RS requests that are open",
+        count(figures.open_associations),
+    );
+    let verdicts = Family::<Verdict, Gauge>::default();
+    for (verdict, studies) in [("positive", figures.recent.positive), ("negative", figures.recent.negative)] {
+        verdicts.get_or_create(&Verdict { verdict }).set(count(studies));
+    }
+    registry.register("verdicts_24h", "Studies that arrived within 24 hours, by verdict", verdicts);
+    let alerted = count(figures.recent.alerted);
+    gauge(
+        registry,
+        "alerts_24h",
+        "Studies that arrived within 24 hours and were alerted before they were complete",
+        alerted,
+    );
+    let times = &figures.recent.turnaround_ms;
+    let turnaround = Family::<Quantile, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    if let Some(last) = times.len().checked_sub(1) {
+        for quantile in QUANTILES {
+            let place = (quantile * last as f64).round() as usize;
+            let seconds = times[place.min(last)] as f64 / 1000.0;
+            turnaround.get_or_create(&Quantile { quantile: quantile.to_string() }).set(seconds);
+        }
+    }
+    let help = "From a study's last instance to its outcome, of those that arrived within 24 hours, in seconds";
+    registry.register("turnaround_24h_seconds", help, turnaround);
+}
+
+fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timestamp) {
+    let waits = |since: Timestamp| count(now.since(since).as_secs());
+    let longest = figures.oldest_analysis.map_or(0, waits);
+    gauge(registry, "analysis_wait_seconds", "How long the oldest analysis has waited", longest);
+
+    let rows = figures.deliveries.iter().map(|depth| (depth.destination.as_str(), depth.status.as_str(), depth.count));
+    let all: Vec<&'static str> = DeliveryStatus::ALL.iter().map(|status| status.as_str()).collect();
+    let (depths, waiting) =
+        queue(&facts.destinations, &rows.collect::<Vec<_>>(), &all, &figures.oldest_deliveries, waits);
+    registry.register("deliveries", "Deliveries by destination and state", depths);
+    registry.register("delivery_wait_seconds", "How long the oldest delivery to a destination has waited", waiting);
+
+    let rows = figures.messages.iter().map(|depth| (depth.channel.as_str(), depth.status.as_str(), depth.count));
+    let all: Vec<&'static str> = MessageStatus::ALL.iter().map(|status| status.as_str()).collect();
+    let (depths, waiting) = queue(&facts.channels, &rows.collect::<Vec<_>>(), &all, &figures.oldest_messages, waits);
+    registry.register("messages", "Messages by channel and state", depths);
+    registry.register("message_wait_seconds", "How long the oldest message to a channel has waited", waiting);
+}
+
+/// Depths by name and state, and how long the oldest of a name has waited: of what is configured, so that a series is there
+/// before its first value, and of what still waits for a name that is configured no more.
+fn queue(
+    configured: &[String],
+    rows: &[(&str, &str, u64)],
+    statuses: &[&'static str],
+    oldest: &[(String, Timestamp)],
+    waits: impl Fn(Timestamp) -> i64,
+) -> (Family<Queue, Gauge>, Family<Name, Gauge>) {
+    let (depths, waiting) = (Family::<Queue, Gauge>::default(), Family::<Name, Gauge>::default());
+    let names: BTreeSet<String> =
+        rows.iter().map(|(name, _, _)| (*name).to_owned()).chain(configured.to_vec()).collect();
+    for name in names {
+        for status in statuses {
+            let row = rows.iter().find(|(found, state, _)| *found == name && state == status);
+            let labels = Queue { name: name.clone(), status };
+            depths.get_or_create(&labels).set(row.map_or(0, |(_, _, depth)| count(*depth)));
+        }
+        let since = oldest.iter().find(|(found, _)| *found == name).map(|(_, since)| *since);
+        waiting.get_or_create(&Name { name }).set(since.map_or(0, &waits));
+    }
+    (depths, waiting)
+}
+
+fn disk(registry: &mut Registry, facts: &Facts) {
+    if let Ok(free) = facts.store.blobs().free_bytes() {
+        gauge(registry, "disk_free_bytes", "Free space where instances are kept", count(free));
+    }
+    let kept = count(facts.min_free_bytes);
+    gauge(registry, "disk_kept_free_bytes", "Below this much free space instances are refused", kept);
+    if let Ok(file) = std::fs::metadata(&facts.database) {
+        gauge(registry, "database_bytes", "Size of the database file", count(file.len()));
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}

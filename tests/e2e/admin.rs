@@ -1,0 +1,133 @@
+//! Health and metrics.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::support::daemon::{Daemon, Destination, Settings, repository};
+use crate::support::mllp::Receiver;
+use crate::support::raw::RawAssociation;
+use crate::support::study::Phantom;
+use crate::support::{eventually, free_port, seconds};
+
+/// An answer: status, header, body.
+fn ask(port: u16, method: &str, path: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(seconds(20))).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
+}
+
+/// Each sample with its labels as they stand there.
+fn metrics(port: u16) -> BTreeMap<String, f64> {
+    let (status, head, body) = ask(port, "GET", "/metrics");
+    assert!(status == 200 && head.contains("openmetrics-text"), "{head}");
+    assert!(body.ends_with("# EOF\n"), "{body}");
+    let samples = body.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap())
+    };
+    samples.map(sample).collect()
+}
+
+#[test]
+fn metrics_follow_a_study() {
+    let (port, ris) = (free_port(), Receiver::start(&[]));
+    let sections = format!(
+        "[admin]\naddress = \"127.0.0.1:{port}\"\n[[channel]]\nname = \"ris\"\nkind = \"hl7\"\naddress = \"127.0.0.1:{}\"\n",
+        ris.port
+    );
+    // Nobody listens at the destination.
+    let pacs = Destination::CStore { name: "pacs", port: free_port(), timeout_s: 1.0 };
+    let mut daemon = Daemon::start(&Settings { sections, ..Settings::to([pacs]) });
+    let before = metrics(port);
+    assert_eq!(before["ichor_deliveries{name=\"pacs\",status=\"dead\"}"], 0.0, "a series before its first value");
+    assert_eq!(before["ichor_message_wait_seconds{name=\"ris\"}"], 0.0);
+    assert_eq!(before["ichor_studies{status=\"analysed\"}"], 0.0);
+    assert_eq!((before["ichor_instances_received"], before["ichor_analysis_wait_seconds"]), (0.0, 0.0));
+    assert!(before.keys().any(|name| name.starts_with("ichor_build_info{") && name.contains("ichor-demo@")));
+
+    let study = Phantom::BLEEDING.slices(24).matrix(128).write(&daemon.folder("study"));
+    let mut association = RawAssociation::open(daemon.port).unwrap();
+    for instance in &study.instances {
+        assert_eq!(association.store(instance).unwrap().code, 0);
+    }
+    let arriving = metrics(port);
+    assert_eq!(arriving["ichor_studies{status=\"receiving\"}"], 1.0);
+    assert_eq!(arriving["ichor_associations_open"], 1.0);
+    association.release().unwrap();
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(60));
+    let after = eventually(seconds(20), "an acknowledged message", || {
+        let now = metrics(port);
+        match now.get("ichor_messages{name=\"ris\",status=\"acknowledged\"}") {
+            Some(told) if *told >= 1.0 => Ok(now),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(after["ichor_studies{status=\"analysed\"}"], 1.0);
+    assert_eq!(after["ichor_instances_received"], 24.0);
+    let verdicts =
+        ["positive", "negative"].map(|verdict| after[&format!("ichor_verdicts_24h{{verdict=\"{verdict}\"}}")]);
+    assert_eq!(verdicts.iter().sum::<f64>(), 1.0);
+    let turnaround = after["ichor_turnaround_24h_seconds{quantile=\"0.5\"}"];
+    assert!((1.0..60.0).contains(&turnaround), "{turnaround} s, the quiet period of one second included");
+    assert!(after["ichor_disk_free_bytes"] > 0.0 && after["ichor_database_bytes"] > 0.0);
+
+    // Read from the store: a restart forgets nothing.
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(metrics(port)["ichor_instances_received"], 24.0);
+    let summary = daemon.find(&study.study_uid).unwrap();
+    let (_, _, text) = ask(port, "GET", "/metrics");
+    for secret in ["patient_name", "patient_id"] {
+        assert!(!text.contains(summary[secret].as_str().unwrap()), "{secret}");
+    }
+    assert!(!text.contains(&study.study_uid));
+
+    // The alert rules speak of metrics that there are.
+    let rules = std::fs::read_to_string(repository("deploy/prometheus-alerts.yml")).unwrap();
+    let mut spoken_of = 0;
+    for part in rules.split("ichor_").skip(1) {
+        let name: String = part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let is_there = text.lines().any(|line| line.starts_with(&format!("# HELP ichor_{name} ")));
+        assert!(is_there, "ichor_{name} is in the rules and not among the metrics");
+        spoken_of += 1;
+    }
+    assert!(spoken_of >= 8);
+}
+
+#[test]
+fn readiness_says_why_not() {
+    let port = free_port();
+    let sections = format!("[admin]\naddress = \"127.0.0.1:{port}\"\n");
+    let daemon = Daemon::start(&Settings { sections: sections.clone(), ..Settings::default() });
+    assert_eq!(ask(port, "GET", "/health/live"), (200, ask(port, "GET", "/health/live").1, "alive\n".to_owned()));
+    let (status, _, body) = ask(port, "GET", "/health/ready");
+    let ready: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, ready["ready"].as_bool()), (200, Some(true)), "{body}");
+    let names: Vec<&str> =
+        ready["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["store", "disk", "model"]);
+    let (status, head, body) = ask(port, "GET", "/studies");
+    assert!(status == 404 && head.contains("application/problem+json") && body.contains("/studies"), "{head} {body}");
+    assert_eq!(ask(port, "POST", "/metrics").0, 405);
+    // Who connects and says nothing keeps nobody else from an answer.
+    let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    assert_eq!(ask(port, "GET", "/health/live").0, 200);
+    drop((silent, daemon));
+
+    // More free space is asked for than any disk has.
+    let daemon = Daemon::start(&Settings { sections, min_free_mib: 1 << 40, ..Settings::default() });
+    let (status, _, body) = ask(port, "GET", "/health/ready");
+    let ready: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, ready["ready"].as_bool()), (503, Some(false)));
+    let disk = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == "disk").unwrap();
+    assert!(disk["passed"] == false && disk["words"].as_str().unwrap().contains("MiB free"), "{disk}");
+    drop(daemon);
+}
