@@ -158,9 +158,11 @@ fn disk(registry: &mut Registry, facts: &Facts) {
     }
     let kept = count(facts.min_free_bytes);
     gauge(registry, "disk_kept_free_bytes", "Below this much free space instances are refused", kept);
-    if let Ok(file) = std::fs::metadata(&facts.database) {
-        gauge(registry, "database_bytes", "Size of the database file", count(file.len()));
-    }
+    let mut log = facts.database.clone().into_os_string();
+    log.push("-wal");
+    let bytes = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let size = count(bytes(&facts.database) + bytes(log.as_ref()));
+    gauge(registry, "database_bytes", "Size of the database with its log", size);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {

@@ -233,6 +233,22 @@ fn fault<T>(key: &str, message: String) -> Result<T, Fault> {
     Err((key.to_owned(), message))
 }
 
+/// Refuses keys that belong to another kind: each with whether it is set.
+fn none_is_set(foreign: &[(&str, bool)], kind: &str) -> Result<(), String> {
+    match foreign.iter().find(|(_, is_set)| *is_set) {
+        Some((key, _)) => Err(format!("the key {key} does not belong to kind {kind}")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what is not `host:port`.
+fn host_and_port(address: &str) -> Result<(), String> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0) => Ok(()),
+        _ => Err(format!("address {address:?} is not host:port")),
+    }
+}
+
 fn names_differ<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<(), Fault> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {

@@ -236,13 +236,18 @@ impl Sqlite {
         study: Option<&Uid>,
         limit: u32,
     ) -> Result<Vec<MessageSummary>, StoreError> {
-        let rows: Vec<SummaryRow> = sqlx::query_as(
+        // Which index serves is decided by what is asked, so each question is a statement of its own.
+        let by_status = if status.is_some() { "AND m.status = ?1" } else { "AND ?1 IS NULL" };
+        let by_study = match study {
+            Some(_) => "AND m.study_id = (SELECT id FROM study WHERE study_instance = ?2)",
+            None => "AND ?2 IS NULL",
+        };
+        let rows: Vec<SummaryRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT m.id, m.channel, m.subject, m.status, s.study_instance, m.attempts, m.queued_at, m.next_attempt,
                  m.finished_at, m.last_words
              FROM message m JOIN study s ON s.id = m.study_id
-             WHERE (?1 IS NULL OR m.status = ?1) AND (?2 IS NULL OR s.study_instance = ?2)
-             ORDER BY m.id DESC LIMIT ?3",
-        )
+             WHERE TRUE {by_status} {by_study} ORDER BY m.id DESC LIMIT ?3"
+        )))
         .bind(status.map(MessageStatus::as_str))
         .bind(study.map(Uid::as_str))
         .bind(limit)

@@ -301,6 +301,12 @@ async fn pollers_and_keys_read_an_index() {
         "SELECT id FROM instance WHERE blob >= 'aa/bb/' AND blob < 'aa/bb/g'",
         "SELECT id FROM event WHERE study_id = 1 ORDER BY at, id",
         "SELECT id FROM association WHERE closed_at IS NULL",
+        "SELECT id FROM message WHERE channel = 'a' AND status = 'queued' ORDER BY urgent DESC, id LIMIT 1",
+        "SELECT id FROM message WHERE study_id = 1 AND channel = 'a' AND id < 5 AND status IN ('queued', 'sending')",
+        "SELECT id FROM message WHERE TRUE AND status = 'dead' AND NULL IS NULL ORDER BY id DESC LIMIT 5",
+        "SELECT id FROM message WHERE study_id = 5",
+        "SELECT status, COUNT(*) FROM study GROUP BY status",
+        "SELECT positive FROM study WHERE received_at >= 1",
     ] {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
             .fetch_all(&index.read)

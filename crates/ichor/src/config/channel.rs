@@ -6,7 +6,7 @@ use ichor_core::Subject;
 use ichor_worklist::hl7::{Charset, Template};
 use serde::{Deserialize, Serialize};
 
-use super::{Durations, Fault};
+use super::{Durations, Fault, host_and_port, none_is_set};
 
 /// `[[channel]]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -156,9 +156,7 @@ impl ChannelConfig {
             ChannelKind::Hl7 => (&webhook_keys[..], "hl7"),
             ChannelKind::Webhook => (&hl7_keys[..], "webhook"),
         };
-        if let Some((key, _)) = foreign.iter().find(|(_, is_set)| *is_set) {
-            return Err(format!("the key {key} does not belong to kind {kind}"));
-        }
+        none_is_set(foreign, kind)?;
         match self.kind {
             ChannelKind::Hl7 => self.hl7_end(),
             ChannelKind::Webhook => self.webhook_end(),
@@ -167,12 +165,7 @@ impl ChannelConfig {
 
     fn hl7_end(&self) -> Result<ChannelEnd, String> {
         let address = self.address.clone().ok_or("kind hl7 needs the key address")?;
-        if !address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
-        {
-            return Err(format!("address {address:?} is not host:port"));
-        }
+        host_and_port(&address)?;
         let processing_id = self.processing_id.clone().unwrap_or_else(|| "P".to_owned());
         if !["P", "T", "D"].contains(&processing_id.as_str()) {
             return Err(format!("processing_id {processing_id:?} is none of P, T, D"));

@@ -12,7 +12,7 @@ use super::objects::{
     CaptureConfig, KeyObjectsConfig, ObjectName, ObjectSettings, ReportConfig, SegmentationConfig, default_objects,
     object_kinds,
 };
-use super::{Durations, Fault};
+use super::{Durations, Fault, host_and_port, none_is_set};
 
 /// `[[destination]]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -198,9 +198,7 @@ impl DestinationConfig {
             DestinationKind::CStore => (&stow_rs_keys[..], "c-store"),
             DestinationKind::StowRs => (&c_store_keys[..], "stow-rs"),
         };
-        if let Some((key, _)) = foreign.iter().find(|(_, is_set)| *is_set) {
-            return Err(format!("the key {key} does not belong to kind {kind}"));
-        }
+        none_is_set(foreign, kind)?;
         match self.kind {
             DestinationKind::CStore => self.c_store_endpoint(),
             DestinationKind::StowRs => self.stow_rs_endpoint(),
@@ -210,13 +208,9 @@ impl DestinationConfig {
     fn c_store_endpoint(&self) -> Result<Endpoint, String> {
         let address = self.address.clone().ok_or("kind c-store needs the key address")?;
         let ae_title = self.ae_title.clone().ok_or("kind c-store needs the key ae_title")?;
-        match address.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0) => {
-                let (calling_ae_title, tls) = (self.calling_ae_title.clone(), self.client_tls()?);
-                Ok(Endpoint::CStore { address, ae_title, calling_ae_title, tls })
-            }
-            _ => Err(format!("address {address:?} is not host:port")),
-        }
+        host_and_port(&address)?;
+        let (calling_ae_title, tls) = (self.calling_ae_title.clone(), self.client_tls()?);
+        Ok(Endpoint::CStore { address, ae_title, calling_ae_title, tls })
     }
 
     fn client_tls(&self) -> Result<Option<ClientTls>, String> {
