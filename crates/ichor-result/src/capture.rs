@@ -10,8 +10,8 @@ use std::io::Write;
 use dicom_core::value::PrimitiveValue;
 use dicom_core::{DataElement, VR};
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use ichor_core::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Uid};
+use dicom_object::InMemDicomObject;
+use ichor_core::Uid;
 
 pub use check::check_capture;
 
@@ -19,6 +19,7 @@ use crate::codes;
 use crate::element::{Element, decimals, empty, sequence, text, us};
 use crate::error::ResultError;
 use crate::mask::SliceMask;
+use crate::part10::write_part10;
 use crate::provenance::Provenance;
 use crate::segment::LABEL;
 use crate::segmentation::SourceSlice;
@@ -83,12 +84,7 @@ pub struct Capture {
 /// [`ResultError::NoSlices`] if there is no such slice; [`ResultError::MaskCount`] if masks or probabilities do not pair
 /// with slices; [`ResultError::Mask`] if the slice's mask or pixels are of another size; [`ResultError::ImageSize`] if the
 /// picture is larger than DICOM allows; [`ResultError::Write`] when `out` fails.
-pub fn write_capture(
-    input: &CaptureInput<'_>,
-    at: usize,
-    hu: &[i16],
-    mut out: impl Write,
-) -> Result<Capture, ResultError> {
+pub fn write_capture(input: &CaptureInput<'_>, at: usize, hu: &[i16], out: impl Write) -> Result<Capture, ResultError> {
     let slices = input.slices.len();
     for others in [input.masks.len(), input.probabilities.len()] {
         if others != slices {
@@ -111,7 +107,6 @@ pub fn write_capture(
     let too_large = || ResultError::ImageSize { rows: slice.plane.rows, columns: slice.plane.columns };
     let rows = u16::try_from(picture.rows).map_err(|_| too_large())?;
     let columns = u16::try_from(picture.columns).map_err(|_| too_large())?;
-    let mut object = InMemDicomObject::new_empty();
     let elements = copied(provenance.header)
         .into_iter()
         .filter(|element| element.header().tag != tags::POSITION_REFERENCE_INDICATOR)
@@ -120,18 +115,7 @@ pub fn write_capture(
         .chain(provenance.subject_and_equipment()?)
         .chain(series_and_image(input, at, slice, &capture)?)
         .chain(pixels(picture, rows, columns, slice));
-    for element in elements {
-        object.put(element);
-    }
-    let encode_error = |e: &dyn std::error::Error| ResultError::Encode(e.to_string());
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
-        .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let mut bytes = Vec::new();
-    object.with_meta(meta).map_err(|e| encode_error(&e))?.write_all(&mut bytes).map_err(|e| encode_error(&e))?;
-    out.write_all(&bytes)?;
-    out.flush()?;
+    write_part10(elements, out)?;
     Ok(capture)
 }
 

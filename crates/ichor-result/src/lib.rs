@@ -22,6 +22,7 @@ mod frames;
 mod mask;
 mod meta;
 mod own;
+mod part10;
 mod presentation;
 mod provenance;
 mod read;

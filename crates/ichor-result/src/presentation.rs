@@ -9,14 +9,15 @@ use std::io::Write;
 use dicom_core::value::PrimitiveValue;
 use dicom_core::{DataElement, Tag, VR};
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use ichor_core::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Uid};
+use dicom_object::InMemDicomObject;
+use ichor_core::Uid;
 
 pub use check::check_presentation;
 
 use crate::element::{Element, cut, decimals, empty, sequence, text, us};
 use crate::error::ResultError;
 use crate::mask::{MaskRun, SliceMask};
+use crate::part10::write_part10;
 use crate::provenance::Provenance;
 use crate::segment::{LABEL, RED_CIELAB};
 use crate::segmentation::SourceSlice;
@@ -64,7 +65,7 @@ pub struct Presentation {
 /// # Errors
 /// [`ResultError::NothingToSegment`] if no slice carries mask; [`ResultError::MaskCount`] and [`ResultError::Mask`] if masks
 /// do not fit their slices; [`ResultError::Measurement`] if the rescale is none; [`ResultError::Write`] when `out` fails.
-pub fn write_presentation(input: &PresentationInput<'_>, mut out: impl Write) -> Result<Presentation, ResultError> {
+pub fn write_presentation(input: &PresentationInput<'_>, out: impl Write) -> Result<Presentation, ResultError> {
     if input.masks.len() != input.slices.len() {
         return Err(ResultError::MaskCount { masks: input.masks.len(), slices: input.slices.len() });
     }
@@ -96,7 +97,6 @@ pub fn write_presentation(input: &PresentationInput<'_>, mut out: impl Write) ->
         series_instance: Uid::derive(["ichor-pr-series"].into_iter().chain(identity)),
         transfer_syntax: constant(uids::EXPLICIT_VR_LITTLE_ENDIAN)?,
     };
-    let mut object = InMemDicomObject::new_empty();
     let elements = copied(header)
         .into_iter()
         .filter(|element| element.header().tag != tags::POSITION_REFERENCE_INDICATOR)
@@ -107,18 +107,7 @@ pub fn write_presentation(input: &PresentationInput<'_>, mut out: impl Write) ->
         .chain(relationship_and_areas(provenance, &shown))
         .chain(graphics(provenance, &shown))
         .chain(grey(input.rescale));
-    for element in elements {
-        object.put(element);
-    }
-    let encode_error = |e: &dyn std::error::Error| ResultError::Encode(e.to_string());
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
-        .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let mut bytes = Vec::new();
-    object.with_meta(meta).map_err(|e| encode_error(&e))?.write_all(&mut bytes).map_err(|e| encode_error(&e))?;
-    out.write_all(&bytes)?;
-    out.flush()?;
+    write_part10(elements, out)?;
     Ok(presentation)
 }
 

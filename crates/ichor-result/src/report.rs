@@ -22,11 +22,12 @@ pub use keys::{KeyObjectInput, write_key_objects};
 use crate::codes::{BRAIN, HEMORRHAGE, report as concept};
 use crate::element::{sequence, text};
 use crate::error::ResultError;
+use crate::part10::write_part10;
 use crate::provenance::Provenance;
 use crate::segment::SegmentReference;
 use crate::segmentation::SourceSlice;
 use content::{InstanceReference, Item, Relation};
-use document::{common, device, evidence, observed, series_and_time, write_document};
+use document::{common, device, evidence, observed, series_and_time};
 
 /// Series Numbers of reports lie this much above those of Segmentations.
 const SERIES_NUMBER_STEP: u32 = 1;
@@ -156,7 +157,7 @@ pub fn write_report(input: &ReportInput<'_>, out: impl Write) -> Result<Report, 
         ])
         .chain(evidence(provenance.header.study(), sources.chain(segmentation)))
         .chain(root(input, &device, &study).elements(None));
-    write_document(elements, out)?;
+    write_part10(elements, out)?;
     Ok(report)
 }
 

@@ -1,12 +1,11 @@
 //! What all documents with a content tree share: who observed, the order they belong to, the evidence, the file.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Write;
 
 use dicom_core::VR;
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use ichor_core::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Uid};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+use ichor_core::Uid;
 
 use super::content::{Item, Relation};
 use crate::codes::report as concept;
@@ -112,21 +111,4 @@ pub(super) fn evidence<'a>(study: &Uid, instances: impl Iterator<Item = Evidence
         sequence(tags::REFERENCED_SERIES_SEQUENCE, series.collect()),
     ]);
     Some(sequence(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, vec![study]))
-}
-
-/// Writes the Part 10 file.
-pub(super) fn write_document(elements: impl Iterator<Item = Element>, mut out: impl Write) -> Result<(), ResultError> {
-    let mut object = InMemDicomObject::new_empty();
-    for element in elements {
-        object.put(element);
-    }
-    let encode_error = |e: &dyn std::error::Error| ResultError::Encode(e.to_string());
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
-        .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let mut bytes = Vec::new();
-    object.with_meta(meta).map_err(|e| encode_error(&e))?.write_all(&mut bytes).map_err(|e| encode_error(&e))?;
-    out.write_all(&bytes)?;
-    Ok(out.flush()?)
 }

@@ -7,10 +7,11 @@ use dicom_dictionary_std::uids;
 use ichor_core::Uid;
 
 use super::content::{InstanceReference, Item};
-use super::document::{common, device, evidence, observed, series_and_time, write_document};
+use super::document::{common, device, evidence, observed, series_and_time};
 use super::{Report, SegmentationReference, source};
 use crate::codes::report as concept;
 use crate::error::ResultError;
+use crate::part10::write_part10;
 use crate::provenance::Provenance;
 use crate::segmentation::SourceSlice;
 
@@ -66,7 +67,7 @@ pub fn write_key_objects(input: &KeyObjectInput<'_>, out: impl Write) -> Result<
         .chain(series_and_time(provenance, "KO", &selection.series_instance, SERIES_NUMBER_STEP, name)?)
         .chain(evidence(header.study(), sources.chain(segmentation)))
         .chain(root(input, &device, words).elements(None));
-    write_document(elements, out)?;
+    write_part10(elements, out)?;
     Ok(selection)
 }
 
