@@ -15,6 +15,7 @@ pub mod loss;
 pub mod maps;
 pub mod measure;
 pub mod metrics;
+pub mod outcome;
 pub mod phantoms;
 pub mod prepared;
 pub mod progress;
