@@ -9,7 +9,7 @@ mod body;
 pub mod brain;
 mod codestream;
 pub mod components;
-mod distance;
+pub mod distance;
 mod error;
 pub mod frames;
 pub mod gate;
@@ -17,7 +17,9 @@ pub mod header;
 pub mod input;
 mod jpeg12;
 mod kernel;
+pub mod refine;
 pub mod series;
+pub mod smooth;
 pub mod volume;
 mod words;
 

@@ -111,6 +111,29 @@ pub struct Phantom {
     pub circle_mm: Option<f64>,
 }
 
+/// What is known of each bleed: subtype, attenuation in HU, volume asked for in mL, thickness in mm; those that no voxel
+/// shows are left out.
+pub(crate) fn bleeds_of(
+    slices: &[PhantomSlice],
+    facts: impl Iterator<Item = (HemorrhageSubtype, f32, f32, f32)>,
+) -> Vec<Bleed> {
+    let bleed = |(index, (subtype, hu, asked_ml, thickness)): (usize, (HemorrhageSubtype, f32, f32, f32))| {
+        let volume_ml: f64 = slices.iter().map(|s| s.lesion_pixels[index] as f64 * s.voxel_ml()).sum();
+        let (hu_f64, thickness_mm) = (f64::from(hu), f64::from(thickness));
+        Bleed {
+            subtype,
+            volume_ml,
+            asked_ml: f64::from(asked_ml),
+            hu: hu_f64,
+            contrast_hu: f64::from(hu - BRAIN_HU),
+            thickness_mm,
+            difficulty: Difficulty::of(volume_ml, hu_f64, thickness_mm),
+            slices: slices.iter().filter(|s| s.lesion_pixels[index] > 0).count() as u32,
+        }
+    };
+    facts.enumerate().map(bleed).filter(|bleed| bleed.slices > 0).collect()
+}
+
 impl Phantom {
     /// Makes the study of a seed, its slices in parallel. The same seed and options give the same bytes.
     ///
@@ -125,26 +148,10 @@ impl Phantom {
     pub fn of(scene: &Scene) -> Self {
         let slices: Vec<PhantomSlice> =
             (0..scene.slice_count()).into_par_iter().map(|index| render::slice(scene, index)).collect();
-        let bleeds = scene
-            .lesions
-            .iter()
-            .enumerate()
-            .map(|(index, lesion)| {
-                let volume_ml: f64 = slices.iter().map(|s| s.lesion_pixels[index] as f64 * s.voxel_ml()).sum();
-                let thickness_mm = f64::from(lesion.form.thickness());
-                Bleed {
-                    subtype: lesion.subtype,
-                    volume_ml,
-                    asked_ml: f64::from(lesion.asked_ml),
-                    hu: f64::from(lesion.hu),
-                    contrast_hu: f64::from(lesion.hu - BRAIN_HU),
-                    thickness_mm,
-                    difficulty: Difficulty::of(volume_ml, f64::from(lesion.hu), thickness_mm),
-                    slices: slices.iter().filter(|s| s.lesion_pixels[index] > 0).count() as u32,
-                }
-            })
-            .filter(|bleed| bleed.slices > 0)
-            .collect();
+        let facts = scene.lesions.iter().map(|lesion| {
+            (lesion.subtype, lesion.hu, lesion.asked_ml, lesion.form.thickness())
+        });
+        let bleeds = bleeds_of(&slices, facts);
         let truth_ml = slices.iter().map(|s| s.bleed_pixels() as f64 * s.voxel_ml()).sum();
         Self {
             seed: scene.seed,

@@ -25,7 +25,8 @@ pub(crate) fn lay(plan: &BleedPlan, head: &Head, brain: &Brain, rng: &mut ChaCha
     specs.iter().map(|spec| Planner { head, brain }.lesion(spec, rng)).collect()
 }
 
-fn draw(ranges: &BleedRanges, rng: &mut ChaCha8Rng) -> Vec<BleedSpec> {
+/// The bleeds of one head, drawn from ranges.
+pub(crate) fn draw(ranges: &BleedRanges, rng: &mut ChaCha8Rng) -> Vec<BleedSpec> {
     let [least, most] = ranges.count;
     let mut count = least;
     while count < most && rng.random_bool(0.28) {

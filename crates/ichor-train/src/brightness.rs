@@ -1,5 +1,7 @@
 //! The floor: what a rule on brightness alone finds. A model that does not beat it has learned nothing.
 
+use ichor_ct::smooth::box_mean;
+
 /// The rule's constants.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BrightnessRule {
@@ -74,31 +76,6 @@ impl BrightnessRule {
         let score = (largest as f64 * slice.spacing_mm.0 * slice.spacing_mm.1) as f32;
         Bright { score, mask }
     }
-}
-
-/// Mean over a (2·r0 + 1) × (2·r1 + 1) window cut at the border, by a summed-area table.
-fn box_mean(values: &[f32], rows: usize, columns: usize, radius: (usize, usize)) -> Vec<f32> {
-    let width = columns + 1;
-    let mut sums = vec![0.0f64; (rows + 1) * width];
-    for row in 0..rows {
-        let mut line = 0.0;
-        for column in 0..columns {
-            line += f64::from(values[row * columns + column]);
-            sums[(row + 1) * width + column + 1] = sums[row * width + column + 1] + line;
-        }
-    }
-    let mut means = Vec::with_capacity(values.len());
-    for row in 0..rows {
-        let (top, bottom) = (row.saturating_sub(radius.0), (row + radius.0 + 1).min(rows));
-        for column in 0..columns {
-            let (left, right) = (column.saturating_sub(radius.1), (column + radius.1 + 1).min(columns));
-            let sum = sums[bottom * width + right] - sums[top * width + right] - sums[bottom * width + left]
-                + sums[top * width + left];
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a mean of HU")]
-            means.push((sum / ((bottom - top) * (right - left)) as f64) as f32);
-        }
-    }
-    means
 }
 
 /// Labels (0 = outside, else 1 + index) and sizes of the 4-connected components.

@@ -142,7 +142,7 @@ mod tests {
     fn study(slices: &[(bool, f32)]) -> StudyMeasure {
         let mut slices: Vec<SliceMeasure> = slices.iter().map(|&(b, p)| slice(b, p)).collect();
         slices.iter_mut().enumerate().for_each(|(index, slice)| slice.offset_mm = 50.0 * index as f64);
-        StudyMeasure { seed: 0, truth_ml: 0.0, slices }
+        StudyMeasure { seed: 0, truth_ml: 0.0, difficulty: None, slices }
     }
 
     #[test]

@@ -95,7 +95,8 @@ fn measure_study(subject: &Subject<'_>, study: &PreparedStudy) -> Result<StudyMe
         curves,
         pixel_ml: study.slices[i].pixel_ml,
     });
-    Ok(StudyMeasure { seed: study.seed, truth_ml: study.truth_ml, slices: measures.collect() })
+    let (seed, truth_ml, difficulty) = (study.seed, study.truth_ml, study.difficulty);
+    Ok(StudyMeasure { seed, truth_ml, difficulty, slices: measures.collect() })
 }
 
 /// Overlap of a map with the truth on the source grid, inside the brain mask, as serving masks it.

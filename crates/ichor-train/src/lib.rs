@@ -4,6 +4,7 @@
 //! they serve the evaluation.
 
 pub mod adamw;
+pub mod anatomy;
 pub mod augment;
 pub mod brightness;
 pub mod calibrate;

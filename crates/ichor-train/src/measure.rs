@@ -1,6 +1,7 @@
 //! What a model and the floor say about one held-out study, before any threshold is chosen.
 
 use ichor_core::consistent_probabilities;
+use ichor_phantom::Difficulty;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::SliceLabel;
@@ -63,6 +64,8 @@ pub struct StudyMeasure {
     pub seed: u64,
     /// True volume of all bleeds, mL.
     pub truth_ml: f64,
+    /// How hard its easiest bleed is to see; `None` without a bleed.
+    pub difficulty: Option<Difficulty>,
     /// Its slices in order.
     pub slices: Vec<SliceMeasure>,
 }

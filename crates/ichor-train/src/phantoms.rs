@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ichor_core::{HemorrhageSubtype, ImagePlane};
 use ichor_ct::input::{HuImage, InputPreset, PREPROCESSING_VERSION, model_input};
-use ichor_phantom::{BleedPlan, BleedRanges, Phantom, PhantomOptions, Scene};
+use ichor_phantom::{Bleed, BleedPlan, BleedRanges, Difficulty, Phantom, PhantomOptions, PhantomSlice, Scene};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::anatomy::{AnatomyError, RealHeadMix};
 use crate::labels::SliceLabel;
 use crate::progress::Progress;
 use crate::seeds::{SeedRange, derive};
@@ -26,6 +27,9 @@ pub enum PhantomError {
     /// The generator refuses the options.
     #[error("phantom {0}: {1}")]
     Generate(u64, ichor_phantom::PhantomError),
+    /// The real head cannot be had.
+    #[error(transparent)]
+    Anatomy(#[from] AnatomyError),
 }
 
 /// Which phantoms are drawn. Sizes and contrasts of bleeds are the generator's options; this is how a curriculum goes
@@ -42,6 +46,9 @@ pub struct PhantomMix {
     /// Bleeds of the positive studies; keys that are absent keep the generator's defaults.
     #[serde(default)]
     pub bleeds: BleedRanges,
+    /// Studies made of a real head instead of a synthetic one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_head: Option<RealHeadMix>,
 }
 
 /// One study with its truth.
@@ -53,6 +60,8 @@ pub struct Study {
     pub slices: Vec<StudySlice>,
     /// Volume of all bleeds, mL.
     pub truth_ml: f64,
+    /// How hard its easiest bleed is to see: who sees that one has seen the study bleed. `None` without a bleed.
+    pub difficulty: Option<Difficulty>,
 }
 
 /// One slice with its truth.
@@ -82,6 +91,7 @@ impl PhantomMix {
         if self.matrices.is_empty() {
             return Err("matrices is empty".to_owned());
         }
+        self.real_head.as_ref().map_or(Ok(()), RealHeadMix::check)?;
         for seed in 0..4 {
             self.options(seed).checked().map_err(|error| error.to_string())?;
         }
@@ -98,6 +108,16 @@ impl PhantomMix {
             options = options.with_spacing(self.min_spacing_mm);
         }
         if positive { options.with_bleeds(BleedPlan::Random(self.bleeds.clone())) } else { options }
+    }
+}
+
+impl PhantomMix {
+    /// The real head that the study of a seed is made of; `None` if it is a synthetic one. Drawn from a stream of its own:
+    /// mixes without real heads stay what they are.
+    fn real_head_of(&self, seed: u64) -> Option<&RealHeadMix> {
+        let real = self.real_head.as_ref()?;
+        let mut rng = ChaCha8Rng::seed_from_u64(derive(seed, &[0x7265_616c]));
+        rng.random_bool(real.share).then_some(real)
     }
 }
 
@@ -122,9 +142,19 @@ pub fn generator_fingerprint() -> String {
 /// # Errors
 /// [`PhantomError::Generate`].
 pub fn study(seed: u64, mix: &PhantomMix) -> Result<Study, PhantomError> {
-    let phantom = Phantom::generate(seed, &mix.options(seed)).map_err(|error| PhantomError::Generate(seed, error))?;
-    let slices: Vec<StudySlice> = phantom
-        .slices
+    let refused = |error| PhantomError::Generate(seed, error);
+    let options = mix.options(seed);
+    let (slices, bleeds, truth_ml): (Vec<PhantomSlice>, Vec<Bleed>, f64) = match mix.real_head_of(seed) {
+        Some(real) => {
+            let study = real.head()?.implant(seed, &options.bleeds, real.varied).map_err(refused)?;
+            (real.chosen(study.slices), study.bleeds, study.truth_ml)
+        }
+        None => {
+            let phantom = Phantom::generate(seed, &options).map_err(refused)?;
+            (phantom.slices, phantom.bleeds, phantom.truth_ml)
+        }
+    };
+    let slices: Vec<StudySlice> = slices
         .into_iter()
         .map(|slice| {
             let shows = HemorrhageSubtype::ALL.into_iter().zip(slice.labels()).filter(|(_, shows)| *shows);
@@ -133,7 +163,8 @@ pub fn study(seed: u64, mix: &PhantomMix) -> Result<Study, PhantomError> {
             StudySlice { hu: slice.hu, plane: slice.plane, label, mask: slice.bleed, pixel_ml }
         })
         .collect();
-    Ok(Study { seed, slices, truth_ml: phantom.truth_ml })
+    let difficulty = bleeds.iter().map(|bleed| bleed.difficulty).min();
+    Ok(Study { seed, slices, truth_ml, difficulty })
 }
 
 /// The slices of a seed range as labelled model inputs, from the cache or generated in parallel and cached.
@@ -202,8 +233,16 @@ pub fn twin_set(
     for (done, group) in positions.chunks(8).enumerate() {
         let twins = |(seed, indices): &(u64, Vec<usize>)| -> Result<SliceSet, PhantomError> {
             let refused = |error| PhantomError::Generate(*seed, error);
-            let scene = Scene::new(*seed, &mix.options(*seed).with_bleeds(BleedPlan::None)).map_err(refused)?;
             let mut set = SliceSet::new(base.size());
+            if let Some(real) = mix.real_head_of(*seed) {
+                let bare = real.head()?.implant(*seed, &BleedPlan::None, real.varied).map_err(refused)?;
+                let slices = real.chosen(bare.slices);
+                for slice in indices.iter().filter_map(|&index| slices.get(index)) {
+                    set.push(&input(&slice.hu, &slice.plane, preset, base.size()), SliceLabel::NONE, *seed);
+                }
+                return Ok(set);
+            }
+            let scene = Scene::new(*seed, &mix.options(*seed).with_bleeds(BleedPlan::None)).map_err(refused)?;
             for &index in indices {
                 let slice = scene.slice(index).map_err(refused)?;
                 set.push(&input(&slice.hu, &slice.plane, preset, base.size()), SliceLabel::NONE, *seed);
