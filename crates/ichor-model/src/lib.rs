@@ -14,6 +14,7 @@ mod files;
 mod manifest;
 mod runtime;
 mod self_test;
+mod start;
 mod strategy;
 mod swin;
 mod weights;
@@ -26,6 +27,7 @@ pub use manifest::{
 };
 pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};
 pub use self_test::{SelfTest, SelfTestFailed, SelfTestReport};
+pub use start::{StartHead, start_from};
 pub use strategy::Strategy;
 pub use swin::{BlockAttention, Forward, Keep, Swin};
 pub use weights::{SaveError, TensorProblem, WeightsError, WeightsProblem, save_model};

@@ -165,6 +165,10 @@ impl Weights {
         Self { path: path.to_owned(), bytes, sha256 }
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Refuses a file that is not the manifest's.
     pub(crate) fn check_digest(&self, manifest: &str) -> Result<(), WeightsError> {
         if self.sha256.eq_ignore_ascii_case(manifest) {

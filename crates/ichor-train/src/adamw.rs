@@ -53,6 +53,8 @@ pub struct AdamW {
     options: AdamWOptions,
     parameters: Vec<Parameter>,
     steps: u64,
+    /// Steps at which the moments were last zero.
+    born: u64,
 }
 
 impl AdamW {
@@ -72,13 +74,36 @@ impl AdamW {
                 second: tensor.detach().f_zeros_like()?,
             });
         }
-        Ok(Self { options, parameters, steps: 0 })
+        Ok(Self { options, parameters, steps: 0, born: 0 })
     }
 
     /// Number of steps taken, over the whole life of the run.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Steps at which the moments were last zero: 0, or where [`AdamW::restart`] was called.
+    #[must_use]
+    pub fn born(&self) -> u64 {
+        self.born
+    }
+
+    /// Sets the moments to zero, as if the next step were the first; the count of steps goes on. For parameters that were held
+    /// still so far: their moments would start from nothing while the correction for that is long over.
+    ///
+    /// # Errors
+    /// [`AdamWError::Torch`] if libtorch refuses.
+    pub fn restart(&mut self) -> Result<(), AdamWError> {
+        let _frozen = tch::no_grad_guard();
+        for parameter in &mut self.parameters {
+            let _ = parameter.first.f_zero_()?;
+            let _ = parameter.second.f_zero_()?;
+            // A gradient of an earlier stage would otherwise stay.
+            parameter.tensor.zero_grad();
+        }
+        self.born = self.steps;
+        Ok(())
     }
 
     /// Forgets the gradients of the last step.
@@ -98,7 +123,7 @@ impl AdamW {
         let norm = self.gradient_norm()?;
         let scale = self.options.max_gradient_norm.filter(|&most| norm > most).map(|most| most / (norm + 1e-6));
         let AdamWOptions { beta1, beta2, epsilon, weight_decay, .. } = self.options;
-        let exponent = i32::try_from(self.steps).unwrap_or(i32::MAX);
+        let exponent = i32::try_from(self.steps - self.born.min(self.steps)).unwrap_or(i32::MAX);
         let correction1 = 1.0 - beta1.powi(exponent);
         let correction2 = 1.0 - beta2.powi(exponent);
         for parameter in &mut self.parameters {
@@ -147,11 +172,11 @@ impl AdamW {
         first.chain(second).collect()
     }
 
-    /// Takes up a saved state.
+    /// Takes up a saved state, with the count of steps and that at which the moments were last zero.
     ///
     /// # Errors
     /// [`AdamWError::State`] if a parameter is missing there or has another shape.
-    pub fn restore(&mut self, state: &HashMap<String, Tensor>, steps: u64) -> Result<(), AdamWError> {
+    pub fn restore(&mut self, state: &HashMap<String, Tensor>, steps: u64, born: u64) -> Result<(), AdamWError> {
         let _frozen = tch::no_grad_guard();
         for parameter in &mut self.parameters {
             for (kind, moment) in [("first", &mut parameter.first), ("second", &mut parameter.second)] {
@@ -164,7 +189,7 @@ impl AdamW {
                 moment.f_copy_(&saved.f_to_kind(Kind::Float)?)?;
             }
         }
-        self.steps = steps;
+        (self.steps, self.born) = (steps, born);
         Ok(())
     }
 }
@@ -235,14 +260,34 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_makes_the_next_step_the_first() {
+        let _drawing = crate::draw_alone();
+        let (fresh, old) = (nn::VarStore::new(Device::Cpu), nn::VarStore::new(Device::Cpu));
+        let (mut a, mut b) = (fresh.root().zeros("p", &[2]), old.root().zeros("p", &[2]));
+        let mut first = AdamW::new(&fresh.variables(), AdamWOptions::default()).unwrap();
+        let mut second = AdamW::new(&old.variables(), AdamWOptions::default()).unwrap();
+        for _ in 0..50 {
+            second.step(0.1).unwrap();
+        }
+        second.restart().unwrap();
+        assert_eq!((second.steps(), second.born()), (50, 50));
+        for (p, optimizer) in [(&mut a, &mut first), (&mut b, &mut second)] {
+            (&*p * Tensor::from_slice(&[3.0f32, -4.0])).sum(Kind::Float).backward();
+            optimizer.step(0.1).unwrap();
+            p.zero_grad();
+        }
+        assert!(a.equal(&b), "{a:?} {b:?}");
+    }
+
+    #[test]
     fn a_foreign_state_is_refused() {
         let _drawing = crate::draw_alone();
         let store = nn::VarStore::new(Device::Cpu);
         let _p = store.root().zeros("p", &[2]);
         let mut optimizer = AdamW::new(&store.variables(), AdamWOptions::default()).unwrap();
-        let missing = optimizer.restore(&HashMap::new(), 3).unwrap_err().to_string();
+        let missing = optimizer.restore(&HashMap::new(), 3, 0).unwrap_err().to_string();
         assert!(missing.contains("first.p is missing"), "{missing}");
         let wrong = HashMap::from([("first.p".to_owned(), Tensor::from_slice(&[1.0f32; 3]))]);
-        assert!(optimizer.restore(&wrong, 3).unwrap_err().to_string().contains("instead of [2]"));
+        assert!(optimizer.restore(&wrong, 3, 0).unwrap_err().to_string().contains("instead of [2]"));
     }
 }

@@ -1,11 +1,12 @@
 //! Where a run stands, so that it can go on from there bit for bit.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
 /// A checkpoint cannot be written or taken up.
@@ -39,7 +40,7 @@ pub enum CheckpointError {
 }
 
 /// Position of a run and what it has found so far.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// SHA-256 of the recipe that made it.
     pub recipe: String,
@@ -51,6 +52,64 @@ pub struct Position {
     pub steps: u64,
     /// One record for each epoch done.
     pub history: Vec<EpochRecord>,
+    /// Steps at which the optimizer's moments were last zero.
+    #[serde(default)]
+    pub moments_since: u64,
+    /// The epoch that was interrupted, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_way: Option<UnderWay>,
+    /// The best epoch of a phase that stops early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+}
+
+/// Where an interrupted epoch stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// Steps of it that are done.
+    pub step: usize,
+    /// Sum of their losses, as bits: JSON need not give the same number back.
+    loss_bits: u64,
+    /// Seconds that they took.
+    pub seconds: f64,
+    /// Seconds of these in which batches were waited for.
+    pub waited: f64,
+}
+
+impl UnderWay {
+    /// Sum of the losses of the steps done.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        f64::from_bits(self.loss_bits)
+    }
+
+    /// Counts a step with its loss.
+    pub fn add(&mut self, loss: f64) {
+        self.step += 1;
+        self.loss_bits = (self.loss() + loss).to_bits();
+    }
+}
+
+/// The epoch of a phase with the lowest validation loss.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// The epoch within the phase, from 0.
+    pub epoch: usize,
+    loss_bits: u64,
+}
+
+impl Best {
+    /// An epoch and its validation loss.
+    #[must_use]
+    pub fn new(epoch: usize, loss: f64) -> Self {
+        Self { epoch, loss_bits: loss.to_bits() }
+    }
+
+    /// Its validation loss.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        f64::from_bits(self.loss_bits)
+    }
 }
 
 /// What one epoch came to.
@@ -70,6 +129,9 @@ pub struct EpochRecord {
     pub validation_auc: f64,
     /// Wall-clock seconds of the training part.
     pub seconds: f64,
+    /// Share of them in which the training waited for its batches.
+    #[serde(default)]
+    pub waited_share: f64,
 }
 
 const STATE: &str = "state.json";
@@ -83,25 +145,36 @@ struct State {
     position: Position,
 }
 
-/// Writes the named tensors and the position into `folder`. The state file is renamed into place last and names its
-/// tensor file, so a kill at any moment leaves the checkpoint before or the one after.
+/// Writes the named tensors and the position into `folder`. The tensors are flushed to the disk under a name of their own, the
+/// state file that names them is renamed into place last: a kill or a full disk at any moment leaves the checkpoint before or
+/// the one after.
 ///
 /// # Errors
-/// [`CheckpointError`].
+/// [`CheckpointError`]; what was written of the new checkpoint is removed.
 pub fn write(folder: &Path, tensors: &[(String, Tensor)], position: &Position) -> Result<(), CheckpointError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CheckpointError::Io { path, source }
-    };
     fs::create_dir_all(folder).map_err(io(folder))?;
-    let name = format!("state-{:08}.safetensors", position.steps);
-    Tensor::write_safetensors(tensors, folder.join(&name))?;
-    let state = State { tensors: name.clone(), position: position.clone() };
+    let name = free_name(folder, position.steps);
     let path = folder.join(STATE);
     let partial = folder.join("state.json.partial");
-    let text =
-        serde_json::to_vec_pretty(&state).map_err(|source| CheckpointError::State { path: path.clone(), source })?;
-    fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).map_err(io(&path))?;
+    let written = write_tensors(&folder.join(&name), tensors).and_then(|()| {
+        let state = State { tensors: name.clone(), position: position.clone() };
+        let text =
+            serde_json::to_vec_pretty(&state).map_err(|source| CheckpointError::State { path: path.clone(), source })?;
+        let put = || {
+            let mut file = File::create(&partial)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&partial, &path)?;
+            File::open(folder)?.sync_all()
+        };
+        put().map_err(io(&path))
+    });
+    if let Err(error) = written {
+        // What room there is, the next attempt needs; that it cannot be cleared is no further fault.
+        let _ = fs::remove_file(folder.join(&name));
+        let _ = fs::remove_file(&partial);
+        return Err(error);
+    }
     for entry in fs::read_dir(folder).map_err(io(folder))? {
         let stale = entry.map_err(io(folder))?;
         let stale_name = stale.file_name().to_string_lossy().into_owned();
@@ -110,6 +183,51 @@ pub fn write(folder: &Path, tensors: &[(String, Tensor)], position: &Position) -
         }
     }
     Ok(())
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { path: path.clone(), source }
+}
+
+/// A tensor file's name that is not there yet: the checkpoint before may have been made at the same step.
+fn free_name(folder: &Path, steps: u64) -> String {
+    let named = |again: u32| match again {
+        0 => format!("state-{steps:08}.safetensors"),
+        again => format!("state-{steps:08}-{again}.safetensors"),
+    };
+    (0..).map(named).find(|name| !folder.join(name).exists()).unwrap_or_else(|| named(0))
+}
+
+/// Safetensors, one tensor after the other: the whole is not put together in memory a second time.
+fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+    let mut header = serde_json::Map::new();
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        let length = 4 * tensor.numel();
+        let entry = serde_json::json!({
+            "dtype": "F32", "shape": tensor.size(), "data_offsets": [offset, offset + length],
+        });
+        header.insert(name.clone(), entry);
+        offset += length;
+    }
+    let mut text = serde_json::Value::Object(header).to_string();
+    // The data begin at a multiple of 8.
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    let mut file = BufWriter::new(File::create(path).map_err(io(path))?);
+    let put = |file: &mut BufWriter<File>, bytes: &[u8]| file.write_all(bytes).map_err(io(path));
+    put(&mut file, &(text.len() as u64).to_le_bytes())?;
+    put(&mut file, text.as_bytes())?;
+    for (_, tensor) in tensors {
+        let flat = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_flatten(0, -1)?;
+        let values: Vec<f32> = flat.try_into()?;
+        for chunk in values.chunks(1 << 16) {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
+            put(&mut file, &bytes)?;
+        }
+    }
+    let file = file.into_inner().map_err(|error| io(path)(error.into_error()))?;
+    file.sync_all().map_err(io(path))
 }
 
 /// Reads the checkpoint in `folder`; `None` if there is none.
@@ -171,7 +289,7 @@ mod tests {
     use super::*;
 
     fn position(steps: u64) -> Position {
-        Position { recipe: "abc".into(), phase: 1, epoch: 2, steps, history: Vec::new() }
+        Position { recipe: "abc".into(), phase: 1, epoch: 2, steps, ..Position::default() }
     }
 
     #[test]
@@ -187,6 +305,34 @@ mod tests {
         let target = HashMap::from([("a".to_owned(), Tensor::from_slice(&[0.0f32, 0.0]))]);
         restore(&target, &tensors, "weight").unwrap();
         assert_eq!(Vec::<f32>::try_from(&target["a"]).unwrap(), [20.0, 1.0]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors = |value: f32| vec![("weight.a".to_owned(), Tensor::from_slice(&[value; 4096]))];
+        write(folder.path(), &tensors(1.0), &position(10)).unwrap();
+        // The second one goes to a device that is always full: once its tensors, once its state file.
+        for full in ["state-00000020.safetensors", "state.json.partial"] {
+            let link = folder.path().join(full);
+            std::os::unix::fs::symlink("/dev/full", &link).unwrap();
+            let error = match full {
+                // A name that is taken is passed over, so the tensors go to the device by their own function.
+                "state.json.partial" => write(folder.path(), &tensors(2.0), &position(20)).unwrap_err(),
+                _ => write_tensors(&link, &tensors(2.0)).unwrap_err(),
+            };
+            assert!(error.to_string().contains("No space left on device"), "{error}");
+            let _ = fs::remove_file(&link);
+            let (tensors, found) = read(folder.path(), "abc").unwrap().unwrap();
+            assert_eq!(found, position(10));
+            assert_eq!(tensors["weight.a"].double_value(&[0]), 1.0);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing of the failed one stays");
+        // With room again, at the same step as the one before.
+        write(folder.path(), &tensors(3.0), &position(10)).unwrap();
+        let (tensors, _) = read(folder.path(), "abc").unwrap().unwrap();
+        assert_eq!(tensors["weight.a"].double_value(&[0]), 3.0);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
+use crate::data::DataError;
 use crate::maps::{MapsError, all_maps};
 use crate::measure::{NEVER_POSITIVE, SliceMeasure, StudyMeasure};
 use crate::metrics::OverlapCurve;
@@ -23,6 +24,9 @@ pub enum EvaluateError {
     /// The phantom cannot be made or written.
     #[error(transparent)]
     Phantom(#[from] PhantomError),
+    /// The data that the recipe names cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The network or its maps fail.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -71,7 +75,11 @@ pub fn measure(
     Ok(measured)
 }
 
-fn measure_study(subject: &Subject<'_>, study: &PreparedStudy) -> Result<StudyMeasure, EvaluateError> {
+/// Measures one prepared study.
+///
+/// # Errors
+/// [`EvaluateError::Maps`].
+pub fn measure_study(subject: &Subject<'_>, study: &PreparedStudy) -> Result<StudyMeasure, EvaluateError> {
     let slices: Vec<&ReadySlice> = study.slices.iter().map(|slice| &slice.ready).collect();
     let probabilities = subject.probabilities(&slices)?;
     let near = |i: usize| &probabilities[i.saturating_sub(2)..(i + 3).min(slices.len())];

@@ -22,11 +22,15 @@ impl SliceLabel {
         Self(if bits == 0 { 0 } else { bits | ANY })
     }
 
-    /// Reads the bits back; `None` if they contradict themselves (a subtype without `any`, or the reverse).
+    /// Some hemorrhage of which the subtype is not known.
+    pub const UNSPECIFIED: Self = Self(ANY);
+
+    /// Reads the bits back; `None` if they contradict themselves: a subtype without `any`. `any` alone is
+    /// [`SliceLabel::UNSPECIFIED`].
     #[must_use]
     pub fn from_bits(bits: u8) -> Option<Self> {
         let subtypes = bits & (ANY - 1);
-        ((bits & !(ANY | (ANY - 1))) == 0 && (subtypes != 0) == (bits & ANY != 0)).then_some(Self(bits))
+        ((bits & !(ANY | (ANY - 1))) == 0 && (subtypes == 0 || bits & ANY != 0)).then_some(Self(bits))
     }
 
     /// The six bits.
@@ -59,10 +63,11 @@ mod tests {
     #[test]
     fn bits_follow_the_head() {
         assert_eq!(SliceLabel::of([]).bits(), 0);
+        assert!(SliceLabel::UNSPECIFIED.any() && SliceLabel::from_bits(32) == Some(SliceLabel::UNSPECIFIED));
         assert_eq!(SliceLabel::of([HemorrhageSubtype::ALL[0]]).bits(), 0b10_0001);
         assert_eq!(SliceLabel::of([HemorrhageSubtype::ALL[4], HemorrhageSubtype::ALL[1]]).bits(), 0b11_0010);
         for bits in 0..=255u8 {
-            let consistent = bits < 64 && ((bits & 31 != 0) == (bits & 32 != 0));
+            let consistent = bits < 64 && (bits & 31 == 0 || bits & 32 != 0);
             assert_eq!(SliceLabel::from_bits(bits).is_some(), consistent, "{bits:b}");
         }
     }

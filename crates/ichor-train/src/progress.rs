@@ -14,6 +14,16 @@ pub trait Progress {
         let _ = (step, steps, loss);
     }
 
+    /// How fast it goes, after each step.
+    fn timing(&mut self, timing: &Timing) {
+        let _ = timing;
+    }
+
+    /// Something that whoever waits should know: what was left out, what goes on otherwise than asked for.
+    fn note(&mut self, text: &str) {
+        let _ = text;
+    }
+
     /// An epoch is done and validated.
     fn epoch(&mut self, record: &EpochRecord) {
         let _ = record;
@@ -22,6 +32,32 @@ pub trait Progress {
     /// `done` of `total` studies are evaluated.
     fn evaluated(&mut self, done: usize, total: usize) {
         let _ = (done, total);
+    }
+}
+
+/// How fast training goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timing {
+    /// Steps of the epoch that are done.
+    pub step: usize,
+    /// Steps of the epoch.
+    pub steps: usize,
+    /// Slices shown a second, since the epoch began or was taken up again.
+    pub slices_per_second: f64,
+    /// Seconds until the phase ends at this pace, validation and an early stop not counted.
+    pub phase_left_s: f64,
+    /// Share of the time in which the device waited for slices.
+    pub waited_share: f64,
+}
+
+/// Seconds as whoever waits reads them: `40 s`, `12 min`, `3 h 05 min`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round();
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        _ if minutes < 60.0 => format!("{minutes:.0} min"),
+        _ => format!("{:.0} h {:02.0} min", (minutes / 60.0).floor(), minutes % 60.0),
     }
 }
 
@@ -45,6 +81,21 @@ impl Progress for PrintProgress {
         }
     }
 
+    fn timing(&mut self, timing: &Timing) {
+        if timing.step.is_multiple_of(100) {
+            eprintln!(
+                "  {:.1} slices/s, {:.1} % of the time waiting for slices, {} left of this phase",
+                timing.slices_per_second,
+                100.0 * timing.waited_share,
+                duration(timing.phase_left_s),
+            );
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        eprintln!("{text}");
+    }
+
     fn epoch(&mut self, record: &EpochRecord) {
         eprintln!(
             "{} epoch {}: {} slices in {:.0} s, training loss {:.4}, validation loss {:.4}, validation AUC {:.4}",
@@ -61,6 +112,18 @@ impl Progress for PrintProgress {
     fn evaluated(&mut self, done: usize, total: usize) {
         if done == total || done.is_multiple_of(10) {
             eprintln!("{done} of {total} studies evaluated");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_at_a_glance() {
+        for (seconds, text) in [(0.4, "0 s"), (89.0, "89 s"), (95.0, "2 min"), (3_599.0, "1 h 00 min"), (11_100.0, "3 h 05 min")] {
+            assert_eq!(duration(seconds), text);
         }
     }
 }

@@ -9,15 +9,20 @@ use tch::{Device, nn};
 use thiserror::Error;
 
 use crate::calibrate::{CalibrationError, Thresholds, calibrate};
-use crate::evaluate::{EvaluateError, Subject, measure};
+use crate::evaluate::{EvaluateError, Subject};
+use crate::held_out::{Places, measure_source, published};
 use crate::measure::Method;
 use crate::progress::Progress;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, RecipeError, Source};
 use crate::report::Report;
+use crate::seeds::SeedRange;
 use crate::trainer::{TrainError, TrainOptions, train};
 
 /// What must stand in every object made with weights that were trained on phantoms.
 pub const NOTICE: &str = "synthetic data, demonstration only; not for clinical use";
+
+/// What must stand in every object made with weights that were trained on data somebody brought.
+pub const DATA_NOTICE: &str = "trained for research; not for clinical use";
 
 /// Weights cannot be published or evaluated.
 #[derive(Debug, Error)]
@@ -28,6 +33,9 @@ pub enum PublishError {
     /// The evaluation failed.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    /// The recipe names no source, or one that is not there.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// No thresholds can be chosen.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
@@ -84,7 +92,7 @@ pub fn train_and_publish(
     options: &TrainOptions,
     progress: &mut dyn Progress,
 ) -> Result<Published, PublishError> {
-    let cache = Some(options.cache.as_path());
+    let places = Places { cache: Some(&options.cache), run: out };
     let trained = train(recipe, options, progress)?;
     let plan = SwinPlan::check(&recipe.model)?;
     let store = nn::VarStore::new(options.device);
@@ -92,12 +100,11 @@ pub fn train_and_publish(
     trained.fill(&store)?;
     let subject =
         Subject { network: &network, strategy: recipe.strategy, preset: recipe.input_preset, device: options.device };
-    let validation = measure(&subject, recipe.validation.seeds, &recipe.validation.phantoms, cache, progress)?;
-    let thresholds = calibrate(&validation)?;
+    let thresholds = choose(recipe, &subject, places, progress)?;
     let weights = out.join(format!("{stem}.safetensors"));
     std::fs::create_dir_all(out).map_err(|source| PublishError::Write { path: out.to_owned(), source })?;
     let manifest = save_model(&weights, &store, card(recipe, &thresholds))?;
-    let report = test_report(recipe, &subject, &manifest, thresholds, cache, progress)?;
+    let report = test_report(recipe, &subject, &manifest, thresholds, places, progress)?;
     let path = out.join("evaluation.json");
     let text = serde_json::to_string_pretty(&report)? + "\n";
     std::fs::write(&path, text).map_err(|source| PublishError::Write { path, source })?;
@@ -118,8 +125,26 @@ pub fn evaluate(
     let manifest = Manifest::read(weights)?;
     let (_store, network) = load(&manifest, weights, device)?;
     let subject = Subject { network: &network, strategy: manifest.model.strategy, preset: recipe.input_preset, device };
-    let validation = measure(&subject, recipe.validation.seeds, &recipe.validation.phantoms, cache, progress)?;
-    test_report(recipe, &subject, &manifest, calibrate(&validation)?, cache, progress)
+    // A split that was made for the training stands beside its weights.
+    let places = Places { cache, run: weights.parent().unwrap_or(Path::new("")) };
+    let thresholds = choose(recipe, &subject, places, progress)?;
+    test_report(recipe, &subject, &manifest, thresholds, places, progress)
+}
+
+/// Thresholds from the validation studies; those of maps as published where no masks were drawn.
+fn choose(
+    recipe: &Recipe,
+    subject: &Subject<'_>,
+    places: Places<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Thresholds, PublishError> {
+    let validation = measure_source(subject, recipe.validation_source()?, places, progress)?;
+    let mut thresholds = calibrate(&validation.studies)?;
+    if !validation.has_masks {
+        progress.note("the validation data have no masks: the maps' thresholds are those that were published");
+        published(&mut thresholds);
+    }
+    Ok(thresholds)
 }
 
 /// Loads the network that a manifest describes.
@@ -140,16 +165,49 @@ fn test_report(
     subject: &Subject<'_>,
     manifest: &Manifest,
     thresholds: Thresholds,
-    cache: Option<&Path>,
+    places: Places<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Report, PublishError> {
-    let measures = measure(subject, recipe.test.seeds, &recipe.test.phantoms, cache, progress)?;
+    let source = recipe.test_source()?;
+    let measured = measure_source(subject, source, places, progress)?;
+    if !measured.has_masks {
+        progress.note("the test data have no masks: what the report says of overlap means nothing");
+    }
     let id = manifest.id().map_or_else(|_| manifest.model.name.clone(), |id| id.to_string());
-    Ok(Report::new(id, NOTICE.to_owned(), recipe.test.seeds, &measures, thresholds))
+    let seeds = match source {
+        Source::Phantoms { seeds, .. } => seeds,
+        // Studies that somebody brought are counted.
+        Source::Data { .. } => SeedRange { first: 0, studies: measured.studies.len() as u64 },
+    };
+    let notice = manifest.model.notice.clone().unwrap_or_else(|| NOTICE.to_owned());
+    Ok(Report::new(id, notice, seeds, &measured.studies, thresholds))
+}
+
+/// What the weights were trained on, in words, and the notice that goes with it.
+fn training_data(recipe: &Recipe) -> (String, &'static str) {
+    let sources = || recipe.phases.iter().filter_map(|phase| recipe.phase_source(phase).ok());
+    let studies: u64 = sources()
+        .map(|source| match source {
+            Source::Phantoms { seeds, .. } => seeds.studies,
+            Source::Data { .. } => 0,
+        })
+        .sum();
+    let mut parts: Vec<String> = sources()
+        .filter_map(|source| match source {
+            Source::Data { data, .. } => Some(data.form.title().to_owned()),
+            Source::Phantoms { .. } => None,
+        })
+        .collect();
+    parts.dedup();
+    let notice = if parts.is_empty() { NOTICE } else { DATA_NOTICE };
+    if studies > 0 {
+        parts.push(format!("{studies} synthetic head CT studies (ichor phantoms)"));
+    }
+    (format!("{}, slice labels only", parts.join(" and ")), notice)
 }
 
 fn card(recipe: &Recipe, thresholds: &Thresholds) -> ModelCard {
-    let studies: u64 = recipe.phases.iter().map(|phase| phase.seeds.studies).sum();
+    let (training_data, notice) = training_data(recipe);
     #[expect(clippy::cast_possible_truncation, reason = "a threshold between 0 and 1")]
     let threshold = thresholds.maps.get(&thresholds.served).copied().unwrap_or(1.0) as f32;
     let gradient_site = match thresholds.served {
@@ -169,8 +227,8 @@ fn card(recipe: &Recipe, thresholds: &Thresholds) -> ModelCard {
         slice_reach_mm: thresholds.slice_reach_mm,
         slice_threshold: thresholds.slice_probability,
         min_positive_slices: thresholds.min_positive_slices,
-        training_data: format!("{studies} synthetic head CT studies (ichor phantoms), slice labels only"),
+        training_data,
         demonstration: true,
-        notice: Some(NOTICE.to_owned()),
+        notice: Some(notice.to_owned()),
     }
 }

@@ -1,5 +1,6 @@
 //! The recipe: everything that decides what weights come out, in one TOML file. Unknown keys are refused.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ichor_ct::input::InputPreset;
@@ -9,6 +10,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::augment::AugmentOptions;
+use crate::data::{DataRecipe, Part};
 use crate::loss::LossOptions;
 use crate::phantoms::PhantomMix;
 use crate::seeds::{SeedRange, SplitError, check_disjoint};
@@ -40,7 +42,8 @@ pub enum RecipeError {
     Value(String),
 }
 
-/// A training run, from the phantoms to the manifest. `models/demo/recipe.toml` documents every key.
+/// A training run, from the data to the manifest. `models/demo/recipe.toml` documents every key of training on phantoms,
+/// `models/recipes` those of training on data that somebody brings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -54,6 +57,12 @@ pub struct Recipe {
     pub strategy: Strategy,
     /// Input preset, stored with the weights.
     pub input_preset: InputPreset,
+    /// Weights to start from, safetensors or a PyTorch state dict; absent = from nothing. A head of other size starts anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
+    /// Data that somebody brings, by the name that phases and held-out parts call it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, DataRecipe>,
     /// Sizes of the network.
     pub model: SwinConfig,
     /// The optimizer.
@@ -94,10 +103,15 @@ pub struct OptimizerRecipe {
 pub struct Phase {
     /// What it is called in logs.
     pub name: String,
-    /// Training studies.
-    pub seeds: SeedRange,
+    /// Training studies, where they are phantoms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<SeedRange>,
     /// What phantoms they are.
-    pub phantoms: PhantomMix,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phantoms: Option<PhantomMix>,
+    /// The name in `[data]` whose training part is shown instead of phantoms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// Passes over a balanced draw of the slices.
     pub epochs: usize,
     /// Most slices an epoch shows; absent = 2 × the minority class.
@@ -115,16 +129,75 @@ pub struct Phase {
     pub final_rate: f64,
     /// Steps over which the rate rises.
     pub warm_up_steps: u64,
+    /// Epochs before those of the phase, in which the head alone learns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_first: Option<HeadFirst>,
+    /// Ends the phase after so many epochs without a lower validation loss; it then leaves its best epoch's weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<usize>,
+}
+
+/// Training of the head alone, before everything learns (section 4.2 of the paper).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadFirst {
+    /// Epochs, before those of the phase.
+    pub epochs: usize,
+    /// The rate, which stays the same.
+    pub learning_rate: f64,
 }
 
 /// Studies that training never sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeldOut {
-    /// The studies.
-    pub seeds: SeedRange,
+    /// The studies, where they are phantoms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<SeedRange>,
     /// What phantoms they are.
-    pub phantoms: PhantomMix,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phantoms: Option<PhantomMix>,
+    /// The name in `[data]` that is held out instead of phantoms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// Which part of that data; absent = the one named like the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// Where slices come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Source<'a> {
+    /// Synthetic studies.
+    Phantoms {
+        /// Their seeds.
+        seeds: SeedRange,
+        /// What they are.
+        mix: &'a PhantomMix,
+    },
+    /// A part of what somebody brought.
+    Data {
+        /// What the recipe calls it.
+        name: &'a str,
+        /// What it is.
+        data: &'a DataRecipe,
+        /// The part.
+        part: Part,
+    },
+}
+
+impl Phase {
+    /// Epochs in all, those of the head alone included.
+    #[must_use]
+    pub fn all_epochs(&self) -> usize {
+        self.epochs + self.head_epochs()
+    }
+
+    /// Epochs in which the head alone learns.
+    #[must_use]
+    pub fn head_epochs(&self) -> usize {
+        self.head_first.map_or(0, |head| head.epochs)
+    }
 }
 
 impl Recipe {
@@ -148,21 +221,59 @@ impl Recipe {
         Ok(recipe)
     }
 
-    fn check(&self) -> Result<(), RecipeError> {
-        let mut ranges: Vec<(String, SeedRange)> = Vec::new();
-        for phase in &self.phases {
-            // A later phase may show an earlier phase's heads again; the held-out ones stay apart from all.
-            if !ranges.iter().any(|(_, range)| *range == phase.seeds) {
-                ranges.push((format!("phase {:?}", phase.name), phase.seeds));
-            }
+    /// Where a phase's slices come from.
+    ///
+    /// # Errors
+    /// [`RecipeError::Value`] if the phase names both kinds of source or none, or data that the recipe has not.
+    pub fn phase_source<'a>(&'a self, phase: &'a Phase) -> Result<Source<'a>, RecipeError> {
+        let named = phase.data.as_deref().map(|name| (name, Part::Training));
+        self.source(&format!("phase {:?}", phase.name), phase.seeds, phase.phantoms.as_ref(), named)
+    }
+
+    /// Where the validation studies come from.
+    ///
+    /// # Errors
+    /// As [`Recipe::phase_source`].
+    pub fn validation_source(&self) -> Result<Source<'_>, RecipeError> {
+        self.held_out_source("validation", &self.validation, Part::Validation)
+    }
+
+    /// Where the test studies come from.
+    ///
+    /// # Errors
+    /// As [`Recipe::phase_source`].
+    pub fn test_source(&self) -> Result<Source<'_>, RecipeError> {
+        self.held_out_source("test", &self.test, Part::Test)
+    }
+
+    fn held_out_source<'a>(&'a self, what: &str, held: &'a HeldOut, usual: Part) -> Result<Source<'a>, RecipeError> {
+        let named = held.data.as_deref().map(|name| (name, held.part.unwrap_or(usual)));
+        self.source(what, held.seeds, held.phantoms.as_ref(), named)
+    }
+
+    fn source<'a>(
+        &'a self,
+        what: &str,
+        seeds: Option<SeedRange>,
+        phantoms: Option<&'a PhantomMix>,
+        named: Option<(&'a str, Part)>,
+    ) -> Result<Source<'a>, RecipeError> {
+        match (seeds, phantoms, named) {
+            (Some(seeds), Some(mix), None) => Ok(Source::Phantoms { seeds, mix }),
+            (None, None, Some((name, part))) => match self.data.get(name) {
+                Some(data) => Ok(Source::Data { name, data, part }),
+                None => Err(RecipeError::Value(format!("{what}: there is no [data.{name}]"))),
+            },
+            _ => Err(RecipeError::Value(format!("{what} needs either seeds and phantoms, or data"))),
         }
-        ranges.push(("validation".to_owned(), self.validation.seeds));
-        ranges.push(("test".to_owned(), self.test.seeds));
-        check_disjoint(&ranges)?;
+    }
+
+    fn check(&self) -> Result<(), RecipeError> {
         let fail = |why: String| Err(RecipeError::Value(why));
         if self.phases.is_empty() {
             return fail("at least one phase is needed".to_owned());
         }
+        self.check_sources()?;
         if self.optimizer.batch < 2 || !self.optimizer.batch.is_multiple_of(2) {
             return fail(format!("batch {} is not an even number of at least 2", self.optimizer.batch));
         }
@@ -170,29 +281,41 @@ impl Recipe {
             let (found, wanted) = (self.model.num_classes, self.strategy.classes());
             return fail(format!("{:?} needs {wanted} classes, the model has {found}", self.strategy));
         }
-        for phase in &self.phases {
-            let learns = phase.learning_rate.is_finite() && phase.learning_rate > 0.0;
-            if phase.epochs == 0 || !learns || !(0.0..=1.0).contains(&phase.final_rate) {
-                return fail(format!(
-                    "phase {:?} needs an epoch, a positive rate and a final share of 0..1",
-                    phase.name
-                ));
-            }
-            if !(0.0..=1.0).contains(&phase.twin_share) {
-                return fail(format!("phase {:?}: twin_share {} is not within 0..1", phase.name, phase.twin_share));
-            }
-            if !(0.0..=1.0).contains(&phase.matched_share) {
-                return fail(format!(
-                    "phase {:?}: matched_share {} is not within 0..1",
-                    phase.name, phase.matched_share
-                ));
-            }
-            phase.phantoms.check().map_err(|why| RecipeError::Value(format!("phase {:?}: {why}", phase.name)))?;
-        }
-        for (name, held_out) in [("validation", &self.validation), ("test", &self.test)] {
-            held_out.phantoms.check().map_err(|why| RecipeError::Value(format!("{name}: {why}")))?;
+        self.phases.iter().try_for_each(check_phase)?;
+        for (name, data) in &self.data {
+            data.check().map_err(|why| RecipeError::Value(format!("[data.{name}]: {why}")))?;
         }
         Ok(())
+    }
+
+    /// No study may stand on two sides: seed ranges apart, parts of one data set apart.
+    fn check_sources(&self) -> Result<(), RecipeError> {
+        let mut ranges: Vec<(String, SeedRange)> = Vec::new();
+        let mut parts: Vec<(String, &str, Part)> = Vec::new();
+        let phases = self.phases.iter().map(|phase| (format!("phase {:?}", phase.name), self.phase_source(phase)));
+        let held_out =
+            [("validation".to_owned(), self.validation_source()), ("test".to_owned(), self.test_source())];
+        for (index, (what, source)) in phases.chain(held_out).enumerate() {
+            match source? {
+                Source::Phantoms { seeds, mix } => {
+                    mix.check().map_err(|why| RecipeError::Value(format!("{what}: {why}")))?;
+                    // A later phase may show an earlier phase's heads again; the held-out ones stay apart from all.
+                    if index >= self.phases.len() || !ranges.iter().any(|(_, range)| *range == seeds) {
+                        ranges.push((what, seeds));
+                    }
+                }
+                Source::Data { name, part, .. } => {
+                    let shares = |theirs: &&(String, &str, Part)| theirs.1 == name && part.shares_with(theirs.2);
+                    if index >= self.phases.len()
+                        && let Some((other, ..)) = parts.iter().find(shares)
+                    {
+                        return Err(RecipeError::Value(format!("{other} and {what} share patients of {name:?}")));
+                    }
+                    parts.push((what, name, part));
+                }
+            }
+        }
+        Ok(check_disjoint(&ranges)?)
     }
 
     /// SHA-256 of the recipe's content (not of its text: comments and spacing do not count), in hexadecimal.
@@ -200,6 +323,30 @@ impl Recipe {
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
+}
+
+fn check_phase(phase: &Phase) -> Result<(), RecipeError> {
+    let fail = |why: String| Err(RecipeError::Value(format!("phase {:?}{why}", phase.name)));
+    let learns = |rate: f64| rate.is_finite() && rate > 0.0;
+    if phase.epochs == 0 || !learns(phase.learning_rate) || !(0.0..=1.0).contains(&phase.final_rate) {
+        return fail(" needs an epoch, a positive rate and a final share of 0..1".to_owned());
+    }
+    if !(0.0..=1.0).contains(&phase.twin_share) {
+        return fail(format!(": twin_share {} is not within 0..1", phase.twin_share));
+    }
+    if phase.twin_share > 0.0 && phase.data.is_some() {
+        return fail(": only phantoms have twins; twin_share must be 0".to_owned());
+    }
+    if !(0.0..=1.0).contains(&phase.matched_share) {
+        return fail(format!(": matched_share {} is not within 0..1", phase.matched_share));
+    }
+    if phase.head_first.is_some_and(|head| head.epochs == 0 || !learns(head.learning_rate)) {
+        return fail(": head_first needs an epoch and a positive rate".to_owned());
+    }
+    if phase.early_stop == Some(0) {
+        return fail(": early_stop needs at least one epoch".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -221,7 +368,7 @@ mod tests {
     fn the_demonstration_recipe_is_sound() {
         let recipe = Recipe::parse(DEMO, Path::new("recipe.toml")).unwrap();
         assert_eq!(recipe.name, "ichor-demo");
-        assert_eq!(recipe.test.seeds.studies, 60);
+        assert_eq!(recipe.test.seeds.unwrap().studies, 60);
         assert_ne!(recipe.digest(), Recipe { seed: recipe.seed + 1, ..recipe.clone() }.digest());
     }
 
@@ -242,7 +389,7 @@ mod tests {
         let recipe = Recipe::parse(DEMO, Path::new("recipe.toml")).unwrap();
         for phase in 0..recipe.phases.len() {
             let mut leaking = recipe.clone();
-            leaking.test.seeds.first = leaking.phases[phase].seeds.first;
+            leaking.test.seeds.as_mut().unwrap().first = leaking.phases[phase].seeds.unwrap().first;
             assert!(matches!(leaking.check(), Err(RecipeError::Split(SplitError::Overlap(..)))), "phase {phase}");
         }
         let mut leaking = recipe.clone();

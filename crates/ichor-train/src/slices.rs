@@ -29,6 +29,31 @@ pub enum SliceSetError {
     Damaged(PathBuf, &'static str),
 }
 
+/// Labelled model inputs, wherever they lie.
+pub trait Slices: Sync {
+    /// Side of an input in pixels.
+    fn size(&self) -> usize;
+
+    /// The labels in order.
+    fn labels(&self) -> &[SliceLabel];
+
+    /// The number of each slice's study.
+    fn studies(&self) -> &[u64];
+
+    /// Appends the quantised input of slice `index` to `bytes`: 3·S·S of them.
+    ///
+    /// # Errors
+    /// [`SliceSetError`] if it cannot be read.
+    fn read_input(&self, index: usize, bytes: &mut Vec<u8>) -> Result<(), SliceSetError>;
+}
+
+/// Tenth of its study, counted from the foot, that each slice lies in: 0 to 9.
+#[must_use]
+pub fn levels(studies: &[u64]) -> Vec<usize> {
+    let runs = studies.chunk_by(|a, b| a == b);
+    runs.flat_map(|run| (0..run.len()).map(move |at| at * 10 / run.len())).collect()
+}
+
 /// Labelled model inputs, quantised to 8 bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceSet {
@@ -105,8 +130,7 @@ impl SliceSet {
     /// Tenth of its study, counted from the foot, that each slice lies in: 0 to 9.
     #[must_use]
     pub fn levels(&self) -> Vec<usize> {
-        let runs = self.studies.chunk_by(|a, b| a == b);
-        runs.flat_map(|run| (0..run.len()).map(move |at| at * 10 / run.len())).collect()
+        levels(&self.studies)
     }
 
     /// The quantised input of slice `index`: 3·S·S bytes.
@@ -139,11 +163,71 @@ impl SliceSet {
         file.sync_all().and_then(|()| fs::rename(&partial, path)).map_err(io)
     }
 
+    /// Reads what a cache file holds, but for the inputs; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// As [`SliceSet::read`].
+    pub fn read_head(path: &Path) -> Result<Option<SliceHead>, SliceSetError> {
+        Ok(SliceHead::open(path)?.map(|(head, _)| head))
+    }
+
     /// Reads a set back; `None` if there is no such file.
     ///
     /// # Errors
     /// [`SliceSetError`] if the file cannot be read, is no slice cache, or is cut short.
     pub fn read(path: &Path) -> Result<Option<Self>, SliceSetError> {
+        let Some((head, mut file)) = SliceHead::open(path)? else { return Ok(None) };
+        let mut inputs = vec![0; head.slice_len() * head.labels.len()];
+        file.read_exact(&mut inputs).map_err(|source| SliceSetError::Io { path: path.to_owned(), source })?;
+        Ok(Some(Self { size: head.size, inputs, labels: head.labels, studies: head.studies }))
+    }
+}
+
+impl Slices for SliceSet {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn labels(&self) -> &[SliceLabel] {
+        &self.labels
+    }
+
+    fn studies(&self) -> &[u64] {
+        &self.studies
+    }
+
+    fn read_input(&self, index: usize, bytes: &mut Vec<u8>) -> Result<(), SliceSetError> {
+        bytes.extend_from_slice(self.input(index));
+        Ok(())
+    }
+}
+
+/// What a cache file holds, but for the inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceHead {
+    /// Side of an input in pixels.
+    pub size: usize,
+    /// The labels in order.
+    pub labels: Vec<SliceLabel>,
+    /// The number of each slice's study.
+    pub studies: Vec<u64>,
+}
+
+impl SliceHead {
+    /// Bytes of one input.
+    #[must_use]
+    pub fn slice_len(&self) -> usize {
+        3 * self.size * self.size
+    }
+
+    /// Where in the file the input of slice `index` begins.
+    #[must_use]
+    pub fn place_of(&self, index: usize) -> u64 {
+        (24 + 9 * self.labels.len() + index * self.slice_len()) as u64
+    }
+
+    /// Checks the file's form and extent; the file is left where the inputs begin.
+    fn open(path: &Path) -> Result<Option<(Self, fs::File)>, SliceSetError> {
         let io = |source| SliceSetError::Io { path: path.to_owned(), source };
         let damaged = |why| SliceSetError::Damaged(path.to_owned(), why);
         let mut file = match fs::File::open(path) {
@@ -175,51 +259,8 @@ impl SliceSet {
             .chunks_exact(8)
             .map(|chunk| chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)))
             .collect();
-        let inputs = bytes(slice * count)?;
-        Ok(Some(Self { size, inputs, labels: labels.ok_or_else(|| damaged("a label contradicts itself"))?, studies }))
+        let labels = labels.ok_or_else(|| damaged("a label contradicts itself"))?;
+        Ok(Some((Self { size, labels, studies }, file)))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ichor_core::HemorrhageSubtype;
-
-    fn set() -> SliceSet {
-        let mut set = SliceSet::new(2);
-        set.push(&[0.0, 0.25, 0.5, 1.0, 2.0, -1.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6], SliceLabel::NONE, 70_000_000_007);
-        set.push(&[1.0; 12], SliceLabel::of([HemorrhageSubtype::Epidural]), 8);
-        set
-    }
-
-    #[test]
-    fn comes_back_as_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep/cache.slices");
-        assert!(SliceSet::read(&path).unwrap().is_none());
-        set().write(&path).unwrap();
-        let back = SliceSet::read(&path).unwrap().unwrap();
-        assert_eq!(back, set());
-        assert_eq!(&back.input(0)[..6], [0, 64, 128, 255, 255, 0]);
-        assert_eq!(back.studies(), [70_000_000_007, 8]);
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no partial file stays");
-    }
-
-    #[test]
-    fn damage_is_told_apart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cache.slices");
-        set().write(&path).unwrap();
-        let whole = fs::read(&path).unwrap();
-        let check = |bytes: &[u8], what: &str| {
-            fs::write(&path, bytes).unwrap();
-            let error = SliceSet::read(&path).unwrap_err().to_string();
-            assert!(error.contains(what), "{error}");
-        };
-        check(&whole[..whole.len() - 1], "cut short");
-        check(&whole[..10], "no header");
-        check(&[b"NOTACACH", &whole[8..]].concat(), "not a slice cache");
-        check(&[&whole[..24], &[32], &whole[25..]].concat(), "contradicts itself");
-        check(&[&whole[..8], &[255; 16], &whole[24..]].concat(), "out of range");
-    }
-}
