@@ -5,6 +5,7 @@
 //! behind the edge never sees them bare.
 
 mod ae_title;
+mod calibration;
 mod device;
 mod finding;
 mod model_id;
@@ -16,6 +17,7 @@ mod rule;
 mod status;
 mod uid;
 
+pub use calibration::{Calibration, log_odds};
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use device::{DeviceChoice, UnknownDevice};
 pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities, study_probability};

@@ -43,8 +43,6 @@ pub struct RefineInput<'a> {
     pub hu: &'a [i16],
     /// Brain mask, non-zero inside.
     pub brain: &'a [u8],
-    /// Attribution map on the same grid, 0 to 1.
-    pub map: &'a [f32],
 }
 
 /// Values that can be soft tissue or blood and not bone, HU.
@@ -63,50 +61,67 @@ const SMALLEST_MM2: f64 = 8.0;
 /// Where the edge of a region lies between tissue and blood.
 const EDGE_SHARE: f32 = 0.5;
 
-/// The refined mask, 0 or 1, row by row; `None` if nothing that the map points at looks like blood.
+/// The refined mask, 0 or 1, row by row; `None` if nothing that the map points at looks like blood. `map` is the
+/// attribution map on the slice's grid, 0 to 1.
 #[must_use]
-pub fn refine(input: &RefineInput<'_>, options: &RefineOptions) -> Option<Vec<u8>> {
-    Refinement::new(input).mask(options)
+pub fn refine(input: &RefineInput<'_>, map: &[f32], options: &RefineOptions) -> Option<Vec<u8>> {
+    Tissue::new(input).pointed_at(map).mask(options)
 }
 
-/// A slice with everything that does not hang on the options.
+/// A slice without its grain.
 #[derive(Debug)]
-pub struct Refinement<'a> {
+pub struct Tissue<'a> {
     input: RefineInput<'a>,
     /// Smoothed values, NaN where there is no soft tissue.
     region: Vec<f32>,
     edge: Vec<f32>,
-    spread: Vec<f32>,
-    /// The slice's tissue, HU.
-    tissue: f32,
+    /// The slice's own tissue, HU.
+    level: f32,
 }
 
-impl<'a> Refinement<'a> {
-    /// Smooths values and map.
+/// A slice and what a map says of it.
+#[derive(Debug)]
+pub struct Pointed<'a> {
+    tissue: &'a Tissue<'a>,
+    map: &'a [f32],
+    /// The map, spread over its tokens.
+    spread: Vec<f32>,
+}
+
+impl<'a> Tissue<'a> {
+    /// Smooths the values, bone left out.
     #[must_use]
     pub fn new(input: &RefineInput<'a>) -> Self {
-        let RefineInput { rows, columns, spacing, hu, brain, map } = *input;
+        let RefineInput { rows, columns, spacing, hu, brain } = *input;
         let soft = |(hu, brain): (&i16, &u8)| f32::from(u8::from(*brain != 0 && SOFT_HU.contains(hu)));
         let weights: Vec<f32> = hu.iter().zip(brain).map(soft).collect();
         let values: Vec<f32> = hu.iter().map(|hu| f32::from(*hu)).collect();
         let smooth = |sigma| weighted_mean(&values, &weights, rows, columns, spacing, sigma);
         let (region, edge) = (smooth(REGION_MM), smooth(EDGE_MM));
-        let inside: Vec<f32> = brain.iter().map(|inside| f32::from(u8::from(*inside != 0))).collect();
-        let spread = weighted_mean(map, &inside, rows, columns, spacing, TOKEN_MM);
-        let tissue = tissue(&region, brain);
-        Self { input: *input, region, edge, spread, tissue }
+        let level = tissue(&region, brain);
+        Self { input: *input, region, edge, level }
     }
 
+    /// Takes a map (row by row, 0 to 1) for this slice.
+    #[must_use]
+    pub fn pointed_at(&'a self, map: &'a [f32]) -> Pointed<'a> {
+        let RefineInput { rows, columns, spacing, brain, .. } = self.input;
+        let inside: Vec<f32> = brain.iter().map(|inside| f32::from(u8::from(*inside != 0))).collect();
+        let spread = weighted_mean(map, &inside, rows, columns, spacing, TOKEN_MM);
+        Pointed { tissue: self, map, spread }
+    }
+}
+
+impl Pointed<'_> {
     /// The mask under these options; `None` if nothing that the map points at looks like blood.
     #[must_use]
     pub fn mask(&self, options: &RefineOptions) -> Option<Vec<u8>> {
-        let RefineInput { rows, columns, spacing, brain, map, .. } = self.input;
-        let least = self.tissue + options.contrast_hu;
+        let Tissue { input: RefineInput { rows, columns, spacing, brain, .. }, region, level, .. } = self.tissue;
+        let (rows, columns, least) = (*rows, *columns, level + options.contrast_hu);
         let candidate: Vec<bool> = (0..rows * columns)
             .map(|at| {
                 brain[at] != 0
-                    && self.region[at] >= least
-                    && self.region[at] <= DENSEST_HU
+                    && (least..=DENSEST_HU).contains(&region[at])
                     && self.spread[at] >= options.floor
             })
             .collect();
@@ -118,22 +133,24 @@ impl<'a> Refinement<'a> {
                 continue;
             }
             let pixels = component(start, &candidate, &mut seen, rows, columns);
-            let pointed_at = pixels.iter().map(|&at| map[at]).fold(0.0, f32::max) >= options.support;
-            if pointed_at && pixels.len() as f64 * spacing[0] * spacing[1] >= SMALLEST_MM2 {
+            let is_meant = pixels.iter().map(|&at| self.map[at]).fold(0.0, f32::max) >= options.support;
+            if is_meant && pixels.len() as f64 * spacing[0] * spacing[1] >= SMALLEST_MM2 {
                 found = true;
-                self.outline(&pixels, least, &mut mask);
+                self.tissue.outline(&pixels, least, &mut mask);
             }
         }
         found.then_some(mask)
     }
+}
 
+impl Tissue<'_> {
     /// Marks a region up to where its values are halfway between tissue and its own blood.
     fn outline(&self, pixels: &[usize], least: f32, mask: &mut [u8]) {
         let RefineInput { rows, columns, spacing, brain, .. } = self.input;
         let mut levels: Vec<f32> = pixels.iter().map(|&at| self.region[at]).collect();
         let at = levels.len() * 3 / 4;
         let blood = *levels.select_nth_unstable_by(at, f32::total_cmp).1;
-        let cut = (self.tissue + EDGE_SHARE * (blood - self.tissue)).min(least);
+        let cut = (self.level + EDGE_SHARE * (blood - self.level)).min(least);
         // The region as found lies inside of that line or outside of it by no more than the smoothing.
         let margin = |mm: f64| (1.5 * REGION_MM / mm).ceil() as usize;
         let (down, across) = (margin(spacing[0]), margin(spacing[1]));
@@ -226,8 +243,8 @@ mod tests {
         let (hu, brain) = slice(squares);
         let map = map(middle);
         let input =
-            RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain, map: &map };
-        refine(&input, &RefineOptions::default())
+            RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain };
+        refine(&input, &map, &RefineOptions::default())
     }
 
     fn dice(mask: &[u8], top: usize, left: usize) -> f64 {
@@ -258,14 +275,14 @@ mod tests {
         let (hu, mut brain) = slice(&[(20, 20, 60)]);
         let map = vec![0.0; SIDE * SIDE];
         let input =
-            RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain, map: &map };
-        assert!(refine(&input, &RefineOptions::default()).is_none());
+            RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain };
+        assert!(refine(&input, &map, &RefineOptions::default()).is_none());
         brain.iter_mut().enumerate().filter(|(at, _)| at % SIDE < 30).for_each(|(_, inside)| *inside = 0);
         let map = self::map((30, 30));
-        let input = RefineInput { brain: &brain, map: &map, ..input };
-        let mask = refine(&input, &RefineOptions::default()).unwrap();
+        let input = RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain };
+        let mask = refine(&input, &map, &RefineOptions::default()).unwrap();
         assert!(mask.iter().zip(&brain).all(|(mask, brain)| *mask == 0 || *brain != 0));
         let empty = vec![0u8; SIDE * SIDE];
-        assert!(refine(&RefineInput { brain: &empty, ..input }, &RefineOptions::default()).is_none());
+        assert!(refine(&RefineInput { brain: &empty, ..input }, &map, &RefineOptions::default()).is_none());
     }
 }

@@ -47,6 +47,9 @@ pub enum RecipeError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// Folder of the recipe's file: relative paths in it start there.
+    #[serde(skip)]
+    pub folder: PathBuf,
     /// Name of the weights.
     pub name: String,
     /// Version of the weights.
@@ -216,7 +219,8 @@ impl Recipe {
     /// As [`Recipe::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
         let syntax = |source| RecipeError::Syntax { path: path.to_owned(), source: Box::new(source) };
-        let recipe: Self = toml::from_str(text).map_err(syntax)?;
+        let mut recipe: Self = toml::from_str(text).map_err(syntax)?;
+        recipe.folder = path.parent().map(Path::to_owned).unwrap_or_default();
         recipe.check()?;
         Ok(recipe)
     }

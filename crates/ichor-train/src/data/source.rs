@@ -157,13 +157,14 @@ impl Opened {
         decode(&self.catalogue.scans[scan], |index, decoded| match decoded {
             Ok(Decoded { slice, mask, brain }) => {
                 let origin = *first.get_or_insert(slice.plane);
-                let mut ready = ready(&slice.hu, &slice.plane, slice.window, preset, size);
+                let pixels = slice.hu.len();
+                let mut ready = ready(slice.hu, &slice.plane, slice.window, preset, size);
                 if let Some(brain) = brain {
                     ready.brain = brain;
                 }
                 let offset_mm = (slice.plane.distance_from(&origin) * 1000.0).round() / 1000.0;
                 let pixel_ml = slice.plane.spacing[0] * slice.plane.spacing[1] / 1000.0;
-                let mask = mask.unwrap_or_else(|| vec![0; slice.hu.len()]);
+                let mask = mask.unwrap_or_else(|| vec![0; pixels]);
                 slices.push(PreparedSlice { ready, offset_mm, label: scan_slices[index].label, mask, pixel_ml });
             }
             Err(why) => failed.push(why),
@@ -171,7 +172,7 @@ impl Opened {
         fill_slabs(&mut slices);
         let voxels = |slice: &PreparedSlice| slice.mask.iter().map(|m| f64::from(*m)).sum::<f64>() * slice.pixel_ml;
         let truth_ml = slices.iter().map(voxels).sum();
-        (PreparedStudy { seed: scan as u64, truth_ml, slices }, failed)
+        (PreparedStudy { seed: scan as u64, truth_ml, difficulty: None, slices }, failed)
     }
 }
 

@@ -365,8 +365,8 @@ impl<'a> Run<'a> {
 /// The weights of a run that begins: from nothing, or from a file.
 fn first_weights(recipe: &Recipe, store: &nn::VarStore, progress: &mut dyn Progress) -> Result<(), TrainError> {
     initialise(&store.variables(), recipe.model.depths.iter().sum(), recipe.seed)?;
-    let Some(path) = &recipe.start_from else { return Ok(()) };
-    let head = start_from(path, store)?;
+    let Some(path) = recipe.start_from.as_ref().map(|path| recipe.folder.join(path)) else { return Ok(()) };
+    let head = start_from(&path, store)?;
     unfold(&store.variables())?;
     progress.note(&match head {
         StartHead::Taken => format!("starting from {}, head included", path.display()),
