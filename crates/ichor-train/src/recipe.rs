@@ -400,4 +400,44 @@ mod tests {
         leaking.validation.seeds = leaking.test.seeds;
         assert!(matches!(leaking.check(), Err(RecipeError::Split(SplitError::Overlap(..)))));
     }
+
+    #[test]
+    fn the_recipes_for_data_are_sound() {
+        let recipes = [
+            ("rsna", include_str!("../../../models/recipes/rsna.toml")),
+            ("physionet", include_str!("../../../models/recipes/physionet.toml")),
+            ("archive", include_str!("../../../models/recipes/folder.toml")),
+        ];
+        for (name, text) in recipes {
+            let recipe = Recipe::parse(text, Path::new(name)).unwrap();
+            let source = recipe.phase_source(&recipe.phases[0]).unwrap();
+            assert!(matches!(source, Source::Data { name: n, part: Part::Training, .. } if n == name));
+            assert!(matches!(recipe.test_source().unwrap(), Source::Data { part: Part::Test, .. }));
+            assert_eq!((recipe.optimizer.batch, recipe.phases[0].early_stop), (12, Some(3)));
+            let back: Recipe = serde_json::from_str(&serde_json::to_string(&recipe).unwrap()).unwrap();
+            assert_eq!(back, recipe);
+        }
+    }
+
+    #[test]
+    fn mistakes_about_data_are_named() {
+        const ICH: &str = include_str!("../../../models/recipes/physionet.toml");
+        let changed = |from: &str, to: &str| {
+            assert!(ICH.contains(from), "{from:?} is not in the recipe");
+            error(&ICH.replacen(from, to, 1))
+        };
+        assert!(changed("\ndata = \"physionet\"\nepochs", "\ndata = \"other\"\nepochs").contains("[data.other]"));
+        assert!(changed("\ndata = \"physionet\"\nepochs", "\nepochs").contains("needs either"));
+        assert!(changed("part = \"test\"", "part = \"all\"").contains("share patients"));
+        assert!(changed("part = \"test\"", "part = \"training\"").contains("share patients"));
+        assert!(changed("part = \"test\"", "part = \"tests\"").contains("tests"));
+        assert!(changed("form = \"physionet\"", "form = \"nifti\"").contains("nifti"));
+        assert!(changed("form = \"physionet\"", "form = \"folder\"").contains("labels"));
+        assert!(changed("folder = ", "mask = 1\nfolder = ").contains("mask"));
+        assert!(changed("fold = 0", "fold = 5").contains("fold 5 of 5"));
+        assert!(changed("validation_share = 0.1", "validation_share = 0.9").contains("validation_share"));
+        assert!(changed("warm_up_steps = 0", "warm_up_steps = 0\ntwin_share = 0.5").contains("twin_share"));
+        assert!(changed("early_stop = 3", "early_stop = 0").contains("early_stop"));
+        assert!(changed("head_first = { epochs = 5", "head_first = { epochs = 0").contains("head_first"));
+    }
 }

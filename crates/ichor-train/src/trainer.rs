@@ -1,5 +1,8 @@
 //! The training run: phases, epochs, steps, validation, checkpoints.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +12,7 @@ use thiserror::Error;
 
 use crate::adamw::AdamWError;
 use crate::checkpoint::{self, CheckpointError, EpochRecord};
-use crate::data::{self, DataError};
+use crate::data::{self, DataError, Opened};
 use crate::phantoms::{PhantomError, slice_set, twin_set};
 use crate::progress::Progress;
 use crate::recipe::{Phase, Recipe, RecipeError, Source};
@@ -127,7 +130,10 @@ pub struct Trained {
 /// # Errors
 /// [`TrainError`].
 pub fn train(recipe: &Recipe, options: &TrainOptions, progress: &mut dyn Progress) -> Result<Trained, TrainError> {
-    let slices = |what: &str, source: Source<'_>, progress: &mut dyn Progress| prepare(recipe, what, source, options, progress);
+    let opened = RefCell::new(BTreeMap::new());
+    let slices = |what: &str, source: Source<'_>, progress: &mut dyn Progress| {
+        prepare(recipe, what, source, options, &mut opened.borrow_mut(), progress)
+    };
     let validation = slices("validation", recipe.validation_source()?, progress)?;
     let material = |phase: &Phase, progress: &mut dyn Progress| {
         let source = recipe.phase_source(phase)?;
@@ -148,11 +154,13 @@ fn side(recipe: &Recipe) -> usize {
     usize::try_from(recipe.model.img_size).unwrap_or_default()
 }
 
+/// Slices of a source; data sets stay in `opened`.
 fn prepare(
     recipe: &Recipe,
     what: &str,
     source: Source<'_>,
     options: &TrainOptions,
+    opened: &mut BTreeMap<String, Opened>,
     progress: &mut dyn Progress,
 ) -> Result<Box<dyn Slices>, TrainError> {
     let (preset, size) = (recipe.input_preset, side(recipe));
@@ -161,8 +169,13 @@ fn prepare(
             Ok(Box::new(slice_set(what, seeds, mix, preset, size, &options.cache, progress)?))
         }
         Source::Data { name, data, part } => {
-            let run = options.checkpoint.parent().unwrap_or(&options.checkpoint);
-            let opened = data::open(name, data, &options.cache, run, progress)?;
+            let opened = match opened.entry(name.to_owned()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let run = options.checkpoint.parent().unwrap_or(&options.checkpoint);
+                    entry.insert(data::open(name, data, &options.cache, run, progress)?)
+                }
+            };
             opened.check_strategy(recipe.strategy)?;
             let going = || !options.is_interrupted();
             Ok(Box::new(opened.slices(part, preset, size, &going, progress)?))

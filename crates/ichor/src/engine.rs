@@ -94,10 +94,11 @@ pub struct MapsArgs {
 /// `train`
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Recipe (TOML); `models/demo/recipe.toml` documents every key.
+    /// Recipe (TOML); `models/demo/recipe.toml` documents every key, `models/recipes` holds those for RSNA 2019, PhysioNet CT-ICH
+    /// and a folder of DICOM studies.
     #[arg(long, value_name = "FILE")]
     pub recipe: PathBuf,
-    /// Folder for weights, manifest and checkpoints.
+    /// Folder for weights, manifest, splits and checkpoints. A run that was stopped there goes on.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Folder for cached slices; absent: inside the output folder.

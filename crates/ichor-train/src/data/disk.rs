@@ -123,7 +123,8 @@ pub fn prepare(
         files.push((path, head));
         if is_new {
             made += 1;
-            progress.prepared(how.name, done + 1, groups.len());
+        }
+        if is_new && (made % 10 == 0 || done + 1 == groups.len()) {
             let left = started.elapsed().as_secs_f64() / f64::from(made) * (groups.len() - done - 1) as f64;
             progress.note(&format!("{}: {} of {} files of slices, {} left", how.name, done + 1, groups.len(), duration(left)));
         }
@@ -220,4 +221,71 @@ fn make(scans: &[Scan], path: &Path, how: &Preparation<'_>) -> Result<SliceHead,
     }
     set.write(path)?;
     Ok(SliceHead { size: how.size, labels: set.labels().to_vec(), studies: set.studies().to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::rsna;
+
+    const PRESET: InputPreset = InputPreset::Rsna;
+
+    fn how<'a>(cache: &'a Path, going: &'a (dyn Fn() -> bool + Sync)) -> Preparation<'a> {
+        Preparation { name: "rsna", preset: PRESET, size: 16, cache, going }
+    }
+
+    #[test]
+    fn slices_lie_on_disk_and_corrupt_ones_are_named() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        rsna::tests::published(folder.path(), 20);
+        // As ID_6431af929.dcm: the header is whole, the pixels are not.
+        let corrupt = folder.path().join("stage_2_train/ID_00010.dcm");
+        let whole = std::fs::read(&corrupt).unwrap();
+        std::fs::write(&corrupt, &whole[..whole.len() - 700]).unwrap();
+        let recipe = rsna::tests::recipe(folder.path());
+        let found = rsna::catalogue(&recipe, cache.path(), &mut ()).unwrap();
+        assert_eq!(found.report.lines().count(), 0, "the header says nothing of it");
+        let wanted = BTreeSet::from([0, 1, 19]);
+        // The second time everything is there already, and nobody needs to be going on.
+        for going in [true, false] {
+            let mut report = DataReport::default();
+            let going = move || going;
+            let slices = prepare(&found, &wanted, how(cache.path(), &going), &mut report, &mut ()).unwrap();
+            assert_eq!(slices.labels().len(), 8);
+            assert_eq!(slices.studies(), [0, 0, 0, 1, 1, 19, 19, 19]);
+            let line = report.lines().next().unwrap();
+            assert!(line.starts_with("1 corrupt slices, left out: ID_00010.dcm"), "{line}");
+            // The bytes are those of the slice with its own window.
+            let Place::Dicom(path) = &found.scans[0].slices[1].place else { unreachable!() };
+            let slice = ichor_ct::volume::read_slice(path).unwrap();
+            assert_eq!(slice.window, Some((36.0, 80.0)));
+            let image = |window| HuImage { rows: 32, columns: 32, spacing: [7.0, 7.0], hu: &slice.hu, window };
+            let expected = |window| {
+                let channels = model_input(image(window), PRESET, 16).channels;
+                channels.iter().map(|v| (v * 255.0).round() as u8).collect::<Vec<u8>>()
+            };
+            let mut bytes = vec![9];
+            slices.read_input(1, &mut bytes).unwrap();
+            assert_eq!(bytes[1..], expected(slice.window));
+            assert_ne!(bytes[1..], expected(Some((80.0, 300.0))));
+        }
+        let stopped = prepare(&found, &wanted, Preparation { size: 8, ..how(cache.path(), &|| false) }, &mut DataReport::default(), &mut ());
+        assert!(matches!(stopped, Err(DataError::Stopped(_))));
+    }
+
+    #[test]
+    fn changed_labels_are_prepared_anew() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        rsna::tests::published(folder.path(), 2);
+        let mut found = rsna::catalogue(&rsna::tests::recipe(folder.path()), cache.path(), &mut ()).unwrap();
+        let wanted = BTreeSet::from([0, 1]);
+        let mut labels = |found: &Catalogue| {
+            let slices = prepare(found, &wanted, how(cache.path(), &|| true), &mut DataReport::default(), &mut ());
+            slices.unwrap().labels().to_vec()
+        };
+        let before = labels(&found);
+        found.scans[1].slices[0].label = SliceLabel::UNSPECIFIED;
+        let after = labels(&found);
+        assert_eq!((before[3], after[3]), (SliceLabel::NONE, SliceLabel::UNSPECIFIED));
+    }
 }

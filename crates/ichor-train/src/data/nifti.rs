@@ -61,6 +61,8 @@ fn of(header: &NiftiHeader) -> Result<Extent, String> {
 /// An open volume.
 pub struct Slicer {
     extent: Extent,
+    /// The stream goes on giving errors for ever.
+    has_ended: bool,
     slices: Box<dyn Iterator<Item = nifti::Result<InMemNiftiVolume>> + Send>,
 }
 
@@ -79,7 +81,7 @@ impl Slicer {
         let extent = extent(path)?;
         let object = ReaderStreamedOptions::new().read_file_rank(path, 2).map_err(|error| error.to_string())?;
         let volume: StreamedNiftiVolume<_> = object.into_volume();
-        Ok(Self { extent, slices: Box::new(volume) })
+        Ok(Self { extent, has_ended: false, slices: Box::new(volume) })
     }
 
     /// Its extent.
@@ -92,13 +94,17 @@ impl Slicer {
 impl Iterator for Slicer {
     type Item = Result<Vec<f32>, String>;
 
-    /// The next slice, row by row, scaled as the header says.
+    /// The next slice, row by row, scaled as the header says; nothing after an error.
     fn next(&mut self) -> Option<Self::Item> {
         let Extent { rows, columns, .. } = self.extent;
+        if self.has_ended {
+            return None;
+        }
         let values = match self.slices.next()? {
             Ok(volume) => volume.into_nifti_typed_data::<f32>(),
             Err(error) => Err(error),
         };
+        self.has_ended = values.is_err();
         Some(values.map_err(|error| error.to_string()).and_then(|values| {
             if values.len() != rows * columns {
                 return Err(format!("a slice has {} values instead of {rows} × {columns}", values.len()));

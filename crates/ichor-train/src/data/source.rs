@@ -188,3 +188,43 @@ fn fill_slabs(slices: &mut [PreparedSlice]) {
         slice.pixel_ml *= half(at.checked_sub(1)) + half(Some(at));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::physionet::tests::{published, recipe};
+
+    #[test]
+    fn a_scan_is_made_ready_with_its_masks() {
+        let folder = tempfile::tempdir().unwrap();
+        published(folder.path(), 12);
+        let recipe = recipe(folder.path());
+        let opened = open("ich", &recipe, &folder.path().join("cache"), folder.path(), &mut ()).unwrap();
+        assert!(opened.has_masks() && opened.check_strategy(Strategy::Multilabel).is_ok());
+        let (study, failed) = opened.prepared(0, InputPreset::PhysioNet, 32);
+        assert!(failed.is_empty());
+        // Two slices with 4 × 5 pixels of 0.5 × 0.5 × 5 mm.
+        assert!((study.truth_ml - 2.0 * 20.0 * 1.25e-3).abs() < 1e-9, "{}", study.truth_ml);
+        let slices: Vec<(bool, f64, usize)> = study
+            .slices
+            .iter()
+            .map(|slice| (slice.label.any(), slice.offset_mm, slice.mask.iter().filter(|m| **m == 1).count()))
+            .collect();
+        assert_eq!(slices, [(false, 0.0, 0), (true, 5.0, 20), (true, 10.0, 20), (false, 15.0, 0)]);
+        // Scan 049 lost its volume since: its slices are named.
+        std::fs::write(folder.path().join("ct_scans/049.nii"), "gone").unwrap();
+        let (study, failed) = opened.prepared(0, InputPreset::PhysioNet, 32);
+        assert!(study.slices.is_empty() && failed.len() == 4 && failed[0].contains("049.nii"), "{failed:?}");
+    }
+
+    #[test]
+    fn nothing_left_is_an_error_that_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        published(folder.path(), 3);
+        for patient in 49..52 {
+            std::fs::write(folder.path().join(format!("ct_scans/{patient:03}.nii")), "no volume").unwrap();
+        }
+        let error = open("ich", &recipe(folder.path()), folder.path(), folder.path(), &mut ()).unwrap_err().to_string();
+        assert!(error.contains("\"ich\"") && error.contains("3 corrupt scans: 049.nii"), "{error}");
+    }
+}

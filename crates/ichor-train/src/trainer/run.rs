@@ -248,8 +248,7 @@ impl<'a> Run<'a> {
         let Self { recipe, options, network, optimizer, room, .. } = self;
         let count = labels.len();
         optimizer.zero_grad();
-        let again = std::cell::RefCell::new(&mut *optimizer);
-        let parts = room.run(count, progress, || again.borrow_mut().zero_grad(), |range| {
+        let parts = room.run(count, progress, || optimizer.zero_grad(), |range| {
             let share = as_f64(range.len()) / as_f64(count);
             let part = if range.len() == count {
                 input.shallow_clone()

@@ -9,10 +9,11 @@ use rand::{Rng, SeedableRng};
 
 use super::input::{centre, fold, stack};
 use super::*;
-use crate::data::{DataForm, DataRecipe, SplitRecipe};
+use crate::data::{DataForm, DataRecipe, Part, SplitRecipe};
 use crate::labels::SliceLabel;
 use crate::loss::loss;
 use crate::progress::Timing;
+use crate::publish::{DATA_NOTICE, evaluate, train_and_publish};
 use crate::recipe::{HeadFirst, HeldOut};
 
 const TINY: &str = r#"
@@ -350,6 +351,7 @@ fn trains_on_data_that_somebody_brings() {
     phase.epochs = 20;
     recipe.validation = HeldOut { seeds: None, phantoms: None, data: Some("ich".to_owned()), part: None };
     recipe.test = recipe.validation.clone();
+    recipe.validation.part = Some(Part::Validation);
     let (options, mut watcher) = (options(folder.path()), Watcher::default());
     let trained = train(&recipe, &options, &mut watcher).unwrap();
     assert!(watcher.notes[0].contains("24 patients, 24 scans, 96 labelled slices, 24 of them bleeding"), "{:?}", watcher.notes);
@@ -360,6 +362,12 @@ fn trains_on_data_that_somebody_brings() {
     assert_eq!(files, 2, "24 scans, 16 in a file");
     // Everything is taken up again: labels, split, slices, checkpoint.
     assert_same(&train(&recipe, &options, &mut Watcher::default()).unwrap(), &trained);
+    // And comes out as weights with a manifest, measured on the test part; evaluated again, on the same split.
+    let published = train_and_publish(&recipe, folder.path(), "ich", &options, &mut Watcher::default()).unwrap();
+    assert_eq!(published.manifest.model.training_data, "PhysioNet CT-ICH, slice labels only");
+    assert_eq!(published.manifest.model.notice.as_deref(), Some(DATA_NOTICE));
+    let again = evaluate(&recipe, &published.weights, Device::Cpu, None, &mut Watcher::default()).unwrap();
+    assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&published.report).unwrap());
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! `ichor train` and `ichor evaluate`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Context;
 use ichor::engine::{EvaluateArgs, TrainArgs};
 use ichor_core::DeviceChoice;
@@ -9,9 +12,7 @@ use ichor_train::publish::{evaluate as evaluate_weights, train_and_publish};
 use ichor_train::recipe::Recipe;
 use ichor_train::report::Report;
 use ichor_train::trainer::TrainOptions;
-
-/// Name of the weight file that a training writes.
-const NAME: &str = "demo";
+use tokio::signal::unix::{SignalKind, signal};
 
 /// `ichor train`: an interrupted training goes on from its last checkpoint.
 pub(crate) fn train(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
@@ -22,9 +23,40 @@ pub(crate) fn train(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
         checkpoint: args.out.join("checkpoint"),
         device: resolve(args.device.parse::<DeviceChoice>()?)?,
         stop_after: None,
+        interrupt: Some(stop_signals()?),
     };
-    let published = train_and_publish(&recipe, &args.out, NAME, &options, &mut PrintProgress)?;
+    // The demonstration weights lie as `demo` in `models/demo`.
+    let stem = recipe.name.strip_prefix("ichor-").unwrap_or(&recipe.name);
+    let published = train_and_publish(&recipe, &args.out, stem, &options, &mut PrintProgress)?;
     print(&published.report, json)
+}
+
+/// A flag that the first SIGINT or SIGTERM raises; the second one ends the process at once.
+fn stop_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&flag);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Registered before training begins: a signal in its first moment counts.
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            for ends in [false, true] {
+                tokio::select! {
+                    _ = interrupt.recv() => (),
+                    _ = terminate.recv() => (),
+                }
+                if ends {
+                    std::process::exit(130);
+                }
+                eprintln!("stopping: the step is finished and a checkpoint written; a second signal ends at once");
+                raised.store(true, Ordering::Relaxed);
+            }
+        });
+    })?;
+    Ok(flag)
 }
 
 /// `ichor evaluate`
