@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibration::Calibration;
+
 /// The five intracranial hemorrhage subtypes of the RSNA 2019 labels, in the order of the multi-label head
 /// (the sixth logit is `any`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,6 +81,25 @@ pub fn consistent_probabilities(probabilities: &[f32], offsets_mm: &[f64], reach
     offsets_mm.iter().map(|here| at(*here)).collect()
 }
 
+/// How the probabilities of a study's slices are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SliceReading {
+    /// How far neighbours are made consistent, mm.
+    pub reach_mm: f64,
+    /// What makes the consistent probabilities honest.
+    pub calibration: Calibration,
+}
+
+impl SliceReading {
+    /// Neighbours made consistent ([`consistent_probabilities`]), then calibrated.
+    #[must_use]
+    pub fn read(&self, probabilities: &[f32], offsets_mm: &[f64]) -> Vec<f32> {
+        let mut read = consistent_probabilities(probabilities, offsets_mm, self.reach_mm);
+        read.iter_mut().for_each(|probability| *probability = self.calibration.apply(*probability));
+        read
+    }
+}
+
 /// Study-level probability from the slices' probabilities, in slice order: the highest value that at least `run`
 /// neighbouring slices reach. A study is positive when this reaches the slice threshold, so that one number says
 /// both. A stack shorter than `run` is taken as a whole; an empty one gives 0.
@@ -93,10 +114,13 @@ pub fn study_probability(slices: &[f32], run: usize) -> f32 {
 pub struct Finding {
     /// The verdict.
     pub verdict: Verdict,
-    /// Study-level probability, 0 to 1.
+    /// Calibrated study-level probability, 0 to 1. It rises with what the verdict is made by.
     pub probability: f64,
     /// Volume of all masks in millilitres, by the real slice geometry.
     pub volume_ml: f64,
+    /// How far that may be off: one standard deviation in millilitres, if the model's manifest says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_sd_ml: Option<f64>,
     /// Slices called positive.
     pub positive_slices: u32,
     /// Slices classified.

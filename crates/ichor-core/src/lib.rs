@@ -16,11 +16,12 @@ mod reason;
 mod rule;
 mod status;
 mod uid;
+mod volume;
 
 pub use calibration::{Calibration, log_odds};
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use device::{DeviceChoice, UnknownDevice};
-pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities, study_probability};
+pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_probabilities, study_probability};
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};
@@ -29,6 +30,7 @@ pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};
 pub use status::{DeliveryStatus, MessageStatus, StudyStatus, Subject, UnknownStatus};
 pub use uid::{InvalidUid, Uid};
+pub use volume::VolumeUncertainty;
 
 /// Implementation Class UID that ichor's associations and files carry (PS3.7 D.3.3.2, PS3.10 7.1): derived from a
 /// UUID, as PS3.5 B.2 allows, and never reused for another program.

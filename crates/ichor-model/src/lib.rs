@@ -23,7 +23,7 @@ pub use config::{PlanError, StagePlan, SwinConfig, SwinPlan};
 pub use device::{DeviceError, device_name, resolve};
 pub use files::{FilesError, maps_from_files};
 pub use manifest::{
-    Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard,
+    Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard, RefineCard,
 };
 pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};
 pub use self_test::{SelfTest, SelfTestFailed, SelfTestReport};

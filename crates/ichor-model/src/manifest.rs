@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ichor_core::{InvalidModelId, ModelId};
+use ichor_core::{Calibration, InvalidModelId, ModelId, VolumeUncertainty};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -61,6 +61,23 @@ pub struct MapCard {
     pub gradient_site: GradientSite,
     /// A pixel belongs to the mask from this map value on.
     pub threshold: f32,
+    /// How the mask is refined by what the pixels say; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refine: Option<RefineCard>,
+}
+
+/// Constants of the refinement of masks, chosen on validation studies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefineCard {
+    /// Version of the function that refines.
+    pub version: u32,
+    /// A bright region is meant if the map reaches this value in it.
+    pub support: f32,
+    /// Nothing is marked where the spread map stays below this value.
+    pub floor: f32,
+    /// From so far above the slice's tissue on a value may be blood, HU.
+    pub contrast_hu: f32,
 }
 
 /// What a model is and how it is used: everything but the weights.
@@ -79,12 +96,24 @@ pub struct ModelCard {
     pub input: InputCard,
     /// How slices become masks.
     pub map: MapCard,
-    /// A slice is positive from this probability on.
+    /// How the map was chosen, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_choice: Option<String>,
+    /// A slice is positive from this calibrated probability on.
     pub slice_threshold: f32,
     /// How far the probabilities of neighbouring slices are made consistent before any threshold: standard deviation in
     /// mm along the normal, 0 for not at all.
     #[serde(default)]
     pub slice_reach_mm: f64,
+    /// What makes the consistent probabilities of slices honest.
+    #[serde(default)]
+    pub slice_calibration: Calibration,
+    /// What makes the study's probability honest.
+    #[serde(default)]
+    pub study_calibration: Calibration,
+    /// How far the volume of a study's masks may be off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeUncertainty>,
     /// A study is positive when so many neighbouring slices are.
     pub min_positive_slices: usize,
     /// What it was trained on, in a sentence.
@@ -117,6 +146,8 @@ pub struct Expected {
     pub presets: Vec<String>,
     /// Version of its preparation of the input.
     pub preprocessing_version: u32,
+    /// Version of its refinement of masks.
+    pub refine_version: u32,
 }
 
 /// A manifest that cannot be used.
@@ -177,6 +208,17 @@ pub enum ManifestProblem {
         /// The program's version.
         program: u32,
     },
+    /// Masks were refined otherwise when the constants were chosen.
+    #[error("refinement version is {weights}, this program has {program}: its constants must be chosen anew")]
+    Refinement {
+        /// The weights' version.
+        weights: u32,
+        /// The program's version.
+        program: u32,
+    },
+    /// Constants that cannot be meant.
+    #[error("{0} cannot be meant")]
+    Unsound(&'static str),
     /// A threshold is outside its range.
     #[error("{0} is {1}, which is not above 0 and at most 1")]
     Threshold(&'static str, f32),
@@ -231,6 +273,7 @@ impl Manifest {
             .model
             .input
             .check(expected)
+            .and_then(|()| manifest.model.map.check(expected))
             .map_err(|problem| ManifestError { path: Self::path_for(weights), problem })?;
         Ok(manifest)
     }
@@ -275,11 +318,39 @@ impl ModelCard {
         if !(0.0..=50.0).contains(&self.slice_reach_mm) {
             return Err(ManifestProblem::SliceReach(self.slice_reach_mm));
         }
+        let sound = [
+            ("slice_calibration", self.slice_calibration.is_sound()),
+            ("study_calibration", self.study_calibration.is_sound()),
+            ("volume", self.volume.is_none_or(VolumeUncertainty::is_sound)),
+            ("map.refine", self.map.refine.is_none_or(RefineCard::is_sound)),
+        ];
+        if let Some((name, _)) = sound.iter().find(|(_, is_sound)| !is_sound) {
+            return Err(ManifestProblem::Unsound(name));
+        }
         if !(1..=100).contains(&self.min_positive_slices) {
             return Err(ManifestProblem::MinPositiveSlices(self.min_positive_slices));
         }
         let says_so = self.notice.as_deref().is_some_and(|notice| !notice.trim().is_empty());
         if self.demonstration && !says_so { Err(ManifestProblem::Notice) } else { Ok(()) }
+    }
+}
+
+impl RefineCard {
+    fn is_sound(self) -> bool {
+        let shares = (0.0..=1.0).contains(&self.support) && (0.0..=1.0).contains(&self.floor);
+        shares && (0.0..=100.0).contains(&self.contrast_hu)
+    }
+}
+
+impl MapCard {
+    fn check(&self, expected: &Expected) -> Result<(), ManifestProblem> {
+        let program = expected.refine_version;
+        match self.refine {
+            Some(RefineCard { version: weights, .. }) if weights != program => {
+                Err(ManifestProblem::Refinement { weights, program })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

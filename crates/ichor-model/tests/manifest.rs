@@ -103,6 +103,19 @@ fn manifests_that_do_not_fit_are_refused() {
         (|m| m["model"]["map"]["threshold"] = json!(1.5), "map.threshold is 1.5, which is not above 0"),
         (|m| m["model"]["min_positive_slices"] = json!(0), "min_positive_slices is 0"),
         (|m| m["model"]["slice_reach_mm"] = json!(-1.0), "slice_reach_mm is -1"),
+        (
+            |m| m["model"]["slice_calibration"] = json!({ "slope": -1.0, "offset": 0.0 }),
+            "slice_calibration cannot be meant",
+        ),
+        (|m| m["model"]["volume"] = json!({ "floor_ml": 0.0, "share": 0.2 }), "volume cannot be meant"),
+        (
+            |m| m["model"]["map"]["refine"] = json!({ "version": 9, "support": 0.1, "floor": 0.1, "contrast_hu": 9.0 }),
+            "refinement version is 9, this program has 1",
+        ),
+        (
+            |m| m["model"]["map"]["refine"] = json!({ "version": 1, "support": 2.0, "floor": 0.1, "contrast_hu": 9.0 }),
+            "map.refine cannot be meant",
+        ),
         (|m| m["model"]["notice"] = Value::Null, "a demonstration model carries no notice"),
         (|m| m["model"]["name"] = json!("a b"), "names no model"),
         (|m| m["model"]["learning_rate"] = json!(1), "unknown field `learning_rate`"),

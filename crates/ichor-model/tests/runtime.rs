@@ -72,7 +72,7 @@ async fn answers_are_the_networks() {
 async fn every_strategy_and_kind_of_map() {
     for (strategy, kind) in [(Strategy::Binary, MapKind::SwinSam), (Strategy::Multilabel, MapKind::GradCam)] {
         let sizes = SwinConfig { num_classes: strategy.classes(), ..small() };
-        let map = MapCard { kind, gradient_site: GradientSite::SoftmaxOutput, threshold: 0.5 };
+        let map = MapCard { kind, gradient_site: GradientSite::SoftmaxOutput, threshold: 0.5, refine: None };
         let (_folder, _store, swin, runtime) = start(ModelCard { strategy, map, ..card(sizes.clone()) }).await;
         let (input, brain) = random_input(&sizes, 3, 2);
         let want = strategy.probability(&swin.forward(&input));
@@ -194,7 +194,7 @@ async fn the_shipped_weights_pass_their_self_test() {
     let manifest = Manifest::read(&path).unwrap();
     assert!(manifest.model.demonstration && manifest.model.notice.is_some());
     let presets = vec![manifest.model.input.preset.clone()];
-    let of_the_weights = Expected { presets, preprocessing_version: manifest.model.input.preprocessing_version };
+    let of_the_weights = Expected { presets, preprocessing_version: manifest.model.input.preprocessing_version, refine_version: 1 };
     let options = RuntimeOptions { expected: of_the_weights, ..options(&path) };
     let report = ModelRuntime::start(options).await.unwrap().verify().await.unwrap();
     println!("{report:?}");

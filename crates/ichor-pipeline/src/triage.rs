@@ -146,8 +146,8 @@ impl<M: SliceModel> Stage<M> {
 
     async fn alert(&self, study: Uid, series: Uid, said_under: &str) -> Result<(), AnalysisError> {
         let slices = self.store.slices_to_alert(&study, &series, said_under).await?;
-        let reach_mm = self.model.traits().slice_reach_mm;
-        let Some(suspicious) = alert::suspicious(slices, reach_mm, &self.options.alert) else { return Ok(()) };
+        let reading = &self.model.traits().reading;
+        let Some(suspicious) = alert::suspicious(slices, reading, &self.options.alert) else { return Ok(()) };
         let alert = NewAlert {
             study_instance: study,
             series_instance: series,

@@ -137,6 +137,8 @@ pub struct StudySummary {
     pub probability: Option<f64>,
     /// Volume of all masks in millilitres.
     pub volume_ml: Option<f64>,
+    /// How far that may be off: one standard deviation in millilitres.
+    pub volume_sd_ml: Option<f64>,
     /// The model.
     pub model: Option<ModelId>,
     /// When the outcome was recorded.

@@ -1,26 +1,71 @@
 //! Thresholds, chosen on the validation studies and on nothing else.
 
+mod platt;
+mod volume;
+
 use std::collections::BTreeMap;
 
+use ichor_core::{Calibration, VolumeUncertainty};
+use ichor_ct::refine::RefineOptions;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::measure::{Method, StudyMeasure};
-use crate::metrics::{Confusion, OverlapCurve, auc, best_threshold};
+use crate::measure::{Method, StudyMeasure, Trial};
+use crate::metrics::{Confusion, OverlapCurve, Summary, auc, best_threshold, dice};
+
+pub use platt::fit as fit_calibration;
 
 /// The fixed thresholds that serving and the held-out evaluation use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
     /// How far the probabilities of neighbouring slices are made consistent before any threshold, mm.
     pub slice_reach_mm: f64,
-    /// A slice with at least this probability is positive.
+    /// What makes consistent probabilities of slices honest.
+    #[serde(default)]
+    pub slice_calibration: Calibration,
+    /// A slice with at least this calibrated probability is positive.
     pub slice_probability: f32,
     /// Neighbouring positive slices that make a study positive.
     pub min_positive_slices: usize,
+    /// What makes the study's probability honest.
+    #[serde(default)]
+    pub study_calibration: Calibration,
     /// Threshold of each map.
     pub maps: BTreeMap<Method, f64>,
-    /// HGI-SAM's better gradient site on the validation studies: the one to serve.
+    /// Refinement of each map's masks; none where it is switched off or could not be chosen.
+    #[serde(default)]
+    pub refine: BTreeMap<Method, RefineOptions>,
+    /// What each map reached on the validation studies.
+    #[serde(default)]
+    pub validation_dice: BTreeMap<Method, MapDice>,
+    /// The map whose masks, as they are served, were the best on the validation studies.
     pub served: Method,
+    /// How far the volume of a study may be off.
+    #[serde(default)]
+    pub volume: Option<VolumeUncertainty>,
+}
+
+impl Thresholds {
+    /// The study with probabilities of slices as serving has them: neighbours made consistent, then calibrated.
+    #[must_use]
+    pub fn as_served(&self, study: &StudyMeasure) -> StudyMeasure {
+        study.consistent(self.slice_reach_mm).calibrated(self.slice_calibration)
+    }
+
+    /// The calibrated probability of a study, whose slices are as served.
+    #[must_use]
+    pub fn study_probability(&self, as_served: &StudyMeasure) -> f32 {
+        self.study_calibration.apply(as_served.probability(self.min_positive_slices))
+    }
+}
+
+/// Mean Dice of the bleeding slices of the validation studies.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MapDice {
+    /// Of the map at its threshold.
+    pub raw: f64,
+    /// Of the refined masks.
+    pub refined: f64,
 }
 
 /// No threshold can be chosen.
@@ -42,12 +87,15 @@ const RUNS: [usize; 3] = [1, 2, 3];
 /// Reaches of consistency that are tried, mm.
 const REACHES_MM: [f64; 6] = [0.0, 1.5, 2.5, 4.0, 6.0, 9.0];
 
-/// Chooses the reach of consistency by slice AUC, the shortest that is nearly the best, then the slice threshold and the study rule together, by the sum of Youden's indices of slices and studies (so
-/// that neither a slice nor a study is called lightly), and each map's threshold by the mean Dice of bleeding slices.
+/// Chooses, in this order: the reach of consistency by slice AUC, the shortest that is nearly the best; the calibration of
+/// slices; the slice threshold and the study rule together, by the sum of Youden's indices of slices and studies (so that
+/// neither a slice nor a study is called lightly); the calibration of studies; each map's threshold and refinement by the
+/// mean Dice of bleeding slices; the map by the Dice of its refined masks; the uncertainty of volumes. `trial` holds the
+/// refinements that were tried when the studies were measured.
 ///
 /// # Errors
 /// [`CalibrationError::OneClass`].
-pub fn calibrate(studies: &[StudyMeasure]) -> Result<Thresholds, CalibrationError> {
+pub fn calibrate(studies: &[StudyMeasure], trial: &Trial) -> Result<Thresholds, CalibrationError> {
     let (slice_reach_mm, studies) = choose_reach(studies);
     let slices = || studies.iter().flat_map(|study| &study.slices);
     let bleeding = slices().filter(|slice| slice.label.any()).count();
@@ -55,19 +103,59 @@ pub fn calibrate(studies: &[StudyMeasure]) -> Result<Thresholds, CalibrationErro
     if bleeding == 0 || clean == 0 {
         return Err(CalibrationError::OneClass { bleeding, clean });
     }
-    let mut maps = BTreeMap::new();
-    let mut served = (Method::HgiSamScores, f64::NEG_INFINITY);
+    let pairs: Vec<(f32, bool)> = slices().map(|slice| (slice.probability, slice.label.any())).collect();
+    let slice_calibration = platt::fit(&pairs);
+    let studies: Vec<StudyMeasure> = studies.iter().map(|study| study.calibrated(slice_calibration)).collect();
+    let (slice_probability, min_positive_slices) = choose_rule(&studies);
+    let of_study = |study: &StudyMeasure| (study.probability(min_positive_slices), study.positive());
+    let study_calibration = platt::fit(&studies.iter().map(of_study).collect::<Vec<_>>());
+    let chosen = choose_maps(&studies, trial);
+    let best = chosen.dice.iter().max_by(|a, b| a.1.refined.total_cmp(&b.1.refined));
+    let served = best.map_or(Method::HgiSamScores, |(method, _)| *method);
+    let mut thresholds = Thresholds {
+        slice_reach_mm,
+        slice_calibration,
+        slice_probability,
+        min_positive_slices,
+        study_calibration,
+        maps: chosen.maps,
+        refine: chosen.refine,
+        validation_dice: chosen.dice,
+        served,
+        volume: None,
+    };
+    thresholds.volume = volume::fit(&studies, &thresholds, trial);
+    Ok(thresholds)
+}
+
+/// What was chosen for each map.
+#[derive(Default)]
+struct Chosen {
+    maps: BTreeMap<Method, f64>,
+    refine: BTreeMap<Method, RefineOptions>,
+    dice: BTreeMap<Method, MapDice>,
+}
+
+fn choose_maps(studies: &[StudyMeasure], trial: &Trial) -> Chosen {
+    let bleeding = || studies.iter().flat_map(|study| &study.slices).filter(|slice| slice.label.any());
+    let mut chosen = Chosen::default();
     for (index, method) in Method::ALL.into_iter().enumerate() {
-        let curves = slices().filter(|slice| slice.label.any()).filter_map(|slice| slice.curves.get(index));
-        if let Some((bin, dice)) = best_threshold(curves) {
-            maps.insert(method, OverlapCurve::threshold(bin));
-            if matches!(method, Method::HgiSamScores | Method::HgiSamSoftmax) && dice > served.1 {
-                served = (method, dice);
+        let Some((bin, raw)) = best_threshold(bleeding().filter_map(|slice| slice.curves.get(index))) else { continue };
+        chosen.maps.insert(method, OverlapCurve::threshold(bin));
+        let mut best = (None, raw);
+        for (at, options) in trial.0[index].iter().enumerate() {
+            let counts = bleeding().filter_map(|slice| slice.final_counts(index, at, bin));
+            let values: Vec<f64> = counts.map(|(a, b, c)| dice(a, b, c)).collect();
+            let mean = Summary::of(&values).map_or(0.0, |summary| summary.mean);
+            if mean > best.1 {
+                best = (Some(*options), mean);
             }
         }
+        // What makes masks no better is left out.
+        chosen.refine.extend(best.0.map(|options| (method, options)));
+        chosen.dice.insert(method, MapDice { raw, refined: best.1 });
     }
-    let (slice_probability, min_positive_slices) = choose_rule(&studies);
-    Ok(Thresholds { slice_reach_mm, slice_probability, min_positive_slices, maps, served: served.0 })
+    chosen
 }
 
 /// A longer reach must better the slice AUC by so much: what it adds beyond the bleed's ends are false masks.
@@ -97,7 +185,7 @@ fn choose_rule(studies: &[StudyMeasure]) -> (f32, usize) {
     let mut best = (f64::NEG_INFINITY, 0.5, 1);
     for run in RUNS {
         let study_scores: Vec<f32> = studies.iter().map(|study| study.probability(run)).collect();
-        for percent in 10u8..=95 {
+        for percent in 3u8..=95 {
             let threshold = f32::from(percent) / 100.0;
             let by_slice = Confusion::at(&scores, &labels, threshold).youden();
             let by_study = Confusion::at(&study_scores, &positive, threshold).youden();
@@ -135,6 +223,7 @@ mod tests {
             brightness: 0.0,
             brightness_overlap: (0, 0, 0),
             curves,
+            refined: Vec::new(),
             pixel_ml: 1.0,
         }
     }
@@ -149,17 +238,40 @@ mod tests {
     fn lone_false_calls_make_the_rule_ask_for_two() {
         let clean = study(&[(false, 0.1), (false, 0.9), (false, 0.1), (false, 0.05), (false, 0.2)]);
         let bleeding = study(&[(false, 0.1), (true, 0.8), (true, 0.85), (true, 0.8), (false, 0.1)]);
-        let thresholds = calibrate(&[clean.clone(), bleeding.clone(), clean, bleeding]).unwrap();
+        let trial = Trial::chosen(&BTreeMap::new());
+        let thresholds = calibrate(&[clean.clone(), bleeding.clone(), clean, bleeding], &trial).unwrap();
         assert_eq!(thresholds.min_positive_slices, 2);
-        assert!((0.2..=0.8).contains(&thresholds.slice_probability), "{}", thresholds.slice_probability);
-        assert_eq!(thresholds.served, Method::HgiSamScores);
+        assert!((0.05..=0.95).contains(&thresholds.slice_probability), "{}", thresholds.slice_probability);
+        // Without refinement the raw maps decide, and all but one are the same here.
+        assert_ne!(thresholds.served, Method::HgiSamSoftmax);
+        assert!(thresholds.refine.is_empty());
         let map = thresholds.maps[&Method::HgiSamScores];
         assert!(map > 0.3 && map <= 0.605, "{map}");
     }
 
     #[test]
+    fn refinement_is_chosen_where_it_helps() {
+        let mut bleeding = study(&[(false, 0.1), (true, 0.9), (true, 0.8), (false, 0.2)]);
+        let trial = Trial::grid();
+        let tried = trial.0[0].len();
+        for slice in bleeding.slices.iter_mut().filter(|slice| slice.label.any()) {
+            // The third option of Swin-SAM alone finds the pixel; Grad-CAM's find nothing and leave the plain masks.
+            slice.refined = vec![vec![Some((0, 3, 1)); tried]; 3];
+            slice.refined[2][2] = Some((1, 1, 1));
+            slice.refined.push(vec![None; tried]);
+            slice.curves[2] = OverlapCurve::new(&[0.6, 0.6, 0.1, 0.0], &[1, 0, 0, 0]);
+        }
+        let thresholds = calibrate(&[bleeding, study(&[(false, 0.1), (false, 0.3)])], &trial).unwrap();
+        assert_eq!(thresholds.refine.get(&Method::SwinSam), Some(&trial.0[2][2]));
+        assert_eq!(thresholds.refine.len(), 1, "{:?}", thresholds.refine);
+        let dice = thresholds.validation_dice[&Method::SwinSam];
+        assert!((dice.refined - 1.0).abs() < 1e-9 && dice.raw < 0.7, "{dice:?}");
+        assert!(thresholds.validation_dice[&Method::GradCam].refined >= 0.99, "its plain masks are right already");
+    }
+
+    #[test]
     fn one_class_is_an_error() {
-        let error = calibrate(&[study(&[(false, 0.1), (false, 0.2)])]).unwrap_err();
+        let error = calibrate(&[study(&[(false, 0.1), (false, 0.2)])], &Trial::grid()).unwrap_err();
         assert_eq!(error, CalibrationError::OneClass { bleeding: 0, clean: 2 });
     }
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use ichor_ct::input::InputPreset;
+use ichor_ct::refine::Tissue;
 use ichor_model::{Strategy, Swin};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -11,7 +12,7 @@ use thiserror::Error;
 
 use crate::data::DataError;
 use crate::maps::{MapsError, all_maps};
-use crate::measure::{NEVER_POSITIVE, SliceMeasure, StudyMeasure};
+use crate::measure::{NEVER_POSITIVE, SliceMeasure, StudyMeasure, Trial};
 use crate::metrics::OverlapCurve;
 use crate::phantoms::{PhantomError, PhantomMix, generator_fingerprint};
 use crate::prepared::{PreparedStudy, ReadySlice, prepare};
@@ -54,6 +55,7 @@ pub fn measure(
     subject: &Subject<'_>,
     seeds: SeedRange,
     mix: &PhantomMix,
+    trial: &Trial,
     cache: Option<&Path>,
     progress: &mut dyn Progress,
 ) -> Result<Vec<StudyMeasure>, EvaluateError> {
@@ -68,7 +70,7 @@ pub fn measure(
             .map(|&seed| prepare(seed, mix, preset, size, cache))
             .collect::<Result<_, PhantomError>>()?;
         for study in prepared {
-            measured.push(measure_study(subject, &study)?);
+            measured.push(measure_study(subject, &study, trial)?);
             progress.evaluated(measured.len(), all.len());
         }
     }
@@ -79,39 +81,63 @@ pub fn measure(
 ///
 /// # Errors
 /// [`EvaluateError::Maps`].
-pub fn measure_study(subject: &Subject<'_>, study: &PreparedStudy) -> Result<StudyMeasure, EvaluateError> {
+pub fn measure_study(
+    subject: &Subject<'_>,
+    study: &PreparedStudy,
+    trial: &Trial,
+) -> Result<StudyMeasure, EvaluateError> {
     let slices: Vec<&ReadySlice> = study.slices.iter().map(|slice| &slice.ready).collect();
     let probabilities = subject.probabilities(&slices)?;
     let near = |i: usize| &probabilities[i.saturating_sub(2)..(i + 3).min(slices.len())];
     let suspected = |i: usize| near(i).iter().any(|p| *p >= NEVER_POSITIVE);
     let mapped: Vec<usize> = (0..slices.len()).filter(|&i| study.slices[i].label.any() || suspected(i)).collect();
-    let mut curves: Vec<Vec<OverlapCurve>> = vec![Vec::new(); slices.len()];
+    let mut overlaps: Vec<Overlaps> = vec![Overlaps::default(); slices.len()];
     for batch in mapped.chunks(8) {
         let inputs = subject.stack(batch.iter().map(|&i| slices[i]))?;
         let brains = stack_brains(batch.iter().map(|&i| slices[i]), subject)?;
-        for (&index, maps) in batch.iter().zip(all_maps(subject.network, subject.strategy, &inputs, &brains)?) {
-            let (slice, mask) = (slices[index], &study.slices[index].mask);
-            curves[index] = maps.iter().map(|map| overlap_curve(map, slice, mask)).collect();
-        }
+        let maps = all_maps(subject.network, subject.strategy, &inputs, &brains)?;
+        let here: Vec<Overlaps> = batch
+            .par_iter()
+            .zip(maps)
+            .map(|(&index, maps)| Overlaps::of(&maps, slices[index], &study.slices[index].mask, trial))
+            .collect();
+        batch.iter().zip(here).for_each(|(&index, here)| overlaps[index] = here);
     }
-    let measures = slices.iter().zip(curves).enumerate().map(|(i, (slice, curves))| SliceMeasure {
+    let measures = slices.iter().zip(overlaps).enumerate().map(|(i, (slice, Overlaps { curves, refined }))| SliceMeasure {
         offset_mm: study.slices[i].offset_mm,
         label: study.slices[i].label,
         probability: probabilities[i],
         brightness: slice.brightness,
         brightness_overlap: overlap_counts(&slice.bright_mask, &study.slices[i].mask),
         curves,
+        refined,
         pixel_ml: study.slices[i].pixel_ml,
     });
     let (seed, truth_ml, difficulty) = (study.seed, study.truth_ml, study.difficulty);
     Ok(StudyMeasure { seed, truth_ml, difficulty, slices: measures.collect() })
 }
 
-/// Overlap of a map with the truth on the source grid, inside the brain mask, as serving masks it.
-fn overlap_curve(map: &[f32], slice: &ReadySlice, truth: &[u8]) -> OverlapCurve {
-    let mut source = slice.grid.map_to_source(map);
-    source.iter_mut().zip(&slice.brain).filter(|(_, brain)| **brain == 0).for_each(|(value, _)| *value = 0.0);
-    OverlapCurve::new(&source, truth)
+/// Overlap of a slice's maps with the truth, plain and refined.
+#[derive(Clone, Default)]
+struct Overlaps {
+    curves: Vec<OverlapCurve>,
+    refined: Vec<Vec<Option<(usize, usize, usize)>>>,
+}
+
+impl Overlaps {
+    /// On the source grid, inside the brain mask, as serving masks it.
+    fn of(maps: &[Vec<f32>], slice: &ReadySlice, truth: &[u8], trial: &Trial) -> Self {
+        let tissue = Tissue::new(&slice.refine_input());
+        let mut overlaps = Self::default();
+        for (map, options) in maps.iter().zip(&trial.0) {
+            let source = slice.map_on_source(map);
+            overlaps.curves.push(OverlapCurve::new(&source, truth));
+            let pointed = tissue.pointed_at(&source);
+            let refined = options.iter().map(|options| Some(overlap_counts(&pointed.mask(options)?, truth)));
+            overlaps.refined.push(refined.collect());
+        }
+        overlaps
+    }
 }
 
 fn overlap_counts(mask: &[u8], truth: &[u8]) -> (usize, usize, usize) {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::calibrate::Thresholds;
 use crate::data;
 use crate::evaluate::{EvaluateError, Subject, measure, measure_study};
-use crate::measure::{Method, StudyMeasure};
+use crate::measure::{Method, StudyMeasure, Trial};
 use crate::progress::Progress;
 use crate::recipe::Source;
 
@@ -36,12 +36,13 @@ pub struct Measured {
 pub fn measure_source(
     subject: &Subject<'_>,
     source: Source<'_>,
+    trial: &Trial,
     places: Places<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Measured, EvaluateError> {
     let (name, recipe, part) = match source {
         Source::Phantoms { seeds, mix } => {
-            let studies = measure(subject, seeds, mix, places.cache, progress)?;
+            let studies = measure(subject, seeds, mix, trial, places.cache, progress)?;
             return Ok(Measured { studies, has_masks: true });
         }
         Source::Data { name, data, part } => (name, data, part),
@@ -57,7 +58,7 @@ pub fn measure_source(
         for (study, failed) in prepared {
             failed.iter().for_each(|why| progress.note(&format!("{name}: left out: {why}")));
             if !study.slices.is_empty() {
-                studies.push(measure_study(subject, &study)?);
+                studies.push(measure_study(subject, &study, trial)?);
             }
             progress.evaluated(studies.len(), all.len());
         }

@@ -1,6 +1,9 @@
 //! What a model and the floor say about one held-out study, before any threshold is chosen.
 
-use ichor_core::consistent_probabilities;
+use std::collections::BTreeMap;
+
+use ichor_core::{Calibration, consistent_probabilities};
+use ichor_ct::refine::RefineOptions;
 use ichor_phantom::Difficulty;
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +56,48 @@ pub struct SliceMeasure {
     /// Overlap of each method's map with the truth, in the order of [`Method::ALL`]; only for slices that bleed or that
     /// could be called positive.
     pub curves: Vec<OverlapCurve>,
+    /// What refinement makes of each method's map, in the order of [`Method::ALL`], then of [`Trial`]'s options: pixels
+    /// (intersection, mask, truth), `None` where nothing that the map points at looks like blood and the plain mask
+    /// stays. Only for slices that have curves.
+    pub refined: Vec<Vec<Option<(usize, usize, usize)>>>,
     /// Volume that one pixel of this slice stands for, mL.
     pub pixel_ml: f64,
+}
+
+impl SliceMeasure {
+    /// Pixels (intersection, mask, truth) of a method's mask as it would be served: refined by the trial's option `option`,
+    /// or plain where that finds nothing. `bin` is the plain mask's threshold.
+    #[must_use]
+    pub fn final_counts(&self, method: usize, option: usize, bin: usize) -> Option<(usize, usize, usize)> {
+        let refined = self.refined.get(method).and_then(|options| options.get(option)).copied().flatten();
+        refined.or_else(|| self.curves.get(method).map(|curve| curve.counts(bin)))
+    }
+}
+
+/// Which refinements are tried on each method's maps while studies are measured, in the order of [`Method::ALL`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial(pub [Vec<RefineOptions>; 4]);
+
+impl Trial {
+    /// Those that validation chooses from, the same for each method.
+    #[must_use]
+    pub fn grid() -> Self {
+        let mut options = Vec::new();
+        for support in [0.08, 0.15, 0.25, 0.4, 0.6] {
+            for floor in [0.006, 0.02, 0.06] {
+                for contrast_hu in [7.0, 9.5, 12.5] {
+                    options.push(RefineOptions { support, floor, contrast_hu });
+                }
+            }
+        }
+        Self([const { Vec::new() }; 4].map(|_: Vec<RefineOptions>| options.clone()))
+    }
+
+    /// The one of each method that was chosen; none where refinement is off.
+    #[must_use]
+    pub fn chosen(refine: &BTreeMap<Method, RefineOptions>) -> Self {
+        Self(Method::ALL.map(|method| refine.get(&method).copied().into_iter().collect()))
+    }
 }
 
 /// One held-out study.
@@ -85,6 +128,14 @@ impl StudyMeasure {
         let mut study = self.clone();
         let consistent = consistent_probabilities(&probabilities, &offsets, reach_mm);
         study.slices.iter_mut().zip(consistent).for_each(|(slice, probability)| slice.probability = probability);
+        study
+    }
+
+    /// The study with calibrated probabilities of slices.
+    #[must_use]
+    pub fn calibrated(&self, calibration: Calibration) -> Self {
+        let mut study = self.clone();
+        study.slices.iter_mut().for_each(|slice| slice.probability = calibration.apply(slice.probability));
         study
     }
 

@@ -179,6 +179,12 @@ impl OverlapCurve {
     /// Thresholds are the squares of multiples of 1 / BINS: products of maps are small, and so are their thresholds.
     pub const BINS: usize = 200;
 
+    /// The first bin whose threshold is not below this one.
+    #[must_use]
+    pub fn bin_of(threshold: f64) -> usize {
+        (0..=Self::BINS).find(|&bin| Self::threshold(bin) >= threshold - 1e-9).unwrap_or(Self::BINS)
+    }
+
     /// Counts `map` (values 0..1) against `truth` (non-zero = lesion), pixel by pixel.
     #[must_use]
     pub fn new(map: &[f32], truth: &[u8]) -> Self {

@@ -8,6 +8,7 @@ use std::path::Path;
 use ichor_core::ImagePlane;
 use ichor_ct::brain::{BRAIN_MASK_VERSION, brain_mask};
 use ichor_ct::input::{HuImage, InputGrid, InputPreset, model_input};
+use ichor_ct::refine::RefineInput;
 use ichor_phantom::Difficulty;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -37,6 +38,23 @@ pub struct ReadySlice {
     pub brightness: f32,
     /// The brightness rule's mask.
     pub bright_mask: Vec<u8>,
+}
+
+impl ReadySlice {
+    /// What the refinement asks of the slice.
+    #[must_use]
+    pub fn refine_input(&self) -> RefineInput<'_> {
+        let (rows, columns) = (self.grid.rows, self.grid.columns);
+        RefineInput { rows, columns, spacing: self.spacing_mm, hu: &self.hu, brain: &self.brain }
+    }
+
+    /// A map (S × S) on the slice's own grid, 0 outside the brain mask, as serving has it.
+    #[must_use]
+    pub fn map_on_source(&self, map: &[f32]) -> Vec<f32> {
+        let mut source = self.grid.map_to_source(map);
+        source.iter_mut().zip(&self.brain).filter(|(_, brain)| **brain == 0).for_each(|(value, _)| *value = 0.0);
+        source
+    }
 }
 
 /// A ready slice with its truth.

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use ichor_ct::input::PREPROCESSING_VERSION;
+use ichor_ct::refine::{REFINE_VERSION, RefineOptions};
 use ichor_model::attribution::GradientSite;
-use ichor_model::{InputCard, Manifest, MapCard, MapKind, ModelCard, PlanError, SaveError, Swin, SwinPlan, save_model};
+use ichor_model::{InputCard, Manifest, MapCard, MapKind, ModelCard, PlanError, RefineCard, SaveError, Swin, SwinPlan, save_model};
 use tch::{Device, nn};
 use thiserror::Error;
 
 use crate::calibrate::{CalibrationError, Thresholds, calibrate};
 use crate::evaluate::{EvaluateError, Subject};
 use crate::held_out::{Places, measure_source, published};
-use crate::measure::Method;
+use crate::measure::{Method, Trial};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeError, Source};
 use crate::report::Report;
@@ -138,8 +139,9 @@ fn choose(
     places: Places<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Thresholds, PublishError> {
-    let validation = measure_source(subject, recipe.validation_source()?, places, progress)?;
-    let mut thresholds = calibrate(&validation.studies)?;
+    let trial = Trial::grid();
+    let validation = measure_source(subject, recipe.validation_source()?, &trial, places, progress)?;
+    let mut thresholds = calibrate(&validation.studies, &trial)?;
     if !validation.has_masks {
         progress.note("the validation data have no masks: the maps' thresholds are those that were published");
         published(&mut thresholds);
@@ -169,7 +171,7 @@ fn test_report(
     progress: &mut dyn Progress,
 ) -> Result<Report, PublishError> {
     let source = recipe.test_source()?;
-    let measured = measure_source(subject, source, places, progress)?;
+    let measured = measure_source(subject, source, &Trial::chosen(&thresholds.refine), places, progress)?;
     if !measured.has_masks {
         progress.note("the test data have no masks: what the report says of overlap means nothing");
     }
@@ -206,10 +208,26 @@ fn training_data(recipe: &Recipe) -> (String, &'static str) {
     (format!("{}, slice labels only", parts.join(" and ")), notice)
 }
 
+/// How the map was chosen, for whoever reads the manifest.
+fn map_choice(thresholds: &Thresholds) -> String {
+    if thresholds.validation_dice.is_empty() {
+        return "not chosen: the validation data have no masks".to_owned();
+    }
+    let each = thresholds.validation_dice.iter();
+    let each = each.map(|(method, dice)| format!("{} {:.3} raw, {:.3} refined", method.title(), dice.raw, dice.refined));
+    format!("by the Dice of refined masks on the validation studies: {}", each.collect::<Vec<_>>().join("; "))
+}
+
 fn card(recipe: &Recipe, thresholds: &Thresholds) -> ModelCard {
     let (training_data, notice) = training_data(recipe);
     #[expect(clippy::cast_possible_truncation, reason = "a threshold between 0 and 1")]
     let threshold = thresholds.maps.get(&thresholds.served).copied().unwrap_or(1.0) as f32;
+    let kind = match thresholds.served {
+        Method::HgiSamScores | Method::HgiSamSoftmax => MapKind::HgiSam,
+        Method::SwinSam => MapKind::SwinSam,
+        Method::GradCam => MapKind::GradCam,
+    };
+    let refine = thresholds.refine.get(&thresholds.served);
     let gradient_site = match thresholds.served {
         Method::HgiSamSoftmax => GradientSite::SoftmaxOutput,
         _ => GradientSite::SoftmaxInput,
@@ -223,8 +241,22 @@ fn card(recipe: &Recipe, thresholds: &Thresholds) -> ModelCard {
             preset: recipe.input_preset.name().to_owned(),
             preprocessing_version: PREPROCESSING_VERSION,
         },
-        map: MapCard { kind: MapKind::HgiSam, gradient_site, threshold },
+        map: MapCard {
+            kind,
+            gradient_site,
+            threshold,
+            refine: refine.copied().map(|RefineOptions { support, floor, contrast_hu }| RefineCard {
+                version: REFINE_VERSION,
+                support,
+                floor,
+                contrast_hu,
+            }),
+        },
+        map_choice: Some(map_choice(thresholds)),
         slice_reach_mm: thresholds.slice_reach_mm,
+        slice_calibration: thresholds.slice_calibration,
+        study_calibration: thresholds.study_calibration,
+        volume: thresholds.volume,
         slice_threshold: thresholds.slice_probability,
         min_positive_slices: thresholds.min_positive_slices,
         training_data,

@@ -39,6 +39,12 @@ pub struct Report {
     pub studies: Detection,
     /// Overlap on bleeding slices, by map.
     pub maps: BTreeMap<Method, Overlap>,
+    /// The same of the refined masks; where a method's refinement is off, of its plain ones.
+    #[serde(default)]
+    pub refined: BTreeMap<Method, Overlap>,
+    /// Expected calibration errors, if there is anything to count.
+    #[serde(default)]
+    pub calibration: Option<Errors>,
     /// Overlap on bleeding slices as served: a slice that is not called positive has no mask.
     pub served: Overlap,
     /// Overlap on bleeding slices by the brightness rule.
@@ -47,6 +53,38 @@ pub struct Report {
     pub groups: BTreeMap<String, Group>,
     /// Volumes of positive studies, served masks against truth.
     pub volume: Option<Volume>,
+}
+
+/// How far probabilities are from what is observed: expected calibration error over ten bins of the same width, and the
+/// same over bins of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Of slices, as served.
+    pub slices: f64,
+    /// Of studies.
+    pub studies: f64,
+}
+
+impl Errors {
+    fn new(studies: &[StudyMeasure], thresholds: &Thresholds) -> Option<Self> {
+        let slices: Vec<(f32, bool)> =
+            studies.iter().flat_map(|study| &study.slices).map(|s| (s.probability, s.label.any())).collect();
+        let of_study = |study: &StudyMeasure| (thresholds.study_probability(study), study.positive());
+        let of_studies: Vec<(f32, bool)> = studies.iter().map(of_study).collect();
+        Some(Self { slices: calibration_error(&slices)?, studies: calibration_error(&of_studies)? })
+    }
+}
+
+/// Mean distance between the mean probability and the observed share, over ten bins of the same width, weighted by what
+/// is in them (Guo et al. 2017).
+fn calibration_error(pairs: &[(f32, bool)]) -> Option<f64> {
+    let mut bins = [(0.0f64, 0.0f64, 0.0f64); 10];
+    for &(probability, truth) in pairs {
+        let bin = &mut bins[((f64::from(probability) * 10.0) as usize).min(9)];
+        *bin = (bin.0 + 1.0, bin.1 + f64::from(probability), bin.2 + f64::from(u8::from(truth)));
+    }
+    let gap: f64 = bins.iter().map(|(_, said, seen)| (said - seen).abs()).sum();
+    (!pairs.is_empty()).then(|| gap / pairs.len() as f64)
 }
 
 /// How much was evaluated.
@@ -127,21 +165,25 @@ impl Report {
         thresholds: Thresholds,
     ) -> Self {
         let lone_slices = slice_auc(studies, |slice| slice.probability);
-        let studies: Vec<StudyMeasure> =
-            studies.iter().map(|study| study.consistent(thresholds.slice_reach_mm)).collect();
+        let studies: Vec<StudyMeasure> = studies.iter().map(|study| thresholds.as_served(study)).collect();
         let studies = studies.as_slice();
         let all = || studies.iter().flat_map(|study| &study.slices);
         let served = Method::ALL.iter().position(|&m| m == thresholds.served).unwrap_or(0);
-        let bin = |method: Method| bin_of(thresholds.maps.get(&method).copied().unwrap_or(1.0));
+        let bin = |method: Method| OverlapCurve::bin_of(thresholds.maps.get(&method).copied().unwrap_or(1.0));
         let served_bin = bin(thresholds.served);
         let called = |slice: &SliceMeasure| slice.probability >= thresholds.slice_probability;
         let map = |index: usize, bin: usize| {
             move |slice: &SliceMeasure| slice.curves.get(index).map(|curve| curve.counts(bin))
         };
+        let refined = |(index, method): (usize, Method)| {
+            let counts = |slice: &SliceMeasure| slice.final_counts(index, 0, bin(method));
+            (method, overlap(studies, counts))
+        };
+        let refined = Method::ALL.into_iter().enumerate().map(refined).collect();
         let maps = Method::ALL.into_iter().enumerate();
         let maps = maps.map(|(index, method)| (method, overlap(studies, map(index, bin(method))))).collect();
         let as_served = |slice: &SliceMeasure| {
-            let counts = slice.curves.get(served)?.counts(served_bin);
+            let counts = slice.final_counts(served, 0, served_bin)?;
             Some(if called(slice) { counts } else { (0, 0, counts.2) })
         };
         Self {
@@ -157,10 +199,14 @@ impl Report {
             slices_by_consistent_brightness: consistent_brightness_auc(studies, thresholds.slice_reach_mm),
             studies: study_detection(studies, &thresholds),
             maps,
+            refined,
+            calibration: Errors::new(studies, &thresholds),
             served: overlap(studies, as_served),
             brightness: overlap(studies, |slice| Some(slice.brightness_overlap)),
-            groups: groups(studies, map(served, served_bin), called),
-            volume: volume(studies, |slice| if called(slice) { map(served, served_bin)(slice) } else { None }),
+            groups: groups(studies, |slice| slice.final_counts(served, 0, served_bin), called),
+            volume: volume(studies, |slice| {
+                if called(slice) { slice.final_counts(served, 0, served_bin) } else { None }
+            }),
             model,
             notice,
             seeds,
@@ -203,6 +249,9 @@ impl Report {
             let mark = if *method == self.thresholds.served { " (served)" } else { "" };
             line(format!("  {:<44} {}", format!("{}{mark}", method.title()), show_overlap(overlap)));
         }
+        for (method, overlap) in &self.refined {
+            line(format!("  {:<44} {}", format!("{}, refined", method.title()), show_overlap(overlap)));
+        }
         line(format!("  {:<44} {}", "as served, slices not called count 0", show_overlap(&self.served)));
         line(format!("  {:<44} {}", "brightness rule", show_overlap(&self.brightness)));
         for (name, group) in &self.groups {
@@ -210,6 +259,10 @@ impl Report {
                 group.dice.map_or_else(|| "-".to_owned(), |d| format!("{:.3} ± {:.3} (n = {})", d.mean, d.sd, d.n));
             line(format!("  {name:<24} sensitivity {:.3}, Dice {dice}", group.sensitivity));
         }
+        if let Some(Errors { slices, studies }) = self.calibration {
+            line(format!("expected calibration error: slices {slices:.3}, studies {studies:.3}"));
+        }
+        line(format!("study AUC            {}", show_auc(self.studies.auc)));
         if let Some(volume) = self.volume {
             line(format!(
                 "volume of positive studies: error {:+.1} ± {:.1} mL, absolute {:.1} mL",
@@ -218,10 +271,6 @@ impl Report {
         }
         page
     }
-}
-
-fn bin_of(threshold: f64) -> usize {
-    (0..=OverlapCurve::BINS).find(|&bin| OverlapCurve::threshold(bin) >= threshold - 1e-9).unwrap_or(OverlapCurve::BINS)
 }
 
 fn slice_auc(studies: &[StudyMeasure], score: impl Fn(&SliceMeasure) -> f32) -> Option<Auc> {

@@ -85,6 +85,7 @@ impl Announcement {
             verdict,
             probability: 0.9375,
             volume_ml: 12.5,
+            volume_sd_ml: Some(3.5),
             positive_slices: 6,
             slices: 32,
             lesions_ml: vec![11.25, 1.25],

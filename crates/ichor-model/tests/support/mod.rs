@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ichor_core::Calibration;
 use ichor_model::attribution::GradientSite;
 use ichor_model::{Expected, InputCard, MapCard, MapKind, ModelCard, Strategy, Swin, SwinConfig, SwinPlan};
 use rand::distr::StandardUniform;
@@ -40,7 +41,7 @@ pub(crate) fn small() -> SwinConfig {
 
 /// What the pretended program can do.
 pub(crate) fn expected() -> Expected {
-    Expected { presets: vec!["physionet".into(), "rsna".into()], preprocessing_version: 1 }
+    Expected { presets: vec!["physionet".into(), "rsna".into()], preprocessing_version: 1, refine_version: 1 }
 }
 
 /// A sound card of a categorical demonstration model.
@@ -50,9 +51,13 @@ pub(crate) fn card(sizes: SwinConfig) -> ModelCard {
         version: "1.0.0".into(),
         sizes,
         strategy: Strategy::Categorical,
-        input: InputCard { preset: "physionet".into(), preprocessing_version: 1 },
-        map: MapCard { kind: MapKind::HgiSam, gradient_site: GradientSite::SoftmaxInput, threshold: 0.3 },
+        input: InputCard { preset: "physionet".into(), preprocessing_version: 1, refine_version: 1 },
+        map: MapCard { kind: MapKind::HgiSam, gradient_site: GradientSite::SoftmaxInput, threshold: 0.3, refine: None },
         slice_threshold: 0.5,
+        map_choice: None,
+        slice_calibration: Calibration::NONE,
+        study_calibration: Calibration::NONE,
+        volume: None,
         slice_reach_mm: 0.0,
         min_positive_slices: 2,
         training_data: "none: random weights".into(),

@@ -1,5 +1,6 @@
 //! Slices through the model, in batches.
 
+use ichor_ct::refine::{RefineInput, RefineOptions, refine};
 use ichor_ct::volume::PlacedSlice;
 use ichor_decode::{Decoder, Unavailable};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -80,11 +81,29 @@ pub(crate) async fn mask<M: SliceModel>(
     if maps.len() != slices.len() {
         return Err(ModelError(format!("{} maps for {} slices", maps.len(), slices.len())).into());
     }
-    let threshold = model.traits().mask_threshold;
-    let on_source = |(slice, map): (PreparedSlice, &Vec<f32>)| SourceMask {
-        mask: slice.grid.mask_to_source(map, threshold, &slice.brain),
-        map: if with_maps { slice.grid.map_to_source(map) } else { Vec::new() },
-        hu: slice.hu,
+    let (threshold, refine) = (model.traits().mask_threshold, model.traits().refine);
+    let on_source = move |(slice, map): (PreparedSlice, Vec<f32>)| {
+        let refined = refine.and_then(|options| refined(&slice, &map, &options));
+        SourceMask {
+            mask: refined.unwrap_or_else(|| slice.grid.mask_to_source(&map, threshold, &slice.brain)),
+            map: if with_maps { slice.grid.map_to_source(&map) } else { Vec::new() },
+            hu: slice.hu,
+        }
     };
-    Ok(slices.into_iter().zip(&maps).map(on_source).collect())
+    Ok(spawn_blocking(move || slices.into_iter().zip(maps).map(on_source).collect()).await?)
+}
+
+/// The refined mask; `None` where nothing that the map points at looks like blood, and the plain one stays.
+fn refined(slice: &PreparedSlice, map: &[f32], options: &RefineOptions) -> Option<Vec<u8>> {
+    let mut source = slice.grid.map_to_source(map);
+    source.iter_mut().zip(&slice.brain).filter(|(_, brain)| **brain == 0).for_each(|(value, _)| *value = 0.0);
+    let plane = &slice.placed.plane;
+    let input = RefineInput {
+        rows: plane.rows as usize,
+        columns: plane.columns as usize,
+        spacing: plane.spacing,
+        hu: &slice.hu,
+        brain: &slice.brain,
+    };
+    refine(&input, &source, options)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ichor_core::ModelId;
 use ichor_ct::brain::BRAIN_MASK_VERSION;
 use ichor_ct::input::PREPROCESSING_VERSION;
+use ichor_ct::refine::REFINE_VERSION;
 use ichor_ct::volume::PlacedSlice;
 use ichor_decode::{DecodeError, Decoder};
 use ichor_result::{
@@ -272,12 +273,13 @@ fn most_suspicious(probabilities: &[f32], most: usize) -> Vec<usize> {
 /// Whatever shapes masks and numbers: it stands in the objects, and in what their UIDs are derived from.
 fn configuration(traits: &ModelTraits, min_lesion_ml: f64) -> String {
     format!(
-        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={min_lesion_ml}",
+        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};refine={};slice_threshold={};reading={:?};min_lesion_ml={min_lesion_ml}",
         traits.map,
         traits.preset.name(),
         traits.mask_threshold,
+        traits.refine.map_or_else(|| "none".to_owned(), |options| format!("{REFINE_VERSION} {options:?}")),
         traits.slice_threshold,
-        traits.slice_reach_mm,
+        traits.reading,
     )
 }
 

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
-use ichor_core::{ModelId, Priority};
+use ichor_core::{Calibration, ModelId, Priority, SliceReading, VolumeUncertainty};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
+use ichor_ct::refine::RefineOptions;
 use thiserror::Error;
 
 /// Everything about a model that the stage must know.
@@ -19,16 +20,22 @@ pub struct ModelTraits {
     pub batch: usize,
     /// The same while slices still arrive: on a CPU as few as keep cores free for receiving.
     pub batch_on_arrival: usize,
-    /// A slice is positive from this probability on.
+    /// A slice is positive from this probability on, read as `reading` says.
     pub slice_threshold: f32,
-    /// How far the probabilities of neighbouring slices are made consistent, in mm along the normal.
-    pub slice_reach_mm: f64,
+    /// How the probabilities of a study's slices are read together.
+    pub reading: SliceReading,
+    /// What makes the study's probability honest.
+    pub study_calibration: Calibration,
+    /// How far a study's volume may be off.
+    pub volume: Option<VolumeUncertainty>,
     /// A study is positive when so many neighbouring slices are.
     pub min_positive_slices: usize,
     /// Which map, and how it is made, in words: the same words are the same map.
     pub map: String,
     /// A pixel belongs to the mask from this map value on.
     pub mask_threshold: f32,
+    /// How masks are refined by what the pixels say; `None`: not at all.
+    pub refine: Option<RefineOptions>,
     /// Priority of the threads that prepare its input.
     pub priority: Priority,
     /// What must stand in every object made with these weights, such as "demonstration only".

@@ -429,7 +429,15 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let finding = |verdict| {
             let (probability, volume_ml, positive_slices, slices, lesions_ml) = (0.9, 1.0, 3, 30, Vec::new());
-            Verdict::Analysed(Finding { verdict, probability, volume_ml, positive_slices, slices, lesions_ml })
+            Verdict::Analysed(Finding {
+                verdict,
+                probability,
+                volume_ml,
+                volume_sd_ml: None,
+                positive_slices,
+                slices,
+                lesions_ml,
+            })
         };
         let positive = finding(ichor_core::Verdict::Positive);
         assert_eq!(wanted(&all, &positive), [(binary.clone(), names(&["a", "b"])), (map, names(&["b"]))]);

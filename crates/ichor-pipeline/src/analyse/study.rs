@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use ichor_core::{Finding, Reason, Uid, Verdict as Call, consistent_probabilities, study_probability};
+use ichor_core::{Finding, Reason, Uid, Verdict as Call, study_probability};
 use ichor_ct::components::MaskStack;
 use ichor_ct::header::InstanceHeader;
 use ichor_ct::series::{SeriesChoice, choose_series};
@@ -318,7 +318,7 @@ async fn first_pass<M: SliceModel>(
         }
     }
     let offsets: Vec<f64> = slices.iter().map(|slice| slice.offset_mm).collect();
-    let probabilities = consistent_probabilities(&probabilities, &offsets, traits.slice_reach_mm);
+    let probabilities = traits.reading.read(&probabilities, &offsets);
     let stack = Stack { slices, left_out: stack.left_out };
     Ok((FirstPass { stack, probabilities }, broken, slices_known))
 }
@@ -383,10 +383,12 @@ fn judge(mut scored: Scored, traits: &ModelTraits, options: &AnalyseOptions) -> 
         lesions_ml = scored.masks.lesions(area, &slabs).iter().map(|lesion| lesion.volume_ml).collect();
     }
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let volume_ml: f64 = lesions_ml.iter().sum();
     let finding = Finding {
         verdict,
-        probability: f64::from(probability),
-        volume_ml: lesions_ml.iter().sum(),
+        probability: f64::from(traits.study_calibration.apply(probability)),
+        volume_ml,
+        volume_sd_ml: traits.volume.filter(|_| volume_ml > 0.0).map(|volume| volume.sd_ml(volume_ml)),
         positive_slices: count(positive_slices),
         slices: count(scored.probabilities.len()),
         lesions_ml,

@@ -1,6 +1,6 @@
 //! When slices that have arrived are reason enough for an alert.
 
-use ichor_core::{Uid, consistent_probabilities};
+use ichor_core::{SliceReading, Uid};
 use ichor_store::{ArrivedSlice, Timestamp};
 
 /// Settings of the alert.
@@ -29,12 +29,12 @@ pub(super) struct Suspicious {
 const SAME_POSITION_MM: f64 = 1e-3;
 
 /// The longest run of neighbouring slices that are suspicious, if it is long enough. `slices` in order along the
-/// patient; their probabilities are made consistent over `reach_mm` first, as those of a whole study are.
-pub(super) fn suspicious(mut slices: Vec<ArrivedSlice>, reach_mm: f64, options: &AlertOptions) -> Option<Suspicious> {
+/// patient; their probabilities are read together first, as those of a whole study are.
+pub(super) fn suspicious(mut slices: Vec<ArrivedSlice>, reading: &SliceReading, options: &AlertOptions) -> Option<Suspicious> {
     slices.dedup_by(|later, kept| later.height_mm - kept.height_mm < SAME_POSITION_MM);
     let said: Vec<f32> = slices.iter().map(|slice| slice.probability).collect();
     let heights: Vec<f64> = slices.iter().map(|slice| slice.height_mm).collect();
-    let probabilities = consistent_probabilities(&said, &heights, reach_mm);
+    let probabilities = reading.read(&said, &heights);
     let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
     for index in (0..slices.len()).filter(|index| probabilities[*index] >= options.threshold) {
         match runs.last_mut() {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn three_neighbours_are_needed() {
-        let run = |slices: &[(f64, f32)]| suspicious(arrived(slices), 0.0, &OPTIONS);
+        let run = |slices: &[(f64, f32)]| suspicious(arrived(slices), &SliceReading::default(), &OPTIONS);
         assert_eq!(run(&[]), None);
         assert_eq!(run(&[(0.0, 0.9), (5.0, 0.9)]), None);
         assert_eq!(run(&[(0.0, 0.9), (5.0, 0.9), (10.0, 0.4), (15.0, 0.9)]), None);
@@ -88,8 +88,8 @@ mod tests {
     #[test]
     fn a_slice_that_its_neighbours_contradict_is_noise() {
         let slices = arrived(&[(0.0, 0.02), (2.0, 0.6), (4.0, 0.6), (6.0, 0.6), (8.0, 0.02)]);
-        assert!(suspicious(slices.clone(), 0.0, &OPTIONS).is_some());
-        assert!(suspicious(slices, 4.0, &OPTIONS).is_none());
+        assert!(suspicious(slices.clone(), &SliceReading::default(), &OPTIONS).is_some());
+        assert!(suspicious(slices, &SliceReading { reach_mm: 4.0, ..SliceReading::default() }, &OPTIONS).is_none());
     }
 
     proptest! {
@@ -111,7 +111,7 @@ mod tests {
                 longest = longest.max(here);
             }
             let options = AlertOptions { max_gap_mm: gap, ..OPTIONS };
-            let found = suspicious(arrived(&slices), 0.0, &options);
+            let found = suspicious(arrived(&slices), &SliceReading::default(), &options);
             let length = found.as_ref().map_or(0, |found| found.slices.len());
             prop_assert_eq!(length, if longest >= 3 { longest } else { 0 });
             prop_assert!(found.is_none_or(|found| found.probability >= 0.5));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ichor_core::{ModelId, Priority, StudyStatus};
+use ichor_core::{Calibration, ModelId, Priority, SliceReading, StudyStatus};
 use ichor_ct::gate::GateOptions;
 use ichor_ct::input::InputPreset;
 use ichor_decode::{Decoder, DecoderOptions};
@@ -60,7 +60,10 @@ impl Scripted {
             batch: 5,
             batch_on_arrival: 2,
             slice_threshold: 0.5,
-            slice_reach_mm: 4.0,
+            reading: SliceReading { reach_mm: 4.0, ..SliceReading::default() },
+            study_calibration: Calibration::NONE,
+            volume: None,
+            refine: None,
             min_positive_slices: 2,
             map: "the brain".to_owned(),
             mask_threshold: 0.5,

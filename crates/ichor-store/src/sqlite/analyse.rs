@@ -379,7 +379,7 @@ async fn record_result(
     };
     sqlx::query(
         "UPDATE study SET result_version = ?1, positive = ?2, probability = ?3, volume_ml = ?4, model = ?5,
-             analysed_at = ?6
+             analysed_at = ?6, volume_sd_ml = ?8
          WHERE id = ?7 AND COALESCE(result_version, 0) <= ?1",
     )
     .bind(claim.version)
@@ -389,6 +389,7 @@ async fn record_result(
     .bind(model)
     .bind(now.as_millis())
     .bind(study)
+    .bind(finding.and_then(|finding| finding.volume_sd_ml))
     .execute(connection)
     .await
     .during("recording a result")?;
@@ -461,7 +462,11 @@ fn finding_text(version: u32, finding: &Finding) -> String {
         Call::Negative => "negative",
     };
     format!(
-        "version {version} is {verdict}: probability {:.3}, {:.1} mL, {} of {} slices",
-        finding.probability, finding.volume_ml, finding.positive_slices, finding.slices
+        "version {version} is {verdict}: probability {:.3}, {:.1} mL{}, {} of {} slices",
+        finding.probability,
+        finding.volume_ml,
+        finding.volume_sd_ml.map_or_else(String::new, |sd| format!(" ± {sd:.1}")),
+        finding.positive_slices,
+        finding.slices
     )
 }

@@ -22,7 +22,8 @@ const MOST_MATCHES: i64 = 20;
 
 const SUMMARY_COLUMNS: &str = "id, study_instance, patient_id, patient_name, accession_number, study_date, \
      description, source_ae, status, version, instances, bytes, received_at, last_instance_at, quiet_until, \
-     reason_code, reason_text, result_version, positive, probability, volume_ml, model, analysed_at, alerted_at";
+     reason_code, reason_text, result_version, positive, probability, volume_ml, volume_sd_ml, model, analysed_at, \
+     alerted_at";
 
 #[derive(sqlx::FromRow)]
 struct SummaryRow {
@@ -47,6 +48,7 @@ struct SummaryRow {
     positive: Option<bool>,
     probability: Option<f64>,
     volume_ml: Option<f64>,
+    volume_sd_ml: Option<f64>,
     model: Option<String>,
     analysed_at: Option<i64>,
     alerted_at: Option<i64>,
@@ -74,6 +76,7 @@ impl SummaryRow {
             positive: self.positive,
             probability: self.probability,
             volume_ml: self.volume_ml,
+            volume_sd_ml: self.volume_sd_ml,
             model: model(self.model)?,
             analysed_at: self.analysed_at.map(Timestamp::from_millis),
             alerted_at: self.alerted_at.map(Timestamp::from_millis),

@@ -180,6 +180,7 @@ pub(crate) fn finding(positive: bool) -> Finding {
         verdict: if positive { Call::Positive } else { Call::Negative },
         probability: if positive { 0.97 } else { 0.03 },
         volume_ml: if positive { 23.5 } else { 0.0 },
+        volume_sd_ml: positive.then_some(4.5),
         positive_slices: if positive { 12 } else { 0 },
         slices: 32,
         lesions_ml: if positive { vec![20.0, 3.5] } else { Vec::new() },

@@ -107,7 +107,9 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     }
     if let (Some(positive), Some(probability)) = (summary.positive, summary.probability) {
         let verdict = if positive { "POSITIVE" } else { "negative" };
-        println!("verdict    {verdict}, probability {probability:.3}, {:.1} mL", summary.volume_ml.unwrap_or(0.0));
+        let spread = summary.volume_sd_ml.map_or_else(String::new, |sd| format!(" ± {sd:.1}"));
+        let volume = summary.volume_ml.unwrap_or(0.0);
+        println!("verdict    {verdict}, probability {probability:.3}, {volume:.1}{spread} mL");
     }
     if let Some(at) = summary.alerted_at {
         println!("alert      {}, before the study was complete", clock(at));

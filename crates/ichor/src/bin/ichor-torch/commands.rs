@@ -47,6 +47,26 @@ pub(crate) fn info(args: &WeightsArg, json: bool) -> anyhow::Result<()> {
         "mask         {:?}, gradient at {:?}, threshold {}",
         card.map.kind, card.map.gradient_site, card.map.threshold
     );
+    match card.map.refine {
+        Some(refine) => println!(
+            "             refined (version {}): support {}, floor {}, contrast {} HU",
+            refine.version, refine.support, refine.floor, refine.contrast_hu
+        ),
+        None => println!("             not refined"),
+    }
+    if let Some(choice) = &card.map_choice {
+        println!("map          chosen {choice}");
+    }
+    println!(
+        "calibration  slices: log-odds times {:.3} plus {:.3}; studies: times {:.3} plus {:.3}",
+        card.slice_calibration.slope,
+        card.slice_calibration.offset,
+        card.study_calibration.slope,
+        card.study_calibration.offset
+    );
+    if let Some(volume) = card.volume {
+        println!("volume       one standard deviation: {:.1} mL and {:.0} % of it", volume.floor_ml, 100.0 * volume.share);
+    }
     println!("trained on   {}", card.training_data);
     if card.demonstration {
         println!("             demonstration only");

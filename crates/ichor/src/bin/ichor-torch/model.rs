@@ -2,8 +2,9 @@
 
 use anyhow::Context;
 use ichor::ModelConfig;
-use ichor_core::{DeviceChoice, Priority};
+use ichor_core::{DeviceChoice, Priority, SliceReading};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
+use ichor_ct::refine::{REFINE_VERSION, RefineOptions};
 use ichor_model::{Expected, ModelRuntime, RuntimeError, RuntimeOptions};
 use ichor_pipeline::analyse::{ModelError, ModelTraits, SliceModel};
 
@@ -19,6 +20,7 @@ pub(crate) fn expected() -> Expected {
     Expected {
         presets: presets.iter().map(|preset| preset.name().to_owned()).collect(),
         preprocessing_version: PREPROCESSING_VERSION,
+        refine_version: REFINE_VERSION,
     }
 }
 
@@ -44,7 +46,14 @@ impl TorchModel {
             batch: runtime.batch(),
             batch_on_arrival: if is_on_cpu { 1 } else { runtime.batch() },
             slice_threshold: card.slice_threshold,
-            slice_reach_mm: card.slice_reach_mm,
+            reading: SliceReading { reach_mm: card.slice_reach_mm, calibration: card.slice_calibration },
+            study_calibration: card.study_calibration,
+            volume: card.volume,
+            refine: card.map.refine.map(|refine| RefineOptions {
+                support: refine.support,
+                floor: refine.floor,
+                contrast_hu: refine.contrast_hu,
+            }),
             min_positive_slices: card.min_positive_slices,
             map: format!("{} {:?}", card.map.kind, card.map.gradient_site),
             mask_threshold: card.map.threshold,
