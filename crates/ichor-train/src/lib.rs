@@ -5,6 +5,7 @@
 
 pub mod adamw;
 pub mod augment;
+pub mod binarise;
 pub mod brightness;
 pub mod calibrate;
 pub mod checkpoint;
@@ -22,6 +23,7 @@ pub mod progress;
 pub mod publish;
 pub mod recipe;
 pub mod report;
+pub mod rivals;
 pub mod sampler;
 pub mod schedule;
 pub mod seeds;
