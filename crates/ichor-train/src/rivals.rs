@@ -21,7 +21,7 @@ use thiserror::Error;
 use self::course::Course;
 use self::examples::{ExampleSource, ExamplesError, PhantomExamples};
 use self::learners::{MaskLearner, ScanLearner};
-use self::measuring::{Exam, Trained, measure};
+use self::measuring::{PhantomStudies, Trained, measure};
 use self::networks::{NetworkError, ResNetLstm, Segmenter, SwinUnetr, UNet};
 use crate::adamw::AdamWError;
 use crate::binarise::BinariseError;
@@ -34,7 +34,7 @@ use crate::sampler::SamplerError;
 use crate::seeds::derive;
 
 pub use learners::cross_entropy_and_dice;
-pub use measuring::SurfaceDistance;
+pub use measuring::{StudySource, SurfaceDistance};
 pub use recipe::{RivalKind, RivalRecipe, RivalRecipeError, check_rivals};
 
 /// A rival cannot be trained or measured.
@@ -107,8 +107,16 @@ impl RivalPlace<'_> {
     }
 }
 
-/// Trains every rival of the recipe that is not trained yet, and measures each on the test studies, in their order.
-/// `surface` measures masks against the truth; `|_, _| None` leaves distances out.
+/// Where rivals get their slices and studies from.
+pub struct Materials<'a> {
+    /// The training slices of a rival.
+    pub examples: &'a dyn Fn(&RivalRecipe) -> Box<dyn ExampleSource + 'a>,
+    /// The held-out studies.
+    pub studies: &'a dyn StudySource,
+}
+
+/// Trains every rival of the recipe that is not trained yet on its phantoms, and measures each on the recipe's test
+/// studies, in their order. `surface` measures masks against the truth; `|_, _| None` leaves distances out.
 ///
 /// # Errors
 /// [`RivalError`] naming the rival.
@@ -118,30 +126,35 @@ pub fn measure_all(
     surface: &SurfaceDistance,
     progress: &mut dyn Progress,
 ) -> Result<Vec<MethodOutcome>, RivalError> {
-    check_rivals(&recipe.rivals, recipe.model.img_size)?;
     let size = usize::try_from(recipe.model.img_size).unwrap_or_default();
-    let generator = generator_fingerprint();
-    let exam = Exam {
-        seeds: recipe.test.seeds,
-        mix: &recipe.test.phantoms,
-        preset: recipe.input_preset,
-        size,
-        cache: place.cache,
-        generator: &generator,
+    let (preset, cache, generator) = (recipe.input_preset, place.cache, generator_fingerprint());
+    let (seeds, mix) = (recipe.test.seeds, &recipe.test.phantoms);
+    let studies = PhantomStudies { seeds, mix, preset, size, cache, generator: &generator };
+    let examples = |rival: &RivalRecipe| -> Box<dyn ExampleSource> {
+        let (name, mix) = (rival.name().to_owned(), rival.phantoms.clone());
+        Box::new(PhantomExamples { name, seeds: rival.seeds, mix, preset, size, cache: cache.to_owned() })
     };
+    measure_on(recipe, place, &Materials { examples: &examples, studies: &studies }, surface, progress)
+}
+
+/// The same with slices and studies from elsewhere.
+///
+/// # Errors
+/// [`RivalError`] naming the rival.
+pub fn measure_on(
+    recipe: &Recipe,
+    place: &RivalPlace<'_>,
+    materials: &Materials<'_>,
+    surface: &SurfaceDistance,
+    progress: &mut dyn Progress,
+) -> Result<Vec<MethodOutcome>, RivalError> {
+    check_rivals(&recipe.rivals, recipe.model.img_size)?;
     let mut outcomes = Vec::with_capacity(recipe.rivals.len());
     for rival in &recipe.rivals {
         let named = |source| RivalError::Rival { name: rival.name().to_owned(), source: Box::new(source) };
-        let source = PhantomExamples {
-            name: rival.name(),
-            seeds: rival.seeds,
-            mix: &rival.phantoms,
-            preset: recipe.input_preset,
-            size,
-            cache: place.cache,
-        };
-        let (trained, _) = train(recipe, rival, place, &source, progress).map_err(named)?;
-        let measured = measure(&trained, rival, &exam, place.device, surface, progress).map_err(named)?;
+        let source = (materials.examples)(rival);
+        let (trained, _) = train(recipe, rival, place, source.as_ref(), progress).map_err(named)?;
+        let measured = measure(&trained, rival, materials.studies, place.device, surface, progress).map_err(named)?;
         outcomes.push(MethodOutcome {
             id: rival.name().to_owned(),
             title: title(rival),

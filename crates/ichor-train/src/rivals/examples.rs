@@ -280,22 +280,22 @@ pub trait ExampleSource {
 
 /// Phantoms as a source: masks are what the generator drew, brought to the input's grid.
 #[derive(Debug, Clone)]
-pub struct PhantomExamples<'a> {
+pub struct PhantomExamples {
     /// What they are called in progress.
-    pub name: &'a str,
+    pub name: String,
     /// The studies.
     pub seeds: SeedRange,
     /// What phantoms they are.
-    pub mix: &'a PhantomMix,
+    pub mix: PhantomMix,
     /// Windows of the input.
     pub preset: InputPreset,
     /// Side of the input.
     pub size: usize,
     /// Folder in which they are kept.
-    pub cache: &'a Path,
+    pub cache: PathBuf,
 }
 
-impl PhantomExamples<'_> {
+impl PhantomExamples {
     fn file(&self, ending: &str) -> PathBuf {
         let key = serde_json::json!({
             "seeds": self.seeds, "mix": self.mix, "preset": self.preset, "size": self.size, "masks": true,
@@ -307,7 +307,7 @@ impl PhantomExamples<'_> {
 
     fn study(&self, seed: u64) -> Result<Examples, ExamplesError> {
         let mut examples = Examples::with_masks(self.size);
-        for slice in study(seed, self.mix)?.slices {
+        for slice in study(seed, &self.mix)?.slices {
             let (rows, columns) = (slice.plane.rows as usize, slice.plane.columns as usize);
             let image = HuImage { rows, columns, spacing: slice.plane.spacing, hu: &slice.hu, window: None };
             let input = model_input(image, self.preset, self.size);
@@ -317,10 +317,10 @@ impl PhantomExamples<'_> {
     }
 }
 
-impl ExampleSource for PhantomExamples<'_> {
+impl ExampleSource for PhantomExamples {
     fn examples(&self, masks: bool, progress: &mut dyn Progress) -> Result<Examples, ExamplesError> {
         if !masks {
-            let set = slice_set(self.name, self.seeds, self.mix, self.preset, self.size, self.cache, progress)?;
+            let set = slice_set(&self.name, self.seeds, &self.mix, self.preset, self.size, &self.cache, progress)?;
             return Ok(Examples::labelled(set));
         }
         let (slices, masks) = (self.file("slices"), self.file("masks"));
@@ -338,7 +338,7 @@ impl ExampleSource for PhantomExamples<'_> {
                 set.append(part.slices);
                 part.masks.into_iter().for_each(|masks| drawn.append(masks));
             }
-            progress.prepared(self.name, (done * 8 + group.len()).min(all.len()), all.len());
+            progress.prepared(&self.name, (done * 8 + group.len()).min(all.len()), all.len());
         }
         set.write(&slices)?;
         drawn.write(&masks)?;
@@ -359,14 +359,13 @@ mod tests {
     #[test]
     fn masks_come_back_as_drawn_and_lie_where_the_bleed_is() {
         let folder = tempfile::tempdir().unwrap();
-        let mix = mix();
         let source = PhantomExamples {
-            name: "test",
+            name: "test".to_owned(),
             seeds: SeedRange { first: 4, studies: 2 },
-            mix: &mix,
+            mix: mix(),
             preset: InputPreset::PhysioNet,
             size: 32,
-            cache: folder.path(),
+            cache: folder.path().to_owned(),
         };
         let made = source.examples(true, &mut ()).unwrap();
         made.check_masks().unwrap();

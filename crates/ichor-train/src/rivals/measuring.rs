@@ -12,7 +12,7 @@ use super::networks::{ResNetLstm, Segmenter};
 use super::recipe::RivalRecipe;
 use crate::binarise::{Binarisation, GridCurve, grid_search_on_other_folds, stratified_folds};
 use crate::outcome::{MaskOutcome, SliceOutcome};
-use crate::phantoms::{PhantomError, PhantomMix};
+use crate::phantoms::PhantomMix;
 use crate::prepared::{PreparedSlice, PreparedStudy, prepare};
 use crate::progress::Progress;
 use crate::seeds::SeedRange;
@@ -23,9 +23,21 @@ pub type SurfaceDistance = dyn Fn(&PreparedSlice, &[u8]) -> Option<f64> + Sync;
 /// Slices that go through a supervised network at once.
 const AT_ONCE: usize = 8;
 
-/// The studies to measure on.
+/// Held-out studies, from wherever they come.
+pub trait StudySource: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// The study at a place below [`StudySource::count`]; it is asked for twice.
+    ///
+    /// # Errors
+    /// [`RivalError`] if it cannot be read or made.
+    fn study(&self, index: usize) -> Result<PreparedStudy, RivalError>;
+}
+
+/// Phantoms as held-out studies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Exam<'a> {
+pub(super) struct PhantomStudies<'a> {
     pub(super) seeds: SeedRange,
     pub(super) mix: &'a PhantomMix,
     pub(super) preset: InputPreset,
@@ -35,20 +47,29 @@ pub(super) struct Exam<'a> {
     pub(super) generator: &'a str,
 }
 
-impl Exam<'_> {
-    /// Hands the studies to `each`, in order; a few are made ready beside each other.
-    fn studies(&self, mut each: impl FnMut(PreparedStudy) -> Result<(), RivalError>) -> Result<(), RivalError> {
-        let all: Vec<u64> = self.seeds.seeds().collect();
-        for group in all.chunks(rayon::current_num_threads().max(1)) {
-            let cache = Some((self.cache, self.generator));
-            let prepared: Vec<PreparedStudy> = group
-                .par_iter()
-                .map(|&seed| prepare(seed, self.mix, self.preset, self.size, cache))
-                .collect::<Result<_, PhantomError>>()?;
-            prepared.into_iter().try_for_each(&mut each)?;
-        }
-        Ok(())
+impl StudySource for PhantomStudies<'_> {
+    fn count(&self) -> usize {
+        usize::try_from(self.seeds.studies).unwrap_or(usize::MAX)
     }
+
+    fn study(&self, index: usize) -> Result<PreparedStudy, RivalError> {
+        let seed = self.seeds.first.wrapping_add(index as u64);
+        Ok(prepare(seed, self.mix, self.preset, self.size, Some((self.cache, self.generator)))?)
+    }
+}
+
+/// Hands the studies to `each`, in order; a few are made ready beside each other.
+fn for_each_study(
+    studies: &dyn StudySource,
+    mut each: impl FnMut(PreparedStudy) -> Result<(), RivalError>,
+) -> Result<(), RivalError> {
+    let all: Vec<usize> = (0..studies.count()).collect();
+    for group in all.chunks(rayon::current_num_threads().max(1)) {
+        let prepared: Vec<PreparedStudy> =
+            group.par_iter().map(|&index| studies.study(index)).collect::<Result<_, _>>()?;
+        prepared.into_iter().try_for_each(&mut each)?;
+    }
+    Ok(())
 }
 
 /// A trained rival.
@@ -176,7 +197,7 @@ pub(super) struct Measured {
 pub(super) fn measure(
     trained: &Trained,
     rival: &RivalRecipe,
-    exam: &Exam<'_>,
+    studies: &dyn StudySource,
     device: Device,
     surface: &SurfaceDistance,
     progress: &mut dyn Progress,
@@ -184,14 +205,13 @@ pub(super) fn measure(
     let supervised = matches!(trained, Trained::Masks(_));
     let rule = rival.binarisation();
     let searching = !supervised && matches!(rule, Binarisation::GridSearch { .. });
-    let total = usize::try_from(exam.seeds.studies).unwrap_or(usize::MAX);
     let (mut readings, mut curves) = (Vec::new(), Vec::new());
-    exam.studies(|study| {
+    for_each_study(studies, |study| {
         let read = trained.read(&study, rival, device)?;
         let bleeding = study.slices.iter().zip(&read).filter(|(slice, _)| searching && slice.label.any());
         curves.push(bleeding.filter_map(|(slice, reading)| curve(slice, reading)).collect::<Vec<GridCurve>>());
         readings.push(read);
-        progress.evaluated(readings.len(), total);
+        progress.evaluated(readings.len(), studies.count());
         Ok(())
     })?;
     let (rule, binarisation) = match (supervised, rule) {
@@ -205,16 +225,16 @@ pub(super) fn measure(
         }
         (false, _) => (Rule::Binarised(rule, None), rule.title(&[])),
     };
-    let mut studies: Vec<Vec<SliceOutcome>> = Vec::with_capacity(readings.len());
-    exam.studies(|study| {
-        let at = studies.len();
+    let mut outcomes: Vec<Vec<SliceOutcome>> = Vec::with_capacity(readings.len());
+    for_each_study(studies, |study| {
+        let at = outcomes.len();
         let slices = study.slices.par_iter().zip(&readings[at]);
-        let outcomes: Result<Vec<_>, _> =
+        let made: Result<Vec<_>, _> =
             slices.map(|(slice, reading)| outcome(slice, reading, &rule, at, surface)).collect();
-        studies.push(outcomes?);
+        outcomes.push(made?);
         Ok(())
     })?;
-    Ok(Measured { studies, binarisation })
+    Ok(Measured { studies: outcomes, binarisation })
 }
 
 /// Dice of a slice's map on the source grid at every threshold of the grid search, as the mask will be made.

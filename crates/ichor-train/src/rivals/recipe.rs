@@ -238,9 +238,29 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_rivals_are_sound() {
+        let demo = include_str!("../../../../models/demo/recipe.toml");
+        let (_, rivals) = demo.split_once("# Rivals").unwrap();
+        // What is commented out as TOML begins with "#|".
+        let text: String =
+            rivals.lines().filter_map(|line| line.strip_prefix("#|")).map(|l| format!("{l}\n")).collect();
+        #[derive(Deserialize)]
+        struct Rivals {
+            rival: Vec<RivalRecipe>,
+        }
+        let rivals = toml::from_str::<Rivals>(&text).unwrap().rival;
+        assert_eq!(rivals.iter().map(RivalRecipe::name).collect::<Vec<_>>(), ["unet", "swin-unetr", "resnet-lstm"]);
+        check_rivals(&rivals, 192).unwrap();
+        // Every key is there.
+        for key in serde_json::to_value(&rivals[0]).unwrap().as_object().unwrap().keys() {
+            assert!(text.contains(&format!("{key} = ")), "{key} is not documented");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         assert!(error(&read("swin_unetr = { feature_size = 24 }")).contains("swin-unetr have no place in a unet"));
-        assert!(error(&read("unet = { widths = [4, 8, 16, 32, 64, 128, 256] }")).contains("not a multiple of 64"));
+        assert!(error(&read("unet = { widths = [4, 4, 4, 4, 4, 4, 4, 4] }")).contains("not a multiple of 128"));
         assert!(error(&read("binarisation = { rule = \"otsu\" }")).contains("no maps to binarise"));
         assert!(error(&read("learning_rate = -1.0")).contains("learning_rate"));
         assert!(error(&read("validation_share = 1.0")).contains("validation_share"));

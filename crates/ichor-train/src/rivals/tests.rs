@@ -142,6 +142,7 @@ fn mean_dice(network: &dyn Segmenter, examples: &Examples) -> f64 {
 
 fn overfits_to_masks(rival: RivalRecipe) {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let (folder, squares) = (tempfile::tempdir().unwrap(), Squares::new(32, 2, 6));
     let rival = RivalRecipe { batch: 4, learning_rate: 5e-3, validation_share: 0.0, augment: STILL, ..rival };
     let Trained::Masks(network) = run(&tiny(), &rival, &squares, folder.path()).unwrap() else {
@@ -165,6 +166,7 @@ fn a_swin_unetr_overfits_to_squares() {
 #[test]
 fn a_resnet_lstm_overfits_to_squares_and_points_at_them() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let (folder, squares) = (tempfile::tempdir().unwrap(), Squares::new(64, 6, 6));
     let recipe = Recipe { model: ichor_model::SwinConfig { img_size: 64, ..tiny().model }, ..tiny() };
     let rival = RivalRecipe {
@@ -214,9 +216,8 @@ fn a_training_goes_on_where_it_was_cut_and_is_not_done_twice() {
         let squares = Squares::new(32, 4, 4);
         let (_, straight) = train(&recipe, &rival, &place(whole.path()), &squares, &mut ()).unwrap();
         // Killed in the second epoch: the folder holds the first one.
-        let cut = Cut { inner: Squares::new(32, 4, 4) };
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            train(&recipe, &rival, &place(parts.path()), &cut.inner, &mut Killer(1))
+            train(&recipe, &rival, &place(parts.path()), &squares, &mut Killer(1))
         }));
         assert!(panicked.is_err());
         let (_, resumed) = train(&recipe, &rival, &place(parts.path()), &squares, &mut ()).unwrap();
@@ -231,10 +232,6 @@ fn a_training_goes_on_where_it_was_cut_and_is_not_done_twice() {
         let refused = run(&recipe, &other, &squares, parts.path()).err().unwrap().to_string();
         assert!(refused.contains("another recipe"), "{refused}");
     }
-}
-
-struct Cut {
-    inner: Squares,
 }
 
 /// Panics at the first step of the epoch after so many epochs.
@@ -253,6 +250,7 @@ impl Progress for Killer {
 #[test]
 fn every_rival_is_measured_on_the_test_studies() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny();
     let place = RivalPlace { device: Device::Cpu, cache: &folder.path().join("cache"), out: folder.path() };
@@ -303,6 +301,7 @@ impl ExampleSource for Fixed {
 #[test]
 fn slices_that_teach_nothing_are_named() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let (folder, recipe) = (tempfile::tempdir().unwrap(), tiny());
     let drawn = Squares::new(32, 4, 4).draw();
     let message = |rival: usize, share: f64, examples: Examples| {

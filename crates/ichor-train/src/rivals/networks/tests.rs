@@ -25,6 +25,7 @@ fn assert_gradients_flow(store: &nn::VarStore, loss: &Tensor) {
 #[test]
 fn a_unet_has_its_shape_parameters_and_gradients() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let store = nn::VarStore::new(Device::Cpu);
     let net = UNet::new(&store.root(), &UNetSizes::default(), SIZE).unwrap();
     // Down: 5,880 + 31,200 + 124,608 + 498,048. Up: 322,848 + 80,784 + 20,232. Head: 434.
@@ -37,6 +38,7 @@ fn a_unet_has_its_shape_parameters_and_gradients() {
 #[test]
 fn a_swin_unetr_has_its_shape_parameters_and_gradients() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let store = nn::VarStore::new(Device::Cpu);
     let net = SwinUnetr::new(&store.root(), &SwinUnetrSizes::default(), SIZE).unwrap();
     assert_eq!(parameters(&store), SWIN_UNETR_PARAMETERS);
@@ -48,6 +50,7 @@ fn a_swin_unetr_has_its_shape_parameters_and_gradients() {
 #[test]
 fn a_resnet_lstm_has_its_shapes_parameters_and_gradients() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let store = nn::VarStore::new(Device::Cpu);
     let net = ResNetLstm::new(&store.root(), &ResNetLstmSizes::default(), SIZE).unwrap();
     // torchvision's resnet18 without its classifier; 2 · 4 · 128 · (512 + 128 + 2); 256 + 1.
@@ -66,6 +69,7 @@ fn a_resnet_lstm_has_its_shapes_parameters_and_gradients() {
 #[test]
 fn the_lstm_looks_at_neighbours_of_the_same_scan_only() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let store = nn::VarStore::new(Device::Cpu);
     let sizes = ResNetLstmSizes { width: 4, last_stride: 1, hidden: 8 };
     let net = ResNetLstm::new(&store.root(), &sizes, SIZE).unwrap();
@@ -75,19 +79,22 @@ fn the_lstm_looks_at_neighbours_of_the_same_scan_only() {
     changed.get(5).copy_(&input(1).get(0));
     let (before, after) = (at(&slices), at(&changed));
     assert!((before[0] - after[0]).abs() > 0.0, "the last slice says nothing to the first");
+    // Five slices as two scans or as one: only what lies across the border differs, so all do a little; as two scans, the
+    // first is read as if it were alone.
     let _frozen = tch::no_grad_guard();
-    let first = net.classify(&Tensor::ones([3, 32], (Kind::Float, Device::Cpu)));
-    let pair = Tensor::cat(
-        &[Tensor::ones([3, 32], (Kind::Float, Device::Cpu)), Tensor::zeros([2, 32], (Kind::Float, Device::Cpu))],
-        0,
-    );
-    let split: Vec<Tensor> = pair.split_with_sizes([3i64, 2], 0).iter().map(|scan| net.classify(scan)).collect();
-    assert_eq!(split[0], first, "another scan in the batch changes nothing");
+    let five = slices.narrow(0, 0, 5);
+    let (apart, together) = (net.train_logits(&five, &[3, 2]).unwrap(), net.train_logits(&five, &[5]).unwrap());
+    assert!((&apart - &together).abs().min().double_value(&[]) > 0.0, "the border between scans has no effect");
+    let swapped = Tensor::cat(&[five.narrow(0, 3, 2), five.narrow(0, 0, 3)], 0);
+    let swapped = net.train_logits(&swapped, &[2, 3]).unwrap();
+    let back = Tensor::cat(&[swapped.narrow(0, 2, 3), swapped.narrow(0, 0, 2)], 0);
+    assert!((apart - back).abs().max().double_value(&[]) < 1e-4, "the order of scans in a batch changes their logits");
 }
 
 #[test]
 fn the_activation_is_the_classifiers_weight_where_the_classifier_is_linear() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let store = nn::VarStore::new(Device::Cpu);
     let sizes = ResNetLstmSizes { width: 4, last_stride: 1, hidden: 8 };
     let net = ResNetLstm::new(&store.root(), &sizes, SIZE).unwrap();
@@ -144,6 +151,7 @@ const SWIN_UNETR_PARAMETERS: i64 = 1_585_394;
 #[test]
 fn a_swin_unetr_computes_what_monai_computes() {
     let _drawing = crate::draw_alone();
+    tch::set_num_threads(1);
     let store = nn::VarStore::new(Device::Cpu);
     let net = SwinUnetr::new(&store.root(), &SwinUnetrSizes::default(), 128).unwrap();
     let _frozen = tch::no_grad_guard();
