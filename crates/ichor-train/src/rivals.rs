@@ -24,7 +24,7 @@ use self::learners::{MaskLearner, ScanLearner};
 use self::measuring::{PhantomStudies, Trained, measure};
 use self::networks::{NetworkError, ResNetLstm, Segmenter, SwinUnetr, UNet};
 use crate::adamw::AdamWError;
-use crate::binarise::BinariseError;
+use crate::binarise::{Binarisation, BinariseError};
 use crate::checkpoint::{CheckpointError, EpochRecord};
 use crate::outcome::{MethodOutcome, Supervision};
 use crate::phantoms::{PhantomError, generator_fingerprint};
@@ -149,9 +149,15 @@ pub fn measure_on(
     progress: &mut dyn Progress,
 ) -> Result<Vec<MethodOutcome>, RivalError> {
     check_rivals(&recipe.rivals, recipe.model.img_size)?;
+    let named =
+        |rival: &RivalRecipe, source| RivalError::Rival { name: rival.name().to_owned(), source: Box::new(source) };
+    for rival in &recipe.rivals {
+        // Known before hours of training are spent.
+        check_folds(rival, materials.studies.count()).map_err(|error| named(rival, error.into()))?;
+    }
     let mut outcomes = Vec::with_capacity(recipe.rivals.len());
     for rival in &recipe.rivals {
-        let named = |source| RivalError::Rival { name: rival.name().to_owned(), source: Box::new(source) };
+        let named = |source| named(rival, source);
         let source = (materials.examples)(rival);
         let (trained, _) = train(recipe, rival, place, source.as_ref(), progress).map_err(named)?;
         let measured = measure(&trained, rival, materials.studies, place.device, surface, progress).map_err(named)?;
@@ -167,6 +173,16 @@ pub fn measure_on(
         });
     }
     Ok(outcomes)
+}
+
+/// A grid search needs a study in every fold.
+fn check_folds(rival: &RivalRecipe, studies: usize) -> Result<(), BinariseError> {
+    match rival.binarisation() {
+        Binarisation::GridSearch { folds } if rival.kind == RivalKind::ResnetLstm && studies < folds => {
+            Err(BinariseError::TooFewStudies { studies, folds })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn title(rival: &RivalRecipe) -> String {

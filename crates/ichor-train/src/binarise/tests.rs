@@ -7,7 +7,7 @@ const OTSU_PLAIN: u32 = 112;
 const OTSU_BLURRED: u32 = 107;
 const OTSU_PIXELS: usize = 312;
 const BLURRED: [(usize, f32); 5] =
-    [(0, 0.403_233_66), (5, 0.398_640_11), (100, 0.401_198_39), (300, 0.425_979_19), (575, 0.410_923_53)];
+    [(0, 0.403_234), (5, 0.398_640), (100, 0.401_198), (300, 0.425_979), (575, 0.410_924)];
 
 const ALL: [Binarisation; 3] =
     [Binarisation::Fixed { threshold: 0.3 }, Binarisation::GridSearch { folds: 5 }, Binarisation::Otsu { kernel: 5 }];

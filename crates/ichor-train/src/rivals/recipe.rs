@@ -174,8 +174,8 @@ impl RivalRecipe {
         if !(0.0..=1.0).contains(&self.final_rate) || !(0.0..0.9).contains(&self.validation_share) {
             return fail("final_rate must lie within 0..=1 and validation_share within 0..0.9".to_owned());
         }
-        if self.epochs == 0 || self.batch == 0 || self.sequence == 0 {
-            return fail("epochs, batch and sequence must be at least 1".to_owned());
+        if [Some(self.epochs), Some(self.batch), Some(self.sequence), self.patience].contains(&Some(0)) {
+            return fail("epochs, patience, batch and sequence must be at least 1".to_owned());
         }
         if self.kind != RivalKind::ResnetLstm && !self.batch.is_multiple_of(2) {
             return fail(format!("batch {} is not even, so half of it cannot be positive", self.batch));
@@ -267,6 +267,7 @@ mod tests {
         assert!(error(&read("name = \"../etc\"")).contains("small letters"));
         assert!(error(&RivalRecipe { batch: 3, ..read("") }).contains("batch 3 is not even"));
         assert!(error(&RivalRecipe { epochs: 0, ..read("") }).contains("at least 1"));
+        assert!(error(&read("patience = 0")).contains("patience"));
         let otsu = Some(Binarisation::Otsu { kernel: 2 });
         let lstm = RivalRecipe { kind: RivalKind::ResnetLstm, binarisation: otsu, batch: 3, ..read("") };
         assert!(error(&lstm).contains("kernel 2"));

@@ -7,7 +7,6 @@ use tch::Tensor;
 use super::examples::Examples;
 use super::*;
 use crate::augment::AugmentOptions;
-use crate::binarise::Binarisation;
 use crate::labels::SliceLabel;
 use crate::metrics::{auc, dice};
 use crate::slices::SliceSet;
@@ -325,6 +324,10 @@ fn slices_that_teach_nothing_are_named() {
     let diverged = run(&recipe, &wild, &Fixed(drawn), folder.path()).err().unwrap().to_string();
     assert!(diverged.contains("lower the learning rate"), "{diverged}");
     let place = RivalPlace { device: Device::Cpu, cache: folder.path(), out: folder.path() };
+    let mut split = tiny();
+    split.rivals[1].binarisation = None;
+    let named = measure_all(&split, &place, &|_, _| None, &mut ()).unwrap_err().to_string();
+    assert!(named.contains("rival \"resnet-lstm\": binarisation: 4 studies cannot be split into 5 folds"), "{named}");
     let odd = Recipe { model: ichor_model::SwinConfig { img_size: 33, ..tiny().model }, ..tiny() };
     let named = measure_all(&odd, &place, &|_, _| None, &mut ()).unwrap_err().to_string();
     assert!(named.contains("rival \"unet\": input size 33 is not a multiple of 2"), "{named}");
