@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod anatomy;
 pub mod augment;
+pub mod binarise;
 pub mod brightness;
 pub mod calibrate;
 pub mod checkpoint;
@@ -25,6 +26,7 @@ pub mod progress;
 pub mod publish;
 pub mod recipe;
 pub mod report;
+pub mod rivals;
 pub mod sampler;
 pub mod schedule;
 pub mod seeds;

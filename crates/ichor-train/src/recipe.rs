@@ -13,6 +13,7 @@ use crate::augment::AugmentOptions;
 use crate::data::{DataRecipe, Part};
 use crate::loss::LossOptions;
 use crate::phantoms::PhantomMix;
+use crate::rivals::{RivalRecipe, RivalRecipeError, check_rivals};
 use crate::seeds::{SeedRange, SplitError, check_disjoint};
 
 /// A recipe cannot be used.
@@ -40,6 +41,9 @@ pub enum RecipeError {
     /// A value makes no sense.
     #[error("recipe: {0}")]
     Value(String),
+    /// A rival cannot be.
+    #[error("recipe: {0}")]
+    Rival(#[from] RivalRecipeError),
 }
 
 /// A training run, from the data to the manifest. `models/demo/recipe.toml` documents every key of training on phantoms,
@@ -82,6 +86,9 @@ pub struct Recipe {
     pub validation: HeldOut,
     /// Studies that nothing was chosen on.
     pub test: HeldOut,
+    /// What the method is measured against besides the brightness rule. It has no part in the weights.
+    #[serde(default, rename = "rival", skip_serializing_if = "Vec::is_empty")]
+    pub rivals: Vec<RivalRecipe>,
 }
 
 /// Constants of the optimizer.
@@ -319,13 +326,22 @@ impl Recipe {
                 }
             }
         }
-        Ok(check_disjoint(&ranges)?)
+        check_disjoint(&ranges)?;
+        let held_out = [("validation", self.validation.seeds), ("test", self.test.seeds)];
+        for rival in &self.rivals {
+            // Rivals may learn from the same heads as the method and as each other, but not from held-out ones.
+            let held_out = held_out.iter().filter_map(|(name, seeds)| Some(((*name).to_owned(), (*seeds)?)));
+            check_disjoint(&held_out.chain([(format!("rival {:?}", rival.name()), rival.seeds)]).collect::<Vec<_>>())?;
+        }
+        Ok(check_rivals(&self.rivals, self.model.img_size)?)
     }
 
-    /// SHA-256 of the recipe's content (not of its text: comments and spacing do not count), in hexadecimal.
+    /// SHA-256 of the recipe's content (not of its text: comments and spacing do not count), in hexadecimal. Rivals do not
+    /// count: a run goes on when one is added.
     #[must_use]
     pub fn digest(&self) -> String {
-        hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
+        let learning = Self { rivals: Vec::new(), ..self.clone() };
+        hex::encode(Sha256::digest(serde_json::to_vec(&learning).unwrap_or_default()))
     }
 }
 
@@ -395,6 +411,18 @@ mod tests {
             let mut leaking = recipe.clone();
             leaking.test.seeds.as_mut().unwrap().first = leaking.phases[phase].seeds.unwrap().first;
             assert!(matches!(leaking.check(), Err(RecipeError::Split(SplitError::Overlap(..)))), "phase {phase}");
+        }
+        let digest = recipe.digest();
+        for (held_out, what) in [(recipe.validation.seeds, "validation"), (recipe.test.seeds, "test")] {
+            let text = format!(
+                "{DEMO}\n[[rival]]\nkind = \"unet\"\nseeds = {{ first = {}, studies = 1 }}\nepochs = 1\nbatch = 2\n\
+                 phantoms = {{ positive_share = 1.0, matrices = [64], min_spacing_mm = 5.0 }}\n",
+                held_out.first
+            );
+            assert!(error(&text).contains(&format!("{what} and rival \"unet\" overlap")), "{}", error(&text));
+            let apart = text.replace(&format!("first = {}, studies = 1 ", held_out.first), "first = 1, studies = 1 ");
+            let apart = Recipe::parse(&apart, Path::new("recipe.toml")).unwrap();
+            assert_eq!((apart.rivals.len(), apart.digest()), (1, digest.clone()), "rivals have no part in the weights");
         }
         let mut leaking = recipe.clone();
         leaking.validation.seeds = leaking.test.seeds;
