@@ -13,7 +13,7 @@ use crate::evaluate::{EvaluateError, Subject, measure};
 use crate::measure::Method;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::report::Report;
+use crate::report::{Evaluation, EvaluationFile, Report, ReportError, of_phantoms, write_evaluation};
 use crate::trainer::{TrainError, TrainOptions, train};
 
 /// What must stand in every object made with weights that were trained on phantoms.
@@ -48,6 +48,9 @@ pub enum PublishError {
         /// What libtorch says.
         source: tch::TchError,
     },
+    /// The report cannot be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// The report cannot be written.
     #[error("{path}: {source}")]
     Write {
@@ -56,9 +59,6 @@ pub enum PublishError {
         /// What happened.
         source: std::io::Error,
     },
-    /// The report cannot be put into JSON.
-    #[error("report: {0}")]
-    Json(#[from] serde_json::Error),
 }
 
 /// What a run leaves in its output folder.
@@ -68,12 +68,12 @@ pub struct Published {
     pub weights: PathBuf,
     /// The manifest.
     pub manifest: Manifest,
-    /// The held-out evaluation, also written as `evaluation.json`.
+    /// The held-out evaluation in short.
     pub report: Report,
 }
 
 /// Trains, chooses thresholds on the validation studies, writes `<stem>.safetensors` and its manifest into `out`, measures
-/// the test studies and writes `evaluation.json`.
+/// the test studies and writes `evaluation.json` and `evaluation.html`.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -97,14 +97,13 @@ pub fn train_and_publish(
     let weights = out.join(format!("{stem}.safetensors"));
     std::fs::create_dir_all(out).map_err(|source| PublishError::Write { path: out.to_owned(), source })?;
     let manifest = save_model(&weights, &store, card(recipe, &thresholds))?;
-    let report = test_report(recipe, &subject, &manifest, thresholds, cache, progress)?;
-    let path = out.join("evaluation.json");
-    let text = serde_json::to_string_pretty(&report)? + "\n";
-    std::fs::write(&path, text).map_err(|source| PublishError::Write { path, source })?;
+    let (report, evaluation) = test_report(recipe, &subject, &manifest, thresholds, cache, progress)?;
+    write_evaluation(out, &EvaluationFile { summary: Some(report.clone()), evaluation })?;
     Ok(Published { weights, manifest, report })
 }
 
-/// Measures weights on the recipe's test studies, with thresholds chosen anew on its validation studies.
+/// Measures weights on the recipe's test studies, with thresholds chosen anew on its validation studies: in short, and
+/// every figure of the report.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -114,7 +113,7 @@ pub fn evaluate(
     device: Device,
     cache: Option<&Path>,
     progress: &mut dyn Progress,
-) -> Result<Report, PublishError> {
+) -> Result<(Report, Evaluation), PublishError> {
     let manifest = Manifest::read(weights)?;
     let (_store, network) = load(&manifest, weights, device)?;
     let subject = Subject { network: &network, strategy: manifest.model.strategy, preset: recipe.input_preset, device };
@@ -142,10 +141,11 @@ fn test_report(
     thresholds: Thresholds,
     cache: Option<&Path>,
     progress: &mut dyn Progress,
-) -> Result<Report, PublishError> {
+) -> Result<(Report, Evaluation), PublishError> {
     let measures = measure(subject, recipe.test.seeds, &recipe.test.phantoms, cache, progress)?;
     let id = manifest.id().map_or_else(|_| manifest.model.name.clone(), |id| id.to_string());
-    Ok(Report::new(id, NOTICE.to_owned(), recipe.test.seeds, &measures, thresholds))
+    let evaluation = of_phantoms(subject, &recipe.test, &id, &measures, &thresholds, progress)?;
+    Ok((Report::new(id, NOTICE.to_owned(), recipe.test.seeds, &measures, thresholds), evaluation))
 }
 
 fn card(recipe: &Recipe, thresholds: &Thresholds) -> ModelCard {

@@ -7,7 +7,7 @@ use ichor_model::resolve;
 use ichor_train::progress::PrintProgress;
 use ichor_train::publish::{evaluate as evaluate_weights, train_and_publish};
 use ichor_train::recipe::Recipe;
-use ichor_train::report::Report;
+use ichor_train::report::{EvaluationFile, Report, write_evaluation};
 use ichor_train::trainer::TrainOptions;
 
 /// Name of the weight file that a training writes.
@@ -27,11 +27,16 @@ pub(crate) fn train(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
     print(&published.report, json)
 }
 
-/// `ichor evaluate`
+/// `ichor evaluate`: the summary on standard output, the report as files.
 pub(crate) fn evaluate(args: &EvaluateArgs, json: bool) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
     let device = resolve(args.device.parse::<DeviceChoice>()?)?;
-    print(&evaluate_weights(&recipe, &args.weights, device, None, &mut PrintProgress)?, json)
+    let cache = args.cache.as_deref();
+    let (report, evaluation) = evaluate_weights(&recipe, &args.weights, device, cache, &mut PrintProgress)?;
+    let page = write_evaluation(&args.out, &EvaluationFile { summary: Some(report.clone()), evaluation })?;
+    print(&report, json)?;
+    eprintln!("the whole report is in {}", page.display());
+    Ok(())
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {
