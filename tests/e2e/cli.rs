@@ -67,7 +67,7 @@ fn values_that_cannot_work_are_refused_by_name() {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["serve"],
         &["demo"],
@@ -83,6 +83,8 @@ fn every_command_explains_itself() {
         &["model", "verify"],
         &["config", "check"],
         &["train"],
+        &["evaluate"],
+        &["explain"],
     ];
     for command in commands {
         let output = ichor(&[command, &["--help"]].concat());

@@ -17,6 +17,7 @@ mod delivery;
 mod demo;
 mod disk_full;
 mod enhanced;
+mod explain;
 mod gate;
 mod main_job;
 mod real_series;

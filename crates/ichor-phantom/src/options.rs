@@ -45,6 +45,16 @@ pub enum Difficulty {
 }
 
 impl Difficulty {
+    /// Its name, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Easy => "easy",
+            Self::Medium => "medium",
+            Self::Hard => "hard",
+        }
+    }
+
     /// Classifies by volume (mL), attenuation (HU) and largest thickness (mm) of the sheet or blob.
     #[must_use]
     pub fn of(volume_ml: f64, hu: f64, thickness_mm: f64) -> Self {

@@ -1,6 +1,7 @@
 //! Analyse: a closed study becomes a finding with its objects, or a reason why not, committed in one transaction.
 
 pub(crate) mod batches;
+mod explain;
 mod finished;
 mod model;
 mod objects;
@@ -15,6 +16,7 @@ use ichor_store::{AnalysisClaim, Store, StoreError, Topic, Verdict};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use explain::{Explanation, explain};
 pub use model::{ModelError, ModelTraits, SliceModel};
 pub use objects::{DestinationObjects, ObjectKind, ReportOn};
 pub use study::AnalysisError;

@@ -46,6 +46,29 @@ pub struct Thresholds {
 }
 
 impl Thresholds {
+    /// Thresholds without calibration and refinement.
+    #[must_use]
+    pub fn plain(
+        slice_reach_mm: f64,
+        slice_probability: f32,
+        min_positive_slices: usize,
+        maps: BTreeMap<Method, f64>,
+        served: Method,
+    ) -> Self {
+        Self {
+            slice_reach_mm,
+            slice_calibration: Calibration::NONE,
+            slice_probability,
+            min_positive_slices,
+            study_calibration: Calibration::NONE,
+            maps,
+            refine: BTreeMap::new(),
+            validation_dice: BTreeMap::new(),
+            served,
+            volume: None,
+        }
+    }
+
     /// The study with probabilities of slices as serving has them: neighbours made consistent, then calibrated.
     #[must_use]
     pub fn as_served(&self, study: &StudyMeasure) -> StudyMeasure {

@@ -147,7 +147,7 @@ fn overlap_counts(mask: &[u8], truth: &[u8]) -> (usize, usize, usize) {
 }
 
 impl Subject<'_> {
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         usize::try_from(self.network.plan().config.img_size).unwrap_or_default()
     }
 
@@ -166,7 +166,7 @@ impl Subject<'_> {
         Ok(probabilities)
     }
 
-    fn stack<'s>(&self, slices: impl Iterator<Item = &'s ReadySlice>) -> Result<Tensor, EvaluateError> {
+    pub(crate) fn stack<'s>(&self, slices: impl Iterator<Item = &'s ReadySlice>) -> Result<Tensor, EvaluateError> {
         let values: Vec<f32> = slices.flat_map(|slice| &slice.input).copied().collect();
         let size = self.network.plan().config.img_size;
         let tensor = Tensor::f_from_slice(&values)
@@ -176,7 +176,7 @@ impl Subject<'_> {
     }
 }
 
-fn stack_brains<'s>(
+pub(crate) fn stack_brains<'s>(
     slices: impl Iterator<Item = &'s ReadySlice>,
     subject: &Subject<'_>,
 ) -> Result<Tensor, EvaluateError> {

@@ -1,8 +1,18 @@
-//! Detection and overlap figures, with intervals.
+//! Detection, overlap, distance, calibration and agreement figures, with intervals.
+
+mod agreement;
+mod calibration;
+mod ranking;
+mod surface;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+pub use agreement::BlandAltman;
+pub use calibration::{BINS, Binning, ReliabilityBin, brier, expected_calibration_error, reliability};
+pub use ranking::{RankedScores, RocPoint, roc_points};
+pub use surface::hausdorff95_mm;
 
 /// Area under the receiver operating characteristic: the share of (positive, negative) pairs that the scores put in
 /// order, ties counted half (Mann–Whitney). `None` if a class is empty.
@@ -55,6 +65,17 @@ impl Confusion {
             (true, false) => self.false_positive += 1,
             (false, false) => self.true_negative += 1,
             (false, true) => self.false_negative += 1,
+        }
+    }
+
+    /// The decisions of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            true_positive: self.true_positive + other.true_positive,
+            false_positive: self.false_positive + other.false_positive,
+            true_negative: self.true_negative + other.true_negative,
+            false_negative: self.false_negative + other.false_negative,
         }
     }
 
@@ -118,6 +139,10 @@ pub struct Summary {
     pub mean: f64,
     /// Sample standard deviation (n − 1).
     pub sd: f64,
+    /// Standard error of the mean, SD / √n. It takes the values as independent, which slices of one head are not: the
+    /// interval does not.
+    #[serde(default)]
+    pub sem: f64,
     /// Interval of the mean, if one was computed.
     pub interval: Option<Interval>,
 }
@@ -132,7 +157,8 @@ impl Summary {
         let n = count(values.len());
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Some(Self { n: values.len(), mean, sd: (squares / (n - 1.0).max(1.0)).sqrt(), interval: None })
+        let sd = (squares / (n - 1.0).max(1.0)).sqrt();
+        Some(Self { n: values.len(), mean, sd, sem: sd / n.sqrt(), interval: None })
     }
 }
 
@@ -308,5 +334,6 @@ mod tests {
         assert_eq!(bootstrap(0, 10, 1, mean), None);
         let summary = Summary::of(&[1.0, 2.0, 3.0, 4.0]).unwrap();
         assert!((summary.mean - 2.5).abs() < 1e-12 && (summary.sd - (5.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert!((summary.sem - summary.sd / 2.0).abs() < 1e-12);
     }
 }

@@ -12,10 +12,14 @@ use thiserror::Error;
 use crate::calibrate::{CalibrationError, Thresholds, calibrate};
 use crate::evaluate::{EvaluateError, Subject};
 use crate::held_out::{Places, measure_source, published};
-use crate::measure::{Method, Trial};
+use crate::measure::{Method, StudyMeasure, Trial};
+use crate::metrics::hausdorff95_mm;
+use crate::outcome::MethodOutcome;
+use crate::prepared::PreparedSlice;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeError, Source};
-use crate::report::Report;
+use crate::report::{Evaluation, EvaluationFile, Named, Report, ReportError, of_data, of_phantoms, write_evaluation};
+use crate::rivals::{RivalError, RivalPlace, measure_all};
 use crate::seeds::SeedRange;
 use crate::trainer::{TrainError, TrainOptions, train};
 
@@ -57,6 +61,12 @@ pub enum PublishError {
         /// What libtorch says.
         source: tch::TchError,
     },
+    /// No report can be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A rival cannot be trained or measured.
+    #[error(transparent)]
+    Rival(#[from] RivalError),
     /// The report cannot be written.
     #[error("{path}: {source}")]
     Write {
@@ -77,12 +87,14 @@ pub struct Published {
     pub weights: PathBuf,
     /// The manifest.
     pub manifest: Manifest,
-    /// The held-out evaluation, also written as `evaluation.json`.
+    /// The held-out evaluation in short.
     pub report: Report,
+    /// The further tests in short, with their names.
+    pub also: Vec<(String, Report)>,
 }
 
 /// Trains, chooses thresholds on the validation studies, writes `<stem>.safetensors` and its manifest into `out`, measures
-/// the test studies and writes `evaluation.json`.
+/// the test studies and writes `evaluation.json` and `evaluation.html`.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -105,14 +117,13 @@ pub fn train_and_publish(
     let weights = out.join(format!("{stem}.safetensors"));
     std::fs::create_dir_all(out).map_err(|source| PublishError::Write { path: out.to_owned(), source })?;
     let manifest = save_model(&weights, &store, card(recipe, &thresholds))?;
-    let report = test_report(recipe, &subject, &manifest, thresholds, places, progress)?;
-    let path = out.join("evaluation.json");
-    let text = serde_json::to_string_pretty(&report)? + "\n";
-    std::fs::write(&path, text).map_err(|source| PublishError::Write { path, source })?;
-    Ok(Published { weights, manifest, report })
+    let tested = test(recipe, &subject, &manifest, &thresholds, places, progress)?;
+    write_evaluation(out, &tested.file)?;
+    Ok(Published { weights, manifest, report: tested.report, also: tested.also })
 }
 
-/// Measures weights on the recipe's test studies, with thresholds chosen anew on its validation studies.
+/// Measures weights on the recipe's test studies, with thresholds chosen anew on its validation studies: in short, and
+/// every figure of the report.
 ///
 /// # Errors
 /// [`PublishError`].
@@ -122,14 +133,14 @@ pub fn evaluate(
     device: Device,
     cache: Option<&Path>,
     progress: &mut dyn Progress,
-) -> Result<Report, PublishError> {
+) -> Result<Tested, PublishError> {
     let manifest = Manifest::read(weights)?;
     let (_store, network) = load(&manifest, weights, device)?;
     let subject = Subject { network: &network, strategy: manifest.model.strategy, preset: recipe.input_preset, device };
     // A split that was made for the training stands beside its weights.
     let places = Places { cache, run: weights.parent().unwrap_or(Path::new("")) };
     let thresholds = choose(recipe, &subject, places, progress)?;
-    test_report(recipe, &subject, &manifest, thresholds, places, progress)
+    test(recipe, &subject, &manifest, &thresholds, places, progress)
 }
 
 /// Thresholds from the validation studies; those of maps as published where no masks were drawn.
@@ -162,27 +173,85 @@ pub fn load(manifest: &Manifest, weights: &Path, device: Device) -> Result<(nn::
     Ok((store, network))
 }
 
-fn test_report(
+/// What the test studies say.
+#[derive(Debug)]
+pub struct Tested {
+    /// In short.
+    pub report: Report,
+    /// The further tests in short, with their names.
+    pub also: Vec<(String, Report)>,
+    /// Every figure, to be written.
+    pub file: EvaluationFile,
+}
+
+fn test(
     recipe: &Recipe,
     subject: &Subject<'_>,
     manifest: &Manifest,
-    thresholds: Thresholds,
+    thresholds: &Thresholds,
     places: Places<'_>,
     progress: &mut dyn Progress,
-) -> Result<Report, PublishError> {
-    let source = recipe.test_source()?;
-    let measured = measure_source(subject, source, &Trial::chosen(&thresholds.refine), places, progress)?;
+) -> Result<Tested, PublishError> {
+    let (source, trial) = (recipe.test_source()?, Trial::chosen(&thresholds.refine));
+    let measured = measure_source(subject, source, &trial, places, progress)?;
     if !measured.has_masks {
         progress.note("the test data have no masks: what the report says of overlap means nothing");
     }
-    let id = manifest.id().map_or_else(|_| manifest.model.name.clone(), |id| id.to_string());
-    let seeds = match source {
-        Source::Phantoms { seeds, .. } => seeds,
-        // Studies that somebody brought are counted.
-        Source::Data { .. } => SeedRange { first: 0, studies: measured.studies.len() as u64 },
-    };
+    let model = manifest.id().map_or_else(|_| manifest.model.name.clone(), |id| id.to_string());
     let notice = manifest.model.notice.clone().unwrap_or_else(|| NOTICE.to_owned());
-    Ok(Report::new(id, notice, seeds, &measured.studies, thresholds))
+    let rivals = rivals(recipe, subject.device, places, progress)?;
+    let named = Named { model: &model, notice: &notice, rivals: &rivals };
+    let (seeds, evaluation) = evaluation(subject, source, named, (&measured.studies, thresholds), places, progress)?;
+    let report = Report::new(model.clone(), notice.clone(), seeds, &measured.studies, thresholds.clone());
+    let mut also = Vec::with_capacity(recipe.also_tests.len());
+    for test in &recipe.also_tests {
+        let source = Source::Phantoms { seeds: test.seeds, mix: &test.phantoms };
+        let measured = measure_source(subject, source, &trial, places, progress)?;
+        let report = Report::new(model.clone(), notice.clone(), test.seeds, &measured.studies, thresholds.clone());
+        also.push((test.name.clone(), report));
+    }
+    let file = EvaluationFile { summary: Some(report.clone()), also: also.clone(), evaluation };
+    Ok(Tested { report, also, file })
+}
+
+fn evaluation(
+    subject: &Subject<'_>,
+    source: Source<'_>,
+    named: Named<'_>,
+    measured: (&[StudyMeasure], &Thresholds),
+    places: Places<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(SeedRange, Evaluation), PublishError> {
+    Ok(match source {
+        Source::Phantoms { seeds, mix } => {
+            (seeds, of_phantoms(subject, (seeds, mix), named, measured, places.cache, progress)?)
+        }
+        Source::Data { name, data, .. } => {
+            let title = format!("{name}: {}", data.form.title());
+            // Studies that somebody brought are counted.
+            let seeds = SeedRange { first: 0, studies: measured.0.len() as u64 };
+            (seeds, of_data(&title, named, measured)?)
+        }
+    })
+}
+
+/// The recipe's rivals, trained and measured on the same test studies.
+fn rivals(
+    recipe: &Recipe,
+    device: Device,
+    places: Places<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Vec<MethodOutcome>, PublishError> {
+    if recipe.rivals.is_empty() {
+        return Ok(Vec::new());
+    }
+    let cache = places.cache.map_or_else(|| places.run.join("cache"), Path::to_owned);
+    let place = RivalPlace { device, cache: &cache, out: places.run };
+    let surface = |slice: &PreparedSlice, mask: &[u8]| {
+        let ready = &slice.ready;
+        hausdorff95_mm(mask, &slice.mask, ready.grid.rows, ready.grid.columns, ready.spacing_mm)
+    };
+    Ok(measure_all(recipe, &place, &surface, progress)?)
 }
 
 /// What the weights were trained on, in words, and the notice that goes with it.
@@ -202,8 +271,10 @@ fn training_data(recipe: &Recipe) -> (String, &'static str) {
         .collect();
     parts.dedup();
     let notice = if parts.is_empty() { NOTICE } else { DATA_NOTICE };
+    let has_real_head = |source: Source<'_>| matches!(source, Source::Phantoms { mix, .. } if mix.real_head.is_some());
     if studies > 0 {
-        parts.push(format!("{studies} synthetic head CT studies (ichor phantoms)"));
+        let implanted = if sources().any(has_real_head) { ", in part bleeds implanted into a real head" } else { "" };
+        parts.push(format!("{studies} synthetic head CT studies (ichor phantoms){implanted}"));
     }
     (format!("{}, slice labels only", parts.join(" and ")), notice)
 }

@@ -86,6 +86,9 @@ pub struct Recipe {
     pub validation: HeldOut,
     /// Studies that nothing was chosen on.
     pub test: HeldOut,
+    /// Further studies that nothing was chosen on, each set reported by itself.
+    #[serde(default, rename = "also_test", skip_serializing_if = "Vec::is_empty")]
+    pub also_tests: Vec<AlsoTest>,
     /// What the method is measured against besides the brightness rule. It has no part in the weights.
     #[serde(default, rename = "rival", skip_serializing_if = "Vec::is_empty")]
     pub rivals: Vec<RivalRecipe>,
@@ -173,6 +176,18 @@ pub struct HeldOut {
     /// Which part of that data; absent = the one named like the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+}
+
+/// A further set of test studies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlsoTest {
+    /// What reports call it.
+    pub name: String,
+    /// The studies.
+    pub seeds: SeedRange,
+    /// What phantoms they are.
+    pub phantoms: PhantomMix,
 }
 
 /// Where slices come from.
@@ -333,14 +348,19 @@ impl Recipe {
             let held_out = held_out.iter().filter_map(|(name, seeds)| Some(((*name).to_owned(), (*seeds)?)));
             check_disjoint(&held_out.chain([(format!("rival {:?}", rival.name()), rival.seeds)]).collect::<Vec<_>>())?;
         }
+        for also in &self.also_tests {
+            also.phantoms.check().map_err(|why| RecipeError::Value(format!("also_test {:?}: {why}", also.name)))?;
+            let itself = (format!("also_test {:?}", also.name), also.seeds);
+            ranges.iter().try_for_each(|range| check_disjoint(&[range.clone(), itself.clone()]))?;
+        }
         Ok(check_rivals(&self.rivals, self.model.img_size)?)
     }
 
-    /// SHA-256 of the recipe's content (not of its text: comments and spacing do not count), in hexadecimal. Rivals do not
-    /// count: a run goes on when one is added.
+    /// SHA-256 of the recipe's content (not of its text: comments and spacing do not count), in hexadecimal. Rivals and
+    /// further tests do not count: a run goes on when one is added.
     #[must_use]
     pub fn digest(&self) -> String {
-        let learning = Self { rivals: Vec::new(), ..self.clone() };
+        let learning = Self { rivals: Vec::new(), also_tests: Vec::new(), ..self.clone() };
         hex::encode(Sha256::digest(serde_json::to_vec(&learning).unwrap_or_default()))
     }
 }
@@ -388,7 +408,7 @@ mod tests {
     fn the_demonstration_recipe_is_sound() {
         let recipe = Recipe::parse(DEMO, Path::new("recipe.toml")).unwrap();
         assert_eq!(recipe.name, "ichor-demo");
-        assert_eq!(recipe.test.seeds.unwrap().studies, 60);
+        assert_eq!(recipe.test.seeds.unwrap().studies, 200);
         assert_ne!(recipe.digest(), Recipe { seed: recipe.seed + 1, ..recipe.clone() }.digest());
     }
 

@@ -1,104 +1,51 @@
-//! The held-out evaluation, as JSON for machines and as text for people.
+//! What held-out studies say of methods: a structured result for machines, one self-contained HTML page for people, and
+//! the short summary of a run on phantoms.
+//!
+//! [`EvaluationInput`] takes facts of studies and the [`crate::outcome::MethodOutcome`]s of any number of methods, wherever
+//! they come from; [`Evaluation::new`] makes the figures, [`html`] the page.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod attribution;
+mod cases;
+mod detection;
+mod evaluation;
+mod groups;
+mod input;
+mod overlap;
+mod page;
+mod phantoms;
+mod plots;
+mod reliability;
+mod retrace;
+mod summary;
+mod svg;
+#[cfg(test)]
+mod tests;
+mod text;
+mod volume;
+mod write;
 
-use ichor_core::HemorrhageSubtype;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::calibrate::Thresholds;
-use crate::measure::{Method, SliceMeasure, StudyMeasure};
-use crate::metrics::{Confusion, Interval, OverlapCurve, Summary, auc, bootstrap, dice, iou};
-use crate::seeds::SeedRange;
+pub use attribution::{calibration_inputs, outcomes, study_facts};
+pub use cases::{CaseKind, CasePicture, CaseRef, CaseSlice, choose_cases, draw_case};
+pub use detection::{DetectionRow, Estimate};
+pub use evaluation::{Evaluation, MethodFigures, StudyLine, StudyResult};
+pub use groups::{GroupFigures, GroupKind};
+pub use input::{CalibrationInput, DataDescription, EvaluationInput, SliceFacts, StudyFacts};
+pub use overlap::SegmentationRow;
+pub use page::html;
+pub use phantoms::{Named, of_data, of_phantoms};
+pub use reliability::CalibrationFigures;
+pub use retrace::{Retraced, retrace};
+pub use summary::{CalibrationErrors, Counts, Detection, Group, Overlap, Report, Volume};
+pub use volume::VolumeFigures;
+pub use write::{EvaluationFile, write_evaluation};
+
+use crate::metrics::Interval;
 
 /// Rounds of every bootstrap.
 const ROUNDS: usize = 1000;
-
-/// Everything the held-out studies say about the weights, with the floor beside it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// What was evaluated, `name@version+hash`.
-    pub model: String,
-    /// Said of all of it.
-    pub notice: String,
-    /// The held-out studies.
-    pub seeds: SeedRange,
-    /// Studies, positive studies, slices, bleeding slices.
-    pub counts: Counts,
-    /// The thresholds, from the validation studies.
-    pub thresholds: Thresholds,
-    /// Detection on slices by the model, neighbours made consistent: what is served.
-    pub slices: Detection,
-    /// The same of each slice by itself.
-    pub lone_slices: Option<Auc>,
-    /// Detection on slices by the brightness rule.
-    pub slices_by_brightness: Option<Auc>,
-    /// The same with neighbours made consistent, as the model's are.
-    pub slices_by_consistent_brightness: Option<Auc>,
-    /// Detection on studies by the verdict rule.
-    pub studies: Detection,
-    /// Overlap on bleeding slices, by map.
-    pub maps: BTreeMap<Method, Overlap>,
-    /// The same of the refined masks; where a method's refinement is off, of its plain ones.
-    #[serde(default)]
-    pub refined: BTreeMap<Method, Overlap>,
-    /// Expected calibration errors, if there is anything to count.
-    #[serde(default)]
-    pub calibration: Option<Errors>,
-    /// Overlap on bleeding slices as served: a slice that is not called positive has no mask.
-    pub served: Overlap,
-    /// Overlap on bleeding slices by the brightness rule.
-    pub brightness: Overlap,
-    /// Overlap and sensitivity of the served map by group: subtype, and size of the bleed in the slice.
-    pub groups: BTreeMap<String, Group>,
-    /// Volumes of positive studies, served masks against truth.
-    pub volume: Option<Volume>,
-}
-
-/// How far probabilities are from what is observed: expected calibration error over ten bins of the same width, and the
-/// same over bins of the same number.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Errors {
-    /// Of slices, as served.
-    pub slices: f64,
-    /// Of studies.
-    pub studies: f64,
-}
-
-impl Errors {
-    fn new(studies: &[StudyMeasure], thresholds: &Thresholds) -> Option<Self> {
-        let slices: Vec<(f32, bool)> =
-            studies.iter().flat_map(|study| &study.slices).map(|s| (s.probability, s.label.any())).collect();
-        let of_study = |study: &StudyMeasure| (thresholds.study_probability(study), study.positive());
-        let of_studies: Vec<(f32, bool)> = studies.iter().map(of_study).collect();
-        Some(Self { slices: calibration_error(&slices)?, studies: calibration_error(&of_studies)? })
-    }
-}
-
-/// Mean distance between the mean probability and the observed share, over ten bins of the same width, weighted by what
-/// is in them (Guo et al. 2017).
-fn calibration_error(pairs: &[(f32, bool)]) -> Option<f64> {
-    let mut bins = [(0.0f64, 0.0f64, 0.0f64); 10];
-    for &(probability, truth) in pairs {
-        let bin = &mut bins[((f64::from(probability) * 10.0) as usize).min(9)];
-        *bin = (bin.0 + 1.0, bin.1 + f64::from(probability), bin.2 + f64::from(u8::from(truth)));
-    }
-    let gap: f64 = bins.iter().map(|(_, said, seen)| (said - seen).abs()).sum();
-    (!pairs.is_empty()).then(|| gap / pairs.len() as f64)
-}
-
-/// How much was evaluated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Studies.
-    pub studies: usize,
-    /// Studies with a bleed.
-    pub positive_studies: usize,
-    /// Slices.
-    pub slices: usize,
-    /// Slices with a bleed.
-    pub bleeding_slices: usize,
-}
 
 /// Area under the ROC curve with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -109,293 +56,76 @@ pub struct Auc {
     pub interval: Option<Interval>,
 }
 
-/// A yes-or-no decision.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Detection {
-    /// Over all thresholds.
-    pub auc: Option<Auc>,
-    /// At the chosen threshold.
-    pub confusion: Confusion,
-    /// Sensitivity at the chosen threshold.
-    pub sensitivity: f64,
-    /// Specificity at the chosen threshold.
-    pub specificity: f64,
-    /// F1 at the chosen threshold.
-    pub f1: f64,
-}
-
-/// Overlap of masks with the truth, over bleeding slices.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Overlap {
-    /// Dice.
-    pub dice: Option<Summary>,
-    /// Intersection over union.
-    pub iou: Option<Summary>,
-}
-
-/// Part of the bleeding slices.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Group {
-    /// Share of these slices that are called positive.
-    pub sensitivity: f64,
-    /// Dice of the map's mask, whether or not the slice is called positive.
-    pub dice: Option<Summary>,
-}
-
-/// Volume of the served masks against the truth, positive studies.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Volume {
-    /// Error (mask − truth), mL.
-    pub error_ml: Summary,
-    /// Absolute error, mL.
-    pub absolute_error_ml: Summary,
-}
-
-/// Pixel counts: intersection, predicted, truth.
-type Counted = (usize, usize, usize);
-
-impl Report {
-    /// Sums up the measures of the held-out studies at fixed thresholds.
-    #[must_use]
-    pub fn new(
-        model: String,
-        notice: String,
-        seeds: SeedRange,
-        studies: &[StudyMeasure],
-        thresholds: Thresholds,
-    ) -> Self {
-        let lone_slices = slice_auc(studies, |slice| slice.probability);
-        let studies: Vec<StudyMeasure> = studies.iter().map(|study| thresholds.as_served(study)).collect();
-        let studies = studies.as_slice();
-        let all = || studies.iter().flat_map(|study| &study.slices);
-        let served = Method::ALL.iter().position(|&m| m == thresholds.served).unwrap_or(0);
-        let bin = |method: Method| OverlapCurve::bin_of(thresholds.maps.get(&method).copied().unwrap_or(1.0));
-        let served_bin = bin(thresholds.served);
-        let called = |slice: &SliceMeasure| slice.probability >= thresholds.slice_probability;
-        let map = |index: usize, bin: usize| {
-            move |slice: &SliceMeasure| slice.curves.get(index).map(|curve| curve.counts(bin))
-        };
-        let refined = |(index, method): (usize, Method)| {
-            let counts = |slice: &SliceMeasure| slice.final_counts(index, 0, bin(method));
-            (method, overlap(studies, counts))
-        };
-        let refined = Method::ALL.into_iter().enumerate().map(refined).collect();
-        let maps = Method::ALL.into_iter().enumerate();
-        let maps = maps.map(|(index, method)| (method, overlap(studies, map(index, bin(method))))).collect();
-        let as_served = |slice: &SliceMeasure| {
-            let counts = slice.final_counts(served, 0, served_bin)?;
-            Some(if called(slice) { counts } else { (0, 0, counts.2) })
-        };
-        Self {
-            counts: Counts {
-                studies: studies.len(),
-                positive_studies: studies.iter().filter(|study| study.positive()).count(),
-                slices: all().count(),
-                bleeding_slices: all().filter(|slice| slice.label.any()).count(),
-            },
-            slices: slice_detection(studies, thresholds.slice_probability),
-            lone_slices,
-            slices_by_brightness: slice_auc(studies, |slice| slice.brightness),
-            slices_by_consistent_brightness: consistent_brightness_auc(studies, thresholds.slice_reach_mm),
-            studies: study_detection(studies, &thresholds),
-            maps,
-            refined,
-            calibration: Errors::new(studies, &thresholds),
-            served: overlap(studies, as_served),
-            brightness: overlap(studies, |slice| Some(slice.brightness_overlap)),
-            groups: groups(studies, |slice| slice.final_counts(served, 0, served_bin), called),
-            volume: volume(studies, |slice| {
-                if called(slice) { slice.final_counts(served, 0, served_bin) } else { None }
-            }),
-            model,
-            notice,
-            seeds,
-            thresholds,
-        }
-    }
-
-    /// The report as a page of text.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut page = String::new();
-        let mut line = |text: String| {
-            let _ = writeln!(page, "{text}");
-        };
-        let Counts { studies, positive_studies, slices, bleeding_slices } = self.counts;
-        line(format!("{}: {}", self.model, self.notice));
-        line(format!(
-            "held-out phantoms {}..{}: {studies} studies ({positive_studies} positive), {slices} slices ({bleeding_slices} bleeding)",
-            self.seeds.first,
-            self.seeds.first + self.seeds.studies - 1
-        ));
-        line(format!(
-            "slice AUC            {}, each slice by itself {}",
-            show_auc(self.slices.auc),
-            show_auc(self.lone_slices)
-        ));
-        line(format!(
-            "  brightness rule    {}, each slice by itself {}",
-            show_auc(self.slices_by_consistent_brightness),
-            show_auc(self.slices_by_brightness)
-        ));
-        for (name, d) in [("slices", &self.slices), ("studies", &self.studies)] {
-            line(format!(
-                "{name:<20} sensitivity {:.3}, specificity {:.3}, F1 {:.3}",
-                d.sensitivity, d.specificity, d.f1
-            ));
-        }
-        line("Dice / IoU on bleeding slices (mean ± SD [95 % over studies]):".to_owned());
-        for (method, overlap) in &self.maps {
-            let mark = if *method == self.thresholds.served { " (served)" } else { "" };
-            line(format!("  {:<44} {}", format!("{}{mark}", method.title()), show_overlap(overlap)));
-        }
-        for (method, overlap) in &self.refined {
-            line(format!("  {:<44} {}", format!("{}, refined", method.title()), show_overlap(overlap)));
-        }
-        line(format!("  {:<44} {}", "as served, slices not called count 0", show_overlap(&self.served)));
-        line(format!("  {:<44} {}", "brightness rule", show_overlap(&self.brightness)));
-        for (name, group) in &self.groups {
-            let dice =
-                group.dice.map_or_else(|| "-".to_owned(), |d| format!("{:.3} ± {:.3} (n = {})", d.mean, d.sd, d.n));
-            line(format!("  {name:<24} sensitivity {:.3}, Dice {dice}", group.sensitivity));
-        }
-        if let Some(Errors { slices, studies }) = self.calibration {
-            line(format!("expected calibration error: slices {slices:.3}, studies {studies:.3}"));
-        }
-        line(format!("study AUC            {}", show_auc(self.studies.auc)));
-        if let Some(volume) = self.volume {
-            line(format!(
-                "volume of positive studies: error {:+.1} ± {:.1} mL, absolute {:.1} mL",
-                volume.error_ml.mean, volume.error_ml.sd, volume.absolute_error_ml.mean
-            ));
-        }
-        page
-    }
-}
-
-fn slice_auc(studies: &[StudyMeasure], score: impl Fn(&SliceMeasure) -> f32) -> Option<Auc> {
-    let pairs: Vec<Vec<(f32, bool)>> = studies
-        .iter()
-        .map(|study| study.slices.iter().map(|slice| (score(slice), slice.label.any())).collect())
-        .collect();
-    auc_of(&pairs)
-}
-
-fn consistent_brightness_auc(studies: &[StudyMeasure], reach_mm: f64) -> Option<Auc> {
-    let pairs = |study: &StudyMeasure| {
-        let scores = study.consistent_brightness(reach_mm).into_iter();
-        scores.zip(&study.slices).map(|(score, slice)| (score, slice.label.any())).collect()
-    };
-    auc_of(&studies.iter().map(pairs).collect::<Vec<_>>())
-}
-
-fn auc_of(studies: &[Vec<(f32, bool)>]) -> Option<Auc> {
-    let area = |drawn: &[usize]| {
-        let (scores, labels): (Vec<f32>, Vec<bool>) = drawn.iter().flat_map(|&i| studies[i].iter().copied()).unzip();
-        auc(&scores, &labels)
-    };
-    let every: Vec<usize> = (0..studies.len()).collect();
-    Some(Auc { auc: area(&every)?, interval: bootstrap(studies.len(), ROUNDS, 1, area) })
-}
-
-fn detection(auc: Option<Auc>, confusion: Confusion) -> Detection {
-    let (sensitivity, specificity, f1) = (confusion.sensitivity(), confusion.specificity(), confusion.f1());
-    Detection { auc, confusion, sensitivity, specificity, f1 }
-}
-
-fn slice_detection(studies: &[StudyMeasure], threshold: f32) -> Detection {
-    let mut confusion = Confusion::default();
-    for slice in studies.iter().flat_map(|study| &study.slices) {
-        confusion.add(slice.probability >= threshold, slice.label.any());
-    }
-    detection(slice_auc(studies, |slice| slice.probability), confusion)
-}
-
-fn study_detection(studies: &[StudyMeasure], thresholds: &Thresholds) -> Detection {
-    let score = |study: &StudyMeasure| study.probability(thresholds.min_positive_slices);
-    let mut confusion = Confusion::default();
-    for study in studies {
-        confusion.add(score(study) >= thresholds.slice_probability, study.positive());
-    }
-    let pairs: Vec<Vec<(f32, bool)>> = studies.iter().map(|study| vec![(score(study), study.positive())]).collect();
-    detection(auc_of(&pairs), confusion)
-}
-
-/// Dice and IoU of the bleeding slices, with intervals over studies.
-fn overlap(studies: &[StudyMeasure], counted: impl Fn(&SliceMeasure) -> Option<Counted>) -> Overlap {
-    let per_study: Vec<Vec<Counted>> = studies
-        .iter()
-        .map(|study| study.slices.iter().filter(|slice| slice.label.any()).filter_map(&counted).collect())
-        .collect();
-    let summary = |figure: fn(usize, usize, usize) -> f64| {
-        let values = |drawn: &[usize]| -> Vec<f64> {
-            drawn.iter().flat_map(|&i| per_study[i].iter().map(|&(a, b, c)| figure(a, b, c))).collect()
-        };
-        let every: Vec<usize> = (0..per_study.len()).collect();
-        let mut summary = Summary::of(&values(&every))?;
-        summary.interval =
-            bootstrap(per_study.len(), ROUNDS, 2, |drawn| Summary::of(&values(drawn)).map(|drawn| drawn.mean));
-        Some(summary)
-    };
-    Overlap { dice: summary(dice), iou: summary(iou) }
-}
-
-/// Sizes of the bleed in a slice, mm² (pixel_ml alone cannot give an area, so the true pixel count is used).
-const SIZES: [(&str, usize, usize); 3] = [
-    ("slice bleed < 300 px", 0, 300),
-    ("slice bleed 300–2000 px", 300, 2000),
-    ("slice bleed > 2000 px", 2000, usize::MAX),
-];
-
-fn groups(
-    studies: &[StudyMeasure],
-    map: impl Fn(&SliceMeasure) -> Option<Counted>,
-    called: impl Fn(&SliceMeasure) -> bool,
-) -> BTreeMap<String, Group> {
-    let bleeding: Vec<&SliceMeasure> =
-        studies.iter().flat_map(|study| &study.slices).filter(|slice| slice.label.any()).collect();
-    let group = |members: Vec<&&SliceMeasure>| {
-        let values: Vec<f64> = members.iter().filter_map(|slice| map(slice)).map(|(a, b, c)| dice(a, b, c)).collect();
-        let hits = members.iter().filter(|slice| called(slice)).count();
-        #[expect(clippy::cast_precision_loss, reason = "slice counts")]
-        let sensitivity = hits as f64 / members.len().max(1) as f64;
-        Group { sensitivity, dice: Summary::of(&values) }
-    };
-    let mut groups = BTreeMap::new();
-    for subtype in HemorrhageSubtype::ALL {
-        let members: Vec<_> = bleeding.iter().filter(|slice| slice.label.shows(subtype)).collect();
-        groups.insert(subtype.label().to_owned(), group(members));
-    }
-    for (name, from, to) in SIZES {
-        let members: Vec<_> =
-            bleeding.iter().filter(|slice| (from..to).contains(&slice.brightness_overlap.2)).collect();
-        groups.insert(name.to_owned(), group(members));
-    }
-    groups
-}
-
-fn volume(studies: &[StudyMeasure], mask: impl Fn(&SliceMeasure) -> Option<Counted>) -> Option<Volume> {
-    #[expect(clippy::cast_precision_loss, reason = "pixel counts")]
-    let ml = |study: &StudyMeasure| -> f64 {
-        study.slices.iter().filter_map(|slice| mask(slice).map(|(_, n, _)| n as f64 * slice.pixel_ml)).sum()
-    };
-    let errors: Vec<f64> =
-        studies.iter().filter(|study| study.positive()).map(|study| ml(study) - study.truth_ml).collect();
-    let absolute: Vec<f64> = errors.iter().map(|error| error.abs()).collect();
-    Some(Volume { error_ml: Summary::of(&errors)?, absolute_error_ml: Summary::of(&absolute)? })
-}
-
-fn show_auc(auc: Option<Auc>) -> String {
-    let Some(auc) = auc else { return "-".to_owned() };
-    let interval = auc.interval.map_or_else(String::new, |i| format!(" [{:.3}, {:.3}]", i.low, i.high));
-    format!("{:.4}{interval}", auc.auc)
-}
-
-fn show_overlap(overlap: &Overlap) -> String {
-    let show = |summary: Option<Summary>| {
-        let Some(s) = summary else { return "-".to_owned() };
-        let interval = s.interval.map_or_else(String::new, |i| format!(" [{:.3}, {:.3}]", i.low, i.high));
-        format!("{:.3} ± {:.3}{interval}", s.mean, s.sd)
-    };
-    format!("{} / {}", show(overlap.dice), show(overlap.iou))
+/// No report can be made.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// There is nothing to report on.
+    #[error("no study was evaluated")]
+    Empty,
+    /// A method's outcomes do not stand beside the studies.
+    #[error("outcome {method}: {what} has {got} {of}, {want} are needed")]
+    Shape {
+        /// The method's id.
+        method: String,
+        /// Which study.
+        what: String,
+        /// Studies or slices.
+        of: &'static str,
+        /// How many there are.
+        got: usize,
+        /// How many there should be.
+        want: usize,
+    },
+    /// Two outcomes have one id.
+    #[error("outcome {0} is given twice")]
+    Twice(String),
+    /// No outcome has the id that is to be shown as shipped.
+    #[error("the shipped method {0} is not among the outcomes")]
+    NotServed(String),
+    /// A number that is not finite.
+    #[error("{what} of {method}, study {study}, slice {slice} is not finite")]
+    NotFinite {
+        /// What it is.
+        what: &'static str,
+        /// The method's id, or the calibration's title.
+        method: String,
+        /// The study.
+        study: String,
+        /// The slice, from 0.
+        slice: usize,
+    },
+    /// More pixels in common than a mask has.
+    #[error("mask of {method}, study {study}, slice {slice} has more pixels in common with the truth than there are")]
+    Mask {
+        /// The method's id.
+        method: String,
+        /// The study.
+        study: String,
+        /// The slice, from 0.
+        slice: usize,
+    },
+    /// A case's picture cannot be made.
+    #[error("picture of study {study}, slice {slice}: {why}")]
+    Picture {
+        /// The study.
+        study: String,
+        /// The slice, from 0.
+        slice: usize,
+        /// Why.
+        why: String,
+    },
+    /// The page cannot be made.
+    #[error("page: {0}")]
+    Page(#[from] minijinja::Error),
+    /// The result cannot be put into JSON.
+    #[error("evaluation.json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A file cannot be written.
+    #[error("{path}: {source}")]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
 }

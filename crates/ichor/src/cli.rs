@@ -67,6 +67,13 @@ pub(crate) enum Command {
     /// The same seed and options give the same bytes.
     Phantom(PhantomArgs),
 
+    /// Shows what the model says of single slices, and where it looks.
+    ///
+    /// For each slice: the slice in the brain window, the attribution map in colours, the mask, and the slice with the
+    /// mask's contour, as PNG files and side by side in one; `explain.json` says the rest. Slices are read as the daemon
+    /// reads them. A file that cannot be read is named with the reason, the others go on; the exit status is then 1.
+    Explain(ExplainArgs),
+
     #[command(flatten)]
     Engine(EngineCommand),
 
@@ -80,7 +87,7 @@ impl Command {
     pub(crate) fn needs_engine(&self) -> bool {
         match self {
             Self::Serve(args) => !args.receive_only,
-            Self::Demo(_) | Self::Engine(_) => true,
+            Self::Demo(_) | Self::Explain(_) | Self::Engine(_) => true,
             Self::Send(_)
             | Self::Echo(_)
             | Self::Studies(_)
@@ -304,6 +311,29 @@ pub(crate) struct PhantomArgs {
     /// Rows and columns; absent: by the seed.
     #[arg(long)]
     pub(crate) matrix: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// DICOM files of CT images, or folders that are searched for them.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Folder to write to; made if absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// Only this frame of multi-frame files, counted from 1; absent: all.
+    #[arg(long, value_name = "N")]
+    pub(crate) frame: Option<u32>,
+
+    /// Weights to use instead of the demonstration weights.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+
+    /// Device of the model: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
 }
 
 #[derive(Debug, Subcommand)]

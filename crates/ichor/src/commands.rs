@@ -4,6 +4,7 @@ pub(crate) mod commitments;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod echo;
+pub(crate) mod explain;
 mod job_log;
 pub(crate) mod messages;
 pub(crate) mod peer;

@@ -48,6 +48,9 @@ pub enum EngineCommand {
     Train(TrainArgs),
 
     /// Evaluates weights on the recipe's held-out studies, beside the brightness rule.
+    ///
+    /// Prints a summary and writes `evaluation.json`, every figure, and `evaluation.html`, one page with tables, charts and
+    /// pictures that needs nothing beside it.
     Evaluate(EvaluateArgs),
 }
 
@@ -118,6 +121,12 @@ pub struct EvaluateArgs {
     /// Weights to evaluate.
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
+    /// Folder for `evaluation.json` and `evaluation.html`; made if absent.
+    #[arg(long, value_name = "DIR", default_value = "evaluation")]
+    pub out: PathBuf,
+    /// Folder that keeps prepared studies for the next evaluation; absent: they are made anew.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
     /// Device: auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,

@@ -66,6 +66,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
         Command::Phantom(args) => commands::phantom::run(&args, json),
+        Command::Explain(args) => in_runtime(commands::explain::run::<E>(args, json)),
         Command::Engine(command) => E::run(command, json),
         Command::Config(ConfigCommand::Check { file }) => commands::config::check(&file, json),
     }

@@ -10,8 +10,9 @@ use ichor_model::resolve;
 use ichor_train::progress::PrintProgress;
 use ichor_train::publish::{evaluate as evaluate_weights, train_and_publish};
 use ichor_train::recipe::Recipe;
-use ichor_train::report::Report;
+use ichor_train::report::{Report, write_evaluation};
 use ichor_train::trainer::TrainOptions;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// `ichor train`: an interrupted training goes on from its last checkpoint.
@@ -28,7 +29,7 @@ pub(crate) fn train(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
     // The demonstration weights lie as `demo` in `models/demo`.
     let stem = recipe.name.strip_prefix("ichor-").unwrap_or(&recipe.name);
     let published = train_and_publish(&recipe, &args.out, stem, &options, &mut PrintProgress)?;
-    print(&published.report, json)
+    print(&published.report, &published.also, json)
 }
 
 /// A flag that the first SIGINT or SIGTERM raises; the second one ends the process at once.
@@ -59,18 +60,29 @@ fn stop_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// `ichor evaluate`
+/// `ichor evaluate`: the summary on standard output, the report as files.
 pub(crate) fn evaluate(args: &EvaluateArgs, json: bool) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
     let device = resolve(args.device.parse::<DeviceChoice>()?)?;
-    print(&evaluate_weights(&recipe, &args.weights, device, None, &mut PrintProgress)?, json)
+    let cache = args.cache.as_deref();
+    let tested = evaluate_weights(&recipe, &args.weights, device, cache, &mut PrintProgress)?;
+    let page = write_evaluation(&args.out, &tested.file)?;
+    print(&tested.report, &tested.also, json)?;
+    eprintln!("the whole report is in {}", page.display());
+    Ok(())
 }
 
-fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+fn print(report: &Report, also: &[(String, Report)], json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(report)?);
-    } else {
-        println!("{}", report.text());
+        let also: Vec<_> = also.iter().map(|(name, report)| json!({ "name": name, "report": report })).collect();
+        let mut whole = serde_json::to_value(report)?;
+        whole["also"] = also.into();
+        println!("{whole}");
+        return Ok(());
+    }
+    println!("{}", report.text());
+    for (name, report) in also {
+        println!("{name}\n{}", report.text());
     }
     Ok(())
 }

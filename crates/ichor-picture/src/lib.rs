@@ -1,0 +1,13 @@
+//! Pictures for people: a slice in its window, a map in colours with its legend, a mask, contours, words, as PNG.
+//!
+//! Architecture Invariant: no DICOM, no model, no clock. It takes flat arrays; the same arrays give the same bytes.
+
+mod color;
+mod contour;
+mod image;
+mod words;
+
+pub use color::{Color, map_color};
+pub use contour::Contour;
+pub use image::{Image, PictureError, Window};
+pub use words::{Font, wrapped};
