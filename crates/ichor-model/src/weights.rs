@@ -14,7 +14,9 @@ use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::SwinPlan;
+use crate::frozen::Frozen;
 use crate::manifest::{MANIFEST_FORMAT, Manifest, ManifestProblem, ModelCard};
+use crate::precision::Precision;
 use crate::self_test::SelfTest;
 use crate::swin::Swin;
 
@@ -183,6 +185,17 @@ impl Weights {
         Ok((store, swin))
     }
 
+    /// The same network, made for inference.
+    pub(crate) fn freeze(
+        &self,
+        plan: &SwinPlan,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Frozen, WeightsError> {
+        let (_store, swin) = self.build(plan, device)?;
+        Frozen::new(&swin, precision).map_err(|error| self.error(WeightsProblem::Torch(error)))
+    }
+
     fn fill(&self, store: &VarStore) -> Result<(), WeightsProblem> {
         let mut found = Checkpoint::read(&self.path, &self.bytes)?.tensors;
         let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
@@ -219,6 +232,20 @@ impl Weights {
     fn error(&self, problem: WeightsProblem) -> WeightsError {
         WeightsError { path: self.path.clone(), problem }
     }
+}
+
+/// Reads a weight file (safetensors or `.pth`) without a manifest and makes the network for inference, for comparing with
+/// other implementations. What is served has a manifest: [`crate::ModelRuntime`].
+///
+/// # Errors
+/// [`WeightsError`] names the file, and every tensor that does not fit.
+pub fn load_frozen(
+    path: &Path,
+    plan: &SwinPlan,
+    device: Device,
+    precision: Precision,
+) -> Result<Frozen, WeightsError> {
+    Weights::read(path)?.freeze(plan, device, precision)
 }
 
 /// Saves a network's variables as `path` (safetensors, float32) and its card as the manifest beside it, with the
