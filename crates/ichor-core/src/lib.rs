@@ -10,6 +10,7 @@ mod finding;
 mod model_id;
 mod network;
 mod plane;
+mod precision;
 mod priority;
 mod reason;
 mod rule;
@@ -18,6 +19,7 @@ mod uid;
 
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use device::{DeviceChoice, UnknownDevice};
+pub use precision::{Precision, UnknownPrecision};
 pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities, study_probability};
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ichor_model::attribution::{GradientSite, HgiOptions, RollBack};
-use ichor_model::{Frozen, Precision, SwinConfig, SwinPlan, load_frozen};
+use ichor_model::{Frozen, Precision, SwinConfig, SwinPlan, available, load_frozen};
 use tch::{Cuda, Device, Kind, Tensor};
 
 type Failure = Box<dyn std::error::Error>;
@@ -35,7 +35,7 @@ fn main() -> Result<(), Failure> {
     let device = ichor_model::resolve(device.parse()?)?;
     tch::set_num_threads(threads.parse()?);
     let sizes: SwinConfig = serde_json::from_slice(&std::fs::read(config)?)?;
-    let precision = precision.parse::<Precision>()?.available_on(device);
+    let precision = available(precision.parse::<Precision>()?, device);
     let frozen = load_frozen(Path::new(weights), &SwinPlan::check(&sizes)?, device, precision)?;
     let tensors: HashMap<String, Tensor> = Tensor::read_safetensors(input)?.into_iter().collect();
     let get = |name: &str| tensors.get(name).map(|tensor| tensor.to_device(device)).ok_or(format!("no {name}"));

@@ -9,6 +9,7 @@ mod block;
 mod layout;
 mod linear;
 
+use ichor_core::Precision;
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::attribution::{
@@ -16,7 +17,6 @@ use crate::attribution::{
     finish, stage_maps,
 };
 use crate::config::SwinPlan;
-use crate::precision::Precision;
 use crate::swin::{PatchEmbed, Swin};
 use attention::Wanted;
 use block::{Block, Tape, Watch};
@@ -72,7 +72,7 @@ struct Recorded {
 
 impl Frozen {
     /// Puts the network together from weights as they are now. `precision` as it is available
-    /// ([`Precision::available_on`]).
+    /// ([`crate::available`]).
     ///
     /// # Errors
     /// libtorch's.

@@ -27,7 +27,8 @@ pub use frozen::Frozen;
 pub use manifest::{
     Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard,
 };
-pub use precision::{Precision, UnknownPrecision};
+pub use ichor_core::Precision;
+pub use precision::{available, available_on_cpu};
 pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};
 pub use self_test::{SelfTest, SelfTestFailed, SelfTestReport};
 pub use strategy::Strategy;

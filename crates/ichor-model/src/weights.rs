@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ichor_core::Precision;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 use sha2::{Digest, Sha256};
@@ -16,7 +17,6 @@ use crate::checkpoint::Checkpoint;
 use crate::config::SwinPlan;
 use crate::frozen::Frozen;
 use crate::manifest::{MANIFEST_FORMAT, Manifest, ManifestProblem, ModelCard};
-use crate::precision::Precision;
 use crate::self_test::SelfTest;
 use crate::swin::Swin;
 
@@ -260,7 +260,8 @@ pub fn save_model(path: &Path, store: &VarStore, card: ModelCard) -> Result<Mani
     let failed = |problem| WeightsError { path: path.to_owned(), problem };
     let weights = Weights::new(path, serialize(store).map_err(failed)?);
     let (_store, swin) = weights.build(&plan, Device::Cpu)?;
-    let self_test = SelfTest::run(&swin, card.strategy).map_err(|e| failed(WeightsProblem::Torch(e)))?;
+    let forward = |input: &Tensor| Ok(swin.forward(input));
+    let self_test = SelfTest::run(&card.sizes, card.strategy, Device::Cpu, forward).map_err(|e| failed(WeightsProblem::Torch(e)))?;
     let manifest = Manifest { format: MANIFEST_FORMAT, model: card, sha256: weights.sha256.clone(), self_test };
     manifest.id().map_err(|error| SaveError::Card(ManifestProblem::Id(error)))?;
     let text = serde_json::to_vec_pretty(&manifest);

@@ -8,7 +8,7 @@ mod support;
 use ichor_model::attribution::{
     Attribution, CamTarget, GradientSite, HgiOptions, RollBack, grad_cam, hgi_sam, swin_sam,
 };
-use ichor_model::{Frozen, Precision, Swin, SwinConfig};
+use ichor_model::{Frozen, Precision, Swin, SwinConfig, available};
 use support::{difference, random_input, random_swin, small};
 use tch::{Device, Tensor};
 
@@ -97,7 +97,7 @@ fn a_batch_gives_what_its_slices_give_alone() {
 
 #[test]
 fn bf16_stays_near() {
-    if Precision::Bf16.available_on(Device::Cpu) != Precision::Bf16 {
+    if available(Precision::Bf16, Device::Cpu) != Precision::Bf16 {
         println!("skipped: this processor has no native bf16");
         return;
     }

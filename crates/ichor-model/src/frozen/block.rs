@@ -1,12 +1,13 @@
 //! One block, forward and backward, on a residual stream that lies in its window order.
 
+use ichor_core::Precision;
 use tch::{Kind, TchError, Tensor};
 
 use super::attention::{Attention, AttentionGradient, Qkv, Wanted};
 use super::layout::{Gather, WindowOrder};
 use super::linear::{Linear, Normed};
 use crate::config::StagePlan;
-use crate::precision::Precision;
+use crate::precision::kind;
 use crate::swin;
 
 /// A block of a network whose weights no longer change.
@@ -76,7 +77,7 @@ impl Block {
                 head_dim: plan.head_dim(),
                 tokens: plan.window * plan.window,
                 windows: (plan.padded() / plan.window).pow(2),
-                bias: attention.bias().f_detach()?.f_to_kind(precision.kind())?.f_contiguous()?,
+                bias: attention.bias().f_detach()?.f_to_kind(kind(precision))?.f_contiguous()?,
             },
             proj: Linear::plain(&attention.proj, precision)?,
             fc1: Linear::after_norm(&block.norm2, &block.fc1, None, precision)?,
@@ -189,6 +190,6 @@ fn padding(
         Some(bias) => bias.f_detach()?.f_mul(rows)?,
         None => rows.f_zeros_like()?,
     };
-    let fill = mask.f_neg()?.f_add_scalar(1.0)?.f_mul(&bias)?.f_to_kind(precision.kind())?;
-    Ok(Some(Padding { mask: mask.f_to_kind(precision.kind())?, fill }))
+    let fill = mask.f_neg()?.f_add_scalar(1.0)?.f_mul(&bias)?.f_to_kind(kind(precision))?;
+    Ok(Some(Padding { mask: mask.f_to_kind(kind(precision))?, fill }))
 }

@@ -1,9 +1,10 @@
 //! Linear layers with what stands around them folded in.
 
+use ichor_core::Precision;
 use tch::nn;
 use tch::{Kind, TchError, Tensor};
 
-use crate::precision::Precision;
+use crate::precision::kind;
 use crate::swin::NORM_EPSILON;
 
 /// `x · weightᵀ + bias`, in the precision of the weight.
@@ -20,7 +21,7 @@ impl Linear {
     }
 
     pub(super) fn new(weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Self, TchError> {
-        let cast = |tensor: &Tensor| tensor.f_detach()?.f_to_kind(precision.kind())?.f_contiguous();
+        let cast = |tensor: &Tensor| tensor.f_detach()?.f_to_kind(kind(precision))?.f_contiguous();
         Ok(Self { weight: cast(weight)?, bias: bias.map(cast).transpose()? })
     }
 
@@ -85,7 +86,7 @@ impl Normed {
     /// `x`: float32, `[n, dim]`.
     pub(super) fn of(x: &Tensor, precision: Precision) -> Result<Self, TchError> {
         let (x, _mean, inverse) = x.f_native_layer_norm(x.size()[1..].to_vec(), NONE, NONE, NORM_EPSILON)?;
-        Ok(Self { x: x.f_to_kind(precision.kind())?, inverse })
+        Ok(Self { x: x.f_to_kind(kind(precision))?, inverse })
     }
 
     /// Adds to `sum` what `gradient` becomes through the norm. `gradient`: `[n, dim]`, each row's mean 0.

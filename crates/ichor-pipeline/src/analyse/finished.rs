@@ -272,12 +272,13 @@ fn most_suspicious(probabilities: &[f32], most: usize) -> Vec<usize> {
 /// Whatever shapes masks and numbers: it stands in the objects, and in what their UIDs are derived from.
 fn configuration(traits: &ModelTraits, min_lesion_ml: f64) -> String {
     format!(
-        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={min_lesion_ml}",
+        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};slice_threshold={};slice_reach_mm={};min_lesion_ml={min_lesion_ml};precision={}",
         traits.map,
         traits.preset.name(),
         traits.mask_threshold,
         traits.slice_threshold,
         traits.slice_reach_mm,
+        traits.precision,
     )
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ichor_core::{ModelId, Priority, StudyStatus};
+use ichor_core::{ModelId, Precision, Priority, StudyStatus};
 use ichor_ct::gate::GateOptions;
 use ichor_ct::input::InputPreset;
 use ichor_decode::{Decoder, DecoderOptions};
@@ -63,6 +63,7 @@ impl Scripted {
             slice_reach_mm: 4.0,
             min_positive_slices: 2,
             map: "the brain".to_owned(),
+            precision: Precision::F32,
             mask_threshold: 0.5,
             priority: Priority { nice: 10, idle_cores_only: true },
             notice: Some("for tests".to_owned()),

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ichor::ModelConfig;
-use ichor_core::{DeviceChoice, Priority};
+use ichor_core::{DeviceChoice, Precision, Priority};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
 use ichor_model::{Expected, ModelRuntime, RuntimeError, RuntimeOptions};
 use ichor_pipeline::analyse::{ModelError, ModelTraits, SliceModel};
@@ -27,6 +27,7 @@ impl TorchModel {
     pub(crate) async fn start(config: &ModelConfig, priority: Priority) -> anyhow::Result<Self> {
         let mut options = RuntimeOptions::new(&config.weights, expected());
         options.device = config.device.parse::<DeviceChoice>()?;
+        options.precision = config.precision.parse::<Precision>()?;
         options.threads = config.threads;
         options.batch = config.batch;
         options.priority = priority;
@@ -47,6 +48,7 @@ impl TorchModel {
             slice_reach_mm: card.slice_reach_mm,
             min_positive_slices: card.min_positive_slices,
             map: format!("{} {:?}", card.map.kind, card.map.gradient_site),
+            precision: runtime.precision(),
             mask_threshold: card.map.threshold,
             priority,
             notice: card.notice.clone(),
@@ -54,9 +56,9 @@ impl TorchModel {
         Ok(Self { runtime, traits })
     }
 
-    /// The device in use, in words.
+    /// Device and precision in use, in words.
     pub(crate) fn device(&self) -> String {
-        self.runtime.device()
+        format!("{}, {}", self.runtime.device(), self.runtime.precision())
     }
 }
 
