@@ -259,7 +259,7 @@ impl Frozen {
         let tokens = all / batch;
         let row = row.f_div_scalar(tokens as f64)?.f_unsqueeze(1)?.f_expand([-1, tokens, -1], false)?;
         let mut gradient = Tensor::f_zeros([all, dim], (Kind::Float, self.device))?;
-        normed.backward_into(row.f_reshape([all, dim])?, &mut gradient)?;
+        normed.backward_into(row.f_contiguous()?.f_view([all, dim])?, &mut gradient)?;
         self.last.back(&gradient.f_view([batch, tokens, dim])?)
     }
 

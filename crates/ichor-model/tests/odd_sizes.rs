@@ -72,7 +72,7 @@ fn a_weight_that_is_not_finite_is_named() {
     for value in [f64::NAN, f64::INFINITY] {
         let (config, mut tensors) = reference("padded");
         let name = "weight.swin.layers.1.blocks.0.mlp.fc1.weight".to_owned();
-        let mut spoilt = tensors[&name].copy();
+        let spoilt = tensors[&name].copy();
         let _in_place = spoilt.get(3).get(1).fill_(value);
         tensors.insert(name, spoilt);
         let error = maps(&config, &tensors).unwrap_err().to_string();

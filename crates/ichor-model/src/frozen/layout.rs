@@ -16,20 +16,21 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// `forth[i]`: which of `sources` tokens lies at place i.
+    /// `forth[i]`: which of `sources` tokens lies at place i; -1 for padding, which takes the first one: it is masked
+    /// where it could matter, and gives no gradient.
     fn new(forth: &[i64], sources: usize, device: Device) -> Self {
         let mut back = vec![-1i64; sources];
         for (place, &source) in (0i64..).zip(forth) {
-            // A token that fills several places (padding does) gives its gradient from the first: the others have none.
-            if let Some(slot) = back.get_mut(source as usize).filter(|slot| **slot < 0) {
+            if let Some(slot) = usize::try_from(source).ok().and_then(|source| back.get_mut(source)) {
                 *slot = place;
             }
         }
+        let forth: Vec<i64> = forth.iter().map(|&source| source.max(0)).collect();
         let mask: Vec<f32> = back.iter().map(|&place| if place < 0 { 0.0 } else { 1.0 }).collect();
         let back: Vec<i64> = back.into_iter().map(|place| place.max(0)).collect();
         let back_mask = mask.contains(&0.0).then(|| Tensor::from_slice(&mask).view([1, -1, 1]).to_device(device));
         Self {
-            forth: Tensor::from_slice(forth).to_device(device),
+            forth: Tensor::from_slice(&forth).to_device(device),
             back: Tensor::from_slice(&back).to_device(device),
             back_mask,
         }
@@ -85,10 +86,9 @@ impl WindowOrder {
         mask.contains(&0.0).then(|| Tensor::from_slice(&mask).view([1, -1, 1]).to_device(device))
     }
 
-    /// From the row-major grid into this order. Padding takes the first token: it is masked where it could matter.
+    /// From the row-major grid into this order.
     pub(super) fn from_grid(&self, device: Device) -> Gather {
-        let forth: Vec<i64> = self.places.iter().map(|&place| place.max(0)).collect();
-        Gather::new(&forth, (self.grid * self.grid) as usize, device)
+        Gather::new(&self.places, (self.grid * self.grid) as usize, device)
     }
 
     /// From this order to the row-major grid.
@@ -99,7 +99,8 @@ impl WindowOrder {
     /// From this order into another one of the same grid.
     pub(super) fn to(&self, other: &Self, device: Device) -> Gather {
         let at = self.at();
-        let forth: Vec<i64> = other.places.iter().map(|&place| at[place.max(0) as usize]).collect();
+        let found = |place: i64| usize::try_from(place).ok().and_then(|place| at.get(place)).copied();
+        let forth: Vec<i64> = other.places.iter().map(|&place| found(place).unwrap_or(-1)).collect();
         Gather::new(&forth, self.len(), device)
     }
 
@@ -108,10 +109,11 @@ impl WindowOrder {
     pub(super) fn merged(&self, next: &Self, device: Device) -> Gather {
         let (at, grid) = (self.at(), self.grid);
         let four = |place: i64| {
-            let (row, column) = (place.max(0) / next.grid * 2, place.max(0) % next.grid * 2);
+            let (row, column) = (place / next.grid * 2, place % next.grid * 2);
             [(row, column), (row + 1, column), (row, column + 1), (row + 1, column + 1)]
+                .map(|(row, column)| if place < 0 { -1 } else { at[(row * grid + column) as usize] })
         };
-        let forth = next.places.iter().flat_map(|&place| four(place)).map(|(r, c)| at[(r * grid + c) as usize]);
+        let forth = next.places.iter().flat_map(|&place| four(place));
         Gather::new(&forth.collect::<Vec<i64>>(), self.len(), device)
     }
 
