@@ -19,11 +19,11 @@ mod uid;
 
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use device::{DeviceChoice, UnknownDevice};
-pub use precision::{Precision, UnknownPrecision};
 pub use finding::{Finding, HemorrhageSubtype, Verdict, consistent_probabilities, study_probability};
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};
+pub use precision::{Precision, UnknownPrecision};
 pub use priority::Priority;
 pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};

@@ -202,12 +202,7 @@ impl Frozen {
     ///
     /// # Errors
     /// [`AttributionError`] if shapes or the logit do not fit the network, or libtorch fails.
-    pub fn grad_cam(
-        &self,
-        input: &Tensor,
-        brain: &Tensor,
-        target: CamTarget,
-    ) -> Result<Attribution, AttributionError> {
+    pub fn grad_cam(&self, input: &Tensor, brain: &Tensor, target: CamTarget) -> Result<Attribution, AttributionError> {
         check_shapes(&self.plan, input, brain)?;
         let _guard = tch::no_grad_guard();
         let recorded = self.record(input)?;

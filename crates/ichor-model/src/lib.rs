@@ -24,10 +24,10 @@ pub use config::{PlanError, StagePlan, SwinConfig, SwinPlan};
 pub use device::{DeviceError, device_name, resolve};
 pub use files::{FilesError, maps_from_files};
 pub use frozen::Frozen;
+pub use ichor_core::Precision;
 pub use manifest::{
     Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard,
 };
-pub use ichor_core::Precision;
 pub use precision::{available, available_on_cpu};
 pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};
 pub use self_test::{SelfTest, SelfTestFailed, SelfTestReport};

@@ -186,12 +186,7 @@ impl Weights {
     }
 
     /// The same network, made for inference.
-    pub(crate) fn freeze(
-        &self,
-        plan: &SwinPlan,
-        device: Device,
-        precision: Precision,
-    ) -> Result<Frozen, WeightsError> {
+    pub(crate) fn freeze(&self, plan: &SwinPlan, device: Device, precision: Precision) -> Result<Frozen, WeightsError> {
         let (_store, swin) = self.build(plan, device)?;
         Frozen::new(&swin, precision).map_err(|error| self.error(WeightsProblem::Torch(error)))
     }
@@ -239,12 +234,7 @@ impl Weights {
 ///
 /// # Errors
 /// [`WeightsError`] names the file, and every tensor that does not fit.
-pub fn load_frozen(
-    path: &Path,
-    plan: &SwinPlan,
-    device: Device,
-    precision: Precision,
-) -> Result<Frozen, WeightsError> {
+pub fn load_frozen(path: &Path, plan: &SwinPlan, device: Device, precision: Precision) -> Result<Frozen, WeightsError> {
     Weights::read(path)?.freeze(plan, device, precision)
 }
 
@@ -261,7 +251,8 @@ pub fn save_model(path: &Path, store: &VarStore, card: ModelCard) -> Result<Mani
     let weights = Weights::new(path, serialize(store).map_err(failed)?);
     let (_store, swin) = weights.build(&plan, Device::Cpu)?;
     let forward = |input: &Tensor| Ok(swin.forward(input));
-    let self_test = SelfTest::run(&card.sizes, card.strategy, Device::Cpu, forward).map_err(|e| failed(WeightsProblem::Torch(e)))?;
+    let self_test = SelfTest::run(&card.sizes, card.strategy, Device::Cpu, forward)
+        .map_err(|e| failed(WeightsProblem::Torch(e)))?;
     let manifest = Manifest { format: MANIFEST_FORMAT, model: card, sha256: weights.sha256.clone(), self_test };
     manifest.id().map_err(|error| SaveError::Card(ManifestProblem::Id(error)))?;
     let text = serde_json::to_vec_pretty(&manifest);

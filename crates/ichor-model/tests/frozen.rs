@@ -18,20 +18,32 @@ fn sizes() -> Vec<SwinConfig> {
     vec![
         small(),
         SwinConfig { img_size: 32, depths: vec![2, 1], num_heads: vec![1, 3], num_classes: 1, ..small() },
-        SwinConfig { img_size: 32, window_size: 16, depths: vec![3, 2], num_heads: vec![2, 2], num_classes: 6, ..small() },
+        SwinConfig {
+            img_size: 32,
+            window_size: 16,
+            depths: vec![3, 2],
+            num_heads: vec![2, 2],
+            num_classes: 6,
+            ..small()
+        },
         SwinConfig { img_size: 48, window_size: 3, depths: vec![2, 2, 3], in_chans: 1, ..small() },
         SwinConfig { img_size: 64, embed_dim: 8, depths: vec![1, 2, 3, 2], num_heads: vec![2, 2, 4, 4], ..small() },
-        SwinConfig { img_size: 40, embed_dim: 10, window_size: 4, depths: vec![3, 2], num_heads: vec![4, 3], ..small() },
+        SwinConfig {
+            img_size: 40,
+            embed_dim: 10,
+            window_size: 4,
+            depths: vec![3, 2],
+            num_heads: vec![4, 3],
+            ..small()
+        },
         SwinConfig { img_size: 24, patch_size: 2, window_size: 5, depths: vec![4], num_heads: vec![3], ..small() },
     ]
 }
 
 fn check(what: &str, number: usize, got: &Attribution, want: &Attribution, tolerance: f64) {
-    for (part, got, want) in [
-        ("logits", &got.logits, &want.logits),
-        ("stages", &got.stages, &want.stages),
-        ("map", &got.map, &want.map),
-    ] {
+    for (part, got, want) in
+        [("logits", &got.logits, &want.logits), ("stages", &got.stages, &want.stages), ("map", &got.map, &want.map)]
+    {
         let off = difference(got, want);
         assert!(off <= tolerance, "sizes {number}, {what}: {part} off by {off}");
     }
