@@ -70,6 +70,12 @@ bench-receive: build setup-test ## Measure the receiver beside storescp, dicom-s
 	test -x "$$cache/bin/dicom-storescp" && export ICHOR_DICOM_STORESCP="$$cache/bin/dicom-storescp"; \
 	python3 scripts/bench_receive.py --write docs/performance.md
 
+.PHONY: bench-model
+bench-model: setup-build ## Measure the model beside the same network in Python (5 GB of packages); takes about 10 minutes
+	scripts/setup_model_python.sh
+	$(CARGO) build --release --locked --package ichor-model --example model_speed
+	"$$(scripts/setup_model_python.sh --path)" scripts/bench_model.py --write docs/performance.md
+
 .PHONY: chaos
 chaos: setup-test ## Kill the daemon a hundred times while eight senders push 2,000 slices and more
 	ICHOR_CHAOS_KILLS=$${ICHOR_CHAOS_KILLS:-100} ICHOR_CHAOS_SLICES=2000 ICHOR_REQUIRE_TOOLS=1 \

@@ -51,6 +51,7 @@ fn values_that_cannot_work_are_refused_by_name() {
         ("quiet_period_s = 10.0", "quiet_period_s = -1.0", "quiet_period_s"),
         ("\"10.0.0.0/8\"", "\"10.0.0.0/80\"", "networks"),
         ("device = \"auto\"", "device = \"quantum\"", "device"),
+        ("precision = \"f32\"", "precision = \"f8\"", "precision"),
         ("kind = \"stow-rs\"", "kind = \"fax\"", "kind"),
         ("ae_title = \"ICHOR\"", "ae_title = \"FAR_TOO_LONG_A_TITLE\"", "ae_title"),
         ("name = \"vna\"", "name = \"pacs\"", "name"),

@@ -11,6 +11,7 @@ mod finding;
 mod model_id;
 mod network;
 mod plane;
+mod precision;
 mod priority;
 mod reason;
 mod rule;
@@ -25,6 +26,7 @@ pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};
+pub use precision::{Precision, UnknownPrecision};
 pub use priority::Priority;
 pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};

@@ -65,7 +65,7 @@ pub struct Attribution {
 }
 
 /// Why there are no maps.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub enum AttributionError {
     /// A tensor has another shape than the network wants.
     #[error("{what} is {got:?}, the model wants {want:?} (batch first)")]
@@ -80,6 +80,9 @@ pub enum AttributionError {
     /// The network has no such logit.
     #[error("logit {0} of a model with {1} logits")]
     NoSuchLogit(i64, i64),
+    /// libtorch failed.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
     /// libtorch returned no gradient.
     #[error("no gradient came back for {0}")]
     NoGradient(String),
@@ -158,11 +161,16 @@ pub fn grad_cam(
     let gradient = Tensor::run_backward(&[score], &[&features], false, false).pop().filter(Tensor::defined);
     let gradient = gradient.ok_or_else(missing)?; // [batch, g, g, dim]
     let _guard = tch::no_grad_guard();
-    let weights = gradient.mean_dim([1i64, 2].as_slice(), true, None); // [batch, 1, 1, dim]
-    let cam = (weights * features.detach()).sum_dim_intlist([-1i64].as_slice(), false, None).relu();
-    // Again after upsampling, as is customary: no pixel centre lies on a token's centre, so the extremes move.
-    let map = min_max(&upsample(&min_max(&cam), swin.plan().config.img_size));
+    let map = cam_map(&features.detach(), &gradient, swin.plan().config.img_size);
     Ok(finish(forward.logits.detach(), vec![map], brain))
+}
+
+/// Grad-CAM from features and their gradient, `[batch, g, g, dim]` both → `[batch, size, size]`.
+pub(crate) fn cam_map(features: &Tensor, gradient: &Tensor, size: i64) -> Tensor {
+    let weights = gradient.mean_dim([1i64, 2].as_slice(), true, None); // [batch, 1, 1, dim]
+    let cam = (weights * features).sum_dim_intlist([-1i64].as_slice(), false, None).relu();
+    // Again after upsampling, as is customary: no pixel centre lies on a token's centre, so the extremes move.
+    min_max(&upsample(&min_max(&cam), size))
 }
 
 /// Attention of a block and its gradient: `[batch · windows, heads, N, N]` each.
@@ -237,7 +245,7 @@ pub fn attention_gradients(
 
 /// One map a stage from what each key receives in each block: consecutive blocks multiplied, pairs averaged, min–max,
 /// then bilinear to the input's size. An unpaired last block stands for itself.
-fn stage_maps(plan: &SwinPlan, keys: Vec<Vec<Tensor>>, roll_back: RollBack) -> Vec<Tensor> {
+pub(crate) fn stage_maps(plan: &SwinPlan, keys: Vec<Vec<Tensor>>, roll_back: RollBack) -> Vec<Tensor> {
     let stages = plan.stages.iter().zip(keys);
     stages
         .map(|(stage, blocks)| {
@@ -258,7 +266,7 @@ fn stage_maps(plan: &SwinPlan, keys: Vec<Vec<Tensor>>, roll_back: RollBack) -> V
 
 /// `[batch · windows, N]` → `[batch, g, g]` in the image's own position.
 fn block_grid(stage: &StagePlan, index: usize, keys: &Tensor, roll_back: RollBack) -> Tensor {
-    let grid = tokens_to_grid(keys, stage.window, stage.grid);
+    let grid = tokens_to_grid(keys, stage.window, stage.padded()).narrow(1, 0, stage.grid).narrow(2, 0, stage.grid);
     let shift = match roll_back {
         _ if index.is_multiple_of(2) => 0,
         RollBack::AsShifted => stage.shift,
@@ -267,7 +275,7 @@ fn block_grid(stage: &StagePlan, index: usize, keys: &Tensor, roll_back: RollBac
     if shift > 0 { grid.roll([shift, shift], [1, 2]) } else { grid }
 }
 
-fn finish(logits: Tensor, stages: Vec<Tensor>, brain: &Tensor) -> Attribution {
+pub(crate) fn finish(logits: Tensor, stages: Vec<Tensor>, brain: &Tensor) -> Attribution {
     let stages = Tensor::stack(&stages, 1); // [batch, stages, S, S]
     let map = min_max(&(stages.prod_dim_int(1, false, None) * brain.to_kind(Kind::Float)));
     Attribution { logits, stages, map }
@@ -287,7 +295,7 @@ fn upsample(x: &Tensor, size: i64) -> Tensor {
     x.unsqueeze(1).upsample_bilinear2d([size, size], false, None, None).squeeze_dim(1)
 }
 
-fn check_shapes(plan: &SwinPlan, input: &Tensor, brain: &Tensor) -> Result<(), AttributionError> {
+pub(crate) fn check_shapes(plan: &SwinPlan, input: &Tensor, brain: &Tensor) -> Result<(), AttributionError> {
     let side = plan.config.img_size;
     let check = |what, got: Vec<i64>, want: Vec<i64>| {
         let fits = got.len() == want.len() && got.first() > Some(&0) && got.get(1..) == want.get(1..);
@@ -303,7 +311,7 @@ fn check_shapes(plan: &SwinPlan, input: &Tensor, brain: &Tensor) -> Result<(), A
     }
 }
 
-fn check_logit(plan: &SwinPlan, index: i64) -> Result<(), AttributionError> {
+pub(crate) fn check_logit(plan: &SwinPlan, index: i64) -> Result<(), AttributionError> {
     let classes = plan.config.num_classes;
     if (0..classes).contains(&index) { Ok(()) } else { Err(AttributionError::NoSuchLogit(index, classes)) }
 }

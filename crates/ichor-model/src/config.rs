@@ -47,6 +47,20 @@ pub struct StagePlan {
     pub shift: i64,
 }
 
+impl StagePlan {
+    /// Channels of a head. Where `dim` is no multiple of `heads` the rest takes no part in attention, as in timm.
+    #[must_use]
+    pub const fn head_dim(&self) -> i64 {
+        self.dim / self.heads
+    }
+
+    /// Side of the grid that windows cover: `grid`, with zeros below and at the right where no whole windows fit it.
+    #[must_use]
+    pub const fn padded(&self) -> i64 {
+        (self.grid + self.window - 1) / self.window * self.window
+    }
+}
+
 /// A configuration that has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwinPlan {
@@ -84,6 +98,16 @@ pub enum PlanError {
         /// Its value.
         b: i64,
     },
+    /// Nothing is left for a head.
+    #[error("stage {stage}: num_heads is {heads}, more than its {dim} channels")]
+    Heads {
+        /// Stage, from 0.
+        stage: usize,
+        /// Heads.
+        heads: i64,
+        /// Channels.
+        dim: i64,
+    },
 }
 
 fn in_range(name: &'static str, value: i64, most: i64) -> Result<(), PlanError> {
@@ -120,9 +144,10 @@ impl SwinPlan {
                 divides(index, "grid of the stage before,", grid, "merging", 2)?;
                 (dim, grid) = (dim * 2, grid / 2);
             }
-            divides(index, "dim", dim, "num_heads", heads)?;
+            if heads > dim {
+                return Err(PlanError::Heads { stage: index, heads, dim });
+            }
             let window = config.window_size.min(grid);
-            divides(index, "grid", grid, "window_size", window)?;
             let shift = if grid <= config.window_size { 0 } else { window / 2 };
             stages.push(StagePlan { dim, heads, depth, grid, window, shift });
         }

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use ichor_core::Precision;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
-use crate::attribution::{
-    Attribution, AttributionError, CamTarget, GradientSite, HgiOptions, RollBack, grad_cam, hgi_sam, swin_sam,
-};
+use crate::attribution::{Attribution, AttributionError, CamTarget, GradientSite, HgiOptions, RollBack};
 use crate::config::{PlanError, SwinConfig, SwinPlan};
+use crate::frozen::Frozen;
 use crate::strategy::Strategy;
-use crate::swin::Swin;
 use crate::weights::{SaveError, Weights, WeightsError, float_bytes, is_small_model, write_whole};
 
 /// Why there are no maps.
@@ -83,29 +82,29 @@ pub fn maps_from_files(config: &Path, weights: &Path, input: &Path, output: &Pat
     if is_small_model(weights) {
         tch::set_num_threads(1);
     }
-    let (_store, swin) = Weights::read(weights)?.build(&plan, Device::Cpu)?;
+    let frozen = Weights::read(weights)?.freeze(&plan, Device::Cpu, Precision::F32)?;
     let tensors = Tensor::read_safetensors(input).map_err(|e| unreadable(input, e.to_string()))?;
     let tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
     let get = |name| {
         let tensor = tensors.get(name).ok_or_else(|| FilesError::Missing { path: input.to_owned(), name })?;
         Ok::<_, FilesError>(tensor.f_to_kind(Kind::Float)?)
     };
-    let outputs = compute(&swin, strategy, &get("input")?, &get("brain_mask")?)?;
+    let outputs = compute(&frozen, strategy, &get("input")?, &get("brain_mask")?)?;
     write(output, &outputs)
 }
 
 type Named = (&'static str, Tensor);
 
-fn compute(swin: &Swin, strategy: Strategy, input: &Tensor, brain: &Tensor) -> Result<Vec<Named>, FilesError> {
+fn compute(frozen: &Frozen, strategy: Strategy, input: &Tensor, brain: &Tensor) -> Result<Vec<Named>, FilesError> {
     let options = HgiOptions { site: GradientSite::SoftmaxInput, roll_back: RollBack::AsReference };
     let positive = strategy.positive_logit();
     let slices = input.size().first().copied().unwrap_or_default();
     let (mut hgi, mut sam, mut cam) = (Vec::new(), Vec::new(), Vec::new());
     for slice in 0..slices.max(1) {
         let (input, brain) = (input.f_narrow(0, slice, 1)?, brain.f_narrow(0, slice, 1)?);
-        hgi.push(hgi_sam(swin, &input, &brain, positive, options)?);
-        sam.push(swin_sam(swin, &input, &brain, RollBack::AsReference)?);
-        cam.push(grad_cam(swin, &input, &brain, CamTarget::Predicted)?);
+        hgi.push(frozen.hgi_sam(&input, &brain, positive, options)?);
+        sam.push(frozen.swin_sam(&input, &brain, RollBack::AsReference)?);
+        cam.push(frozen.grad_cam(&input, &brain, CamTarget::Predicted)?);
     }
     let all = |maps: &[Attribution], part: fn(&Attribution) -> &Tensor| {
         let parts: Vec<&Tensor> = maps.iter().map(part).collect();

@@ -11,7 +11,9 @@ mod checkpoint;
 mod config;
 mod device;
 mod files;
+mod frozen;
 mod manifest;
+mod precision;
 mod runtime;
 mod self_test;
 mod start;
@@ -22,12 +24,15 @@ mod weights;
 pub use config::{PlanError, StagePlan, SwinConfig, SwinPlan};
 pub use device::{DeviceError, device_name, resolve};
 pub use files::{FilesError, maps_from_files};
+pub use frozen::Frozen;
+pub use ichor_core::Precision;
 pub use manifest::{
     Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard, RefineCard,
 };
+pub use precision::{available, available_on_cpu};
 pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};
 pub use self_test::{SelfTest, SelfTestFailed, SelfTestReport};
 pub use start::{StartHead, start_from};
 pub use strategy::Strategy;
 pub use swin::{BlockAttention, Forward, Keep, Swin};
-pub use weights::{SaveError, TensorProblem, WeightsError, WeightsProblem, save_model};
+pub use weights::{SaveError, TensorProblem, WeightsError, WeightsProblem, load_frozen, save_model};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use ichor_core::{DeviceChoice, ModelId, Priority};
+use ichor_core::{DeviceChoice, ModelId, Precision, Priority};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
@@ -16,6 +16,7 @@ use tracing::info;
 use crate::attribution::AttributionError;
 use crate::device::{DeviceError, resolve};
 use crate::manifest::{Expected, Manifest, ManifestError};
+use crate::precision::available;
 use crate::self_test::{SelfTestFailed, SelfTestReport};
 use crate::weights::{WeightsError, is_small_model};
 use worker::{Job, Jobs, Reply, Worker};
@@ -32,6 +33,9 @@ pub struct RuntimeOptions {
     pub expected: Expected,
     /// Where to run.
     pub device: DeviceChoice,
+    /// Precision of matrix products. [`Precision::Bf16`] falls back to float32, with a warning, where the processor has
+    /// no such instructions, or where the self-test is not within 0.01 with it.
+    pub precision: Precision,
     /// Threads on the CPU; 0: as many as there are cores. A model of up to 64 MiB is loaded
     /// once for each (at most four times), and each copy computes its own slices; a larger one is loaded once, and
     /// libtorch's threads share its operations.
@@ -45,13 +49,14 @@ pub struct RuntimeOptions {
 }
 
 impl RuntimeOptions {
-    /// Defaults: device `auto`, all cores, 8 slices at once, 16 waiting requests, priority as it is.
+    /// Defaults: device `auto`, float32, all cores, 8 slices at once, 16 waiting requests, priority as it is.
     #[must_use]
     pub fn new(weights: impl Into<PathBuf>, expected: Expected) -> Self {
         Self {
             weights: weights.into(),
             expected,
             device: DeviceChoice::Auto,
+            precision: Precision::default(),
             threads: 0,
             batch: 8,
             queue: 16,
@@ -97,7 +102,7 @@ pub enum RuntimeError {
     },
     /// There are no maps.
     #[error(transparent)]
-    Attribution(#[from] AttributionError),
+    Attribution(AttributionError),
     /// Memory ran out with a single slice on the CPU.
     #[error("memory ran out with a single slice: {0}")]
     OutOfMemory(String),
@@ -115,6 +120,16 @@ pub enum RuntimeError {
     Stopped,
 }
 
+impl From<AttributionError> for RuntimeError {
+    /// libtorch's errors stay libtorch's: memory that ran out is told by them.
+    fn from(error: AttributionError) -> Self {
+        match error {
+            AttributionError::Torch(error) => Self::Torch(error),
+            other => Self::Attribution(other),
+        }
+    }
+}
+
 /// A loaded model. Clones are handles to the same threads, which end, after the batches in hand, with the last of
 /// them.
 #[derive(Clone, Debug)]
@@ -122,12 +137,19 @@ pub struct ModelRuntime {
     shared: Arc<Shared>,
 }
 
+/// What a model shows of itself; it may change while it runs.
+#[derive(Clone, Debug)]
+struct Shown {
+    device: String,
+    precision: Precision,
+}
+
 #[derive(Debug)]
 struct Shared {
     manifest: Manifest,
     id: ModelId,
     batch: usize,
-    device: Arc<Mutex<String>>,
+    shown: Arc<Mutex<Shown>>,
     queue: Option<mpsc::Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -155,20 +177,22 @@ impl ModelRuntime {
         })?;
         // Before the first tensor of the process.
         let target = resolve(options.device)?;
-        let device = Arc::new(Mutex::new(crate::device::device_name(target)));
+        let precision = available(options.precision, target);
+        let options = RuntimeOptions { precision, ..options };
+        let shown = Arc::new(Mutex::new(Shown { device: crate::device::device_name(target), precision }));
         let (queue, jobs) = mpsc::channel(options.queue.max(1));
         let jobs: Jobs = Arc::new(Mutex::new(jobs));
         let batch = options.batch.max(1);
         let layout = Layout::of(&options, target);
-        let mut shared = Shared { manifest, id, batch, device, queue: Some(queue), threads: Vec::new() };
+        let mut shared = Shared { manifest, id, batch, shown, queue: Some(queue), threads: Vec::new() };
         let mut loading = Vec::with_capacity(layout.copies);
         for copy in 0..layout.copies {
             let (ready, loaded) = oneshot::channel();
             let (options, manifest, jobs) = (options.clone(), shared.manifest.clone(), Arc::clone(&jobs));
-            let device = Arc::clone(&shared.device);
+            let shown = Arc::clone(&shared.shown);
             let thread = std::thread::Builder::new()
                 .name(format!("ichor-model-{copy}"))
-                .spawn(move || match Worker::load(&options, layout.threads_each, manifest, target, device) {
+                .spawn(move || match Worker::load(&options, layout.threads_each, manifest, target, shown) {
                     // If nobody waits any more there is nobody to work for either.
                     Ok(worker) => drop(ready.send(Ok(())).map(|()| worker.run(&jobs))),
                     Err(error) => drop(ready.send(Err(error))),
@@ -181,8 +205,10 @@ impl ModelRuntime {
             loaded.await.map_err(|_| RuntimeError::Stopped)??;
         }
         let Layout { copies, threads_each } = layout;
-        info!(model = %shared.id, copies, threads_each, batch, "model loaded");
-        Ok(Self { shared: Arc::new(shared) })
+        let runtime = Self { shared: Arc::new(shared) };
+        let precision = runtime.precision();
+        info!(model = %runtime.model_id(), %precision, copies, threads_each, batch, "model loaded");
+        Ok(runtime)
     }
 
     /// The manifest of the loaded weights.
@@ -212,7 +238,17 @@ impl ModelRuntime {
     /// The device in use now, `cpu` or `cuda:N`.
     #[must_use]
     pub fn device(&self) -> String {
-        self.shared.device.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shown().device
+    }
+
+    /// The precision in use now, which is float32 where bfloat16 was asked for and cannot be had.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.shown().precision
+    }
+
+    fn shown(&self) -> Shown {
+        self.shared.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Probability of hemorrhage of each slice. `inputs`: `slices` × channels × S × S values.

@@ -1,20 +1,25 @@
 //! The golden self-test: what the weights say of a fixed input, recorded when they are saved and repeated on the
 //! machine that uses them. It catches what no digest can: another libtorch, device or setting that computes otherwise.
 
+use ichor_core::Precision;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, TchError, Tensor};
 use thiserror::Error;
 
 use crate::config::SwinConfig;
 use crate::manifest::ManifestProblem;
 use crate::strategy::Strategy;
-use crate::swin::Swin;
 
 /// Slices of the fixed input.
 pub(crate) const SLICES: usize = 2;
 
 /// Largest difference allowed, for probabilities, and for logits relative to their size where that is above 1.
-pub(crate) const TOLERANCE: f32 = 1e-3;
+pub(crate) const fn tolerance(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => 1e-3,
+        Precision::Bf16 => 1e-2,
+    }
+}
 
 /// Answers to the fixed input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +36,8 @@ pub struct SelfTest {
 pub struct SelfTestReport {
     /// The device that computed it.
     pub device: String,
+    /// In what precision.
+    pub precision: Precision,
     /// Largest difference of a logit, relative where the logit is above 1.
     pub logit_difference: f32,
     /// Largest difference of a probability.
@@ -40,26 +47,35 @@ pub struct SelfTestReport {
 /// The weights do not say what they said when they were saved.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[error(
-    "self-test on {}: logits differ by {:.2e} and probabilities by {:.2e} from what the manifest records, at most \
-     {TOLERANCE:.0e} is allowed",
-    .0.device, .0.logit_difference, .0.probability_difference
+    "self-test on {} in {}: logits differ by {:.2e} and probabilities by {:.2e} from what the manifest records, at most \
+     {:.0e} is allowed",
+    .0.device, .0.precision, .0.logit_difference, .0.probability_difference, tolerance(.0.precision)
 )]
 pub struct SelfTestFailed(pub SelfTestReport);
 
 impl SelfTest {
-    /// Asks the network.
-    pub(crate) fn run(swin: &Swin, strategy: Strategy) -> Result<Self, tch::TchError> {
+    /// Asks the network: `forward` gives its logits on `device`.
+    pub(crate) fn run(
+        config: &SwinConfig,
+        strategy: Strategy,
+        device: Device,
+        forward: impl FnOnce(&Tensor) -> Result<Tensor, TchError>,
+    ) -> Result<Self, TchError> {
         let _guard = tch::no_grad_guard();
-        let config = &swin.plan().config;
         let shape = [SLICES as i64, config.in_chans, config.img_size, config.img_size];
-        let input = Tensor::f_from_slice(&input(config))?.f_view(shape)?.f_to_device(swin.device())?;
-        let logits = swin.forward(&input);
+        let input = Tensor::f_from_slice(&input(config))?.f_view(shape)?.f_to_device(device)?;
+        let logits = forward(&input)?;
         let probabilities = strategy.probability(&logits).try_into()?;
         Ok(Self { logits: logits.f_flatten(0, -1)?.try_into()?, probabilities })
     }
 
     /// Compares a repetition with the recorded answers.
-    pub(crate) fn compare(&self, now: &Self, device: String) -> Result<SelfTestReport, SelfTestFailed> {
+    pub(crate) fn compare(
+        &self,
+        now: &Self,
+        device: String,
+        precision: Precision,
+    ) -> Result<SelfTestReport, SelfTestFailed> {
         let worst = |was: &[f32], now: &[f32]| {
             let differences = was.iter().zip(now).map(|(was, now)| (was - now).abs() / was.abs().max(1.0));
             // f32::max would drop a NaN.
@@ -67,10 +83,12 @@ impl SelfTest {
         };
         let report = SelfTestReport {
             device,
+            precision,
             logit_difference: worst(&self.logits, &now.logits),
             probability_difference: worst(&self.probabilities, &now.probabilities),
         };
-        let within = report.logit_difference <= TOLERANCE && report.probability_difference <= TOLERANCE;
+        let most = tolerance(precision);
+        let within = report.logit_difference <= most && report.probability_difference <= most;
         if within { Ok(report) } else { Err(SelfTestFailed(report)) }
     }
 
@@ -110,11 +128,14 @@ mod tests {
     #[test]
     fn differences_and_nan_fail() {
         let recorded = answers([20.0, -1.0]);
-        assert!(recorded.compare(&answers([20.015, -1.0]), "cpu".into()).is_ok(), "relative for large logits");
-        assert!(recorded.compare(&answers([20.03, -1.0]), "cpu".into()).is_err());
-        assert!(recorded.compare(&answers([20.0, -1.002]), "cpu".into()).is_err());
-        let error = recorded.compare(&answers([f32::NAN, -1.0]), "cpu".into()).unwrap_err();
-        assert!(error.to_string().starts_with("self-test on cpu: logits differ by inf"), "{error}");
+        let compare = |logits, precision| recorded.compare(&answers(logits), "cpu".into(), precision);
+        assert!(compare([20.015, -1.0], Precision::F32).is_ok(), "relative for large logits");
+        assert!(compare([20.03, -1.0], Precision::F32).is_err());
+        assert!(compare([20.0, -1.002], Precision::F32).is_err());
+        assert!(compare([20.0, -1.009], Precision::Bf16).is_ok());
+        assert!(compare([20.0, -1.011], Precision::Bf16).is_err());
+        let error = compare([f32::NAN, -1.0], Precision::F32).unwrap_err();
+        assert!(error.to_string().starts_with("self-test on cpu in f32: logits differ by inf"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub use attention::BlockAttention;
 pub(crate) use windows::tokens_to_grid;
 use windows::{window_partition, window_reverse};
 
+/// Added to the variance in every layer norm: timm's value, and tch's default.
+pub(crate) const NORM_EPSILON: f64 = 1e-5;
+
 /// What to keep of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -41,9 +44,12 @@ pub struct Forward {
 /// Non-overlapping patches, projected: a convolution whose stride is its kernel. Done as a matrix product, which
 /// stays in full precision on GPUs whose convolutions round to TF32.
 #[derive(Debug)]
-struct PatchEmbed {
-    proj: nn::Conv2D,
-    norm: nn::LayerNorm,
+pub(crate) struct PatchEmbed {
+    /// `[dim, channels, p, p]`
+    weight: Tensor,
+    bias: Option<Tensor>,
+    norm_weight: Option<Tensor>,
+    norm_bias: Option<Tensor>,
     patch: i64,
 }
 
@@ -51,15 +57,25 @@ impl PatchEmbed {
     fn new(path: &nn::Path<'_>, plan: &SwinPlan) -> Self {
         let (config, patch) = (&plan.config, plan.config.patch_size);
         let stride = nn::ConvConfig { stride: patch, ..Default::default() };
+        let proj = nn::conv2d(path / "proj", config.in_chans, config.embed_dim, patch, stride);
+        let norm = layer_norm(&(path / "norm"), config.embed_dim);
+        Self { weight: proj.ws, bias: proj.bs, norm_weight: norm.ws, norm_bias: norm.bs, patch }
+    }
+
+    /// Another handle to the same weights.
+    pub(crate) fn shallow_clone(&self) -> Self {
+        let same = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::shallow_clone);
         Self {
-            proj: nn::conv2d(path / "proj", config.in_chans, config.embed_dim, patch, stride),
-            norm: layer_norm(&(path / "norm"), config.embed_dim),
-            patch,
+            weight: self.weight.shallow_clone(),
+            bias: same(&self.bias),
+            norm_weight: same(&self.norm_weight),
+            norm_bias: same(&self.norm_bias),
+            patch: self.patch,
         }
     }
 
     /// `[batch, channels, S, S]` → `[batch, g, g, dim]`
-    fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let (b, channels, grid, p) = (x.size()[0], x.size()[1], x.size()[2] / self.patch, self.patch);
         let patches = x.reshape([b, channels, grid, p, grid, p]).permute([0, 2, 4, 1, 3, 5]).reshape([
             b,
@@ -67,21 +83,23 @@ impl PatchEmbed {
             grid,
             channels * p * p,
         ]);
-        let weight = self.proj.ws.flatten(1, -1); // [dim, channels · p · p]
-        self.norm.forward(&patches.linear(&weight, self.proj.bs.as_ref()))
+        let weight = self.weight.flatten(1, -1); // [dim, channels · p · p]
+        let x = patches.linear(&weight, self.bias.as_ref());
+        x.layer_norm([weight.size()[0]], self.norm_weight.as_ref(), self.norm_bias.as_ref(), NORM_EPSILON, true)
     }
 }
 
 #[derive(Debug)]
-struct Block {
-    norm1: nn::LayerNorm,
-    attention: Attention,
-    norm2: nn::LayerNorm,
-    fc1: nn::Linear,
-    fc2: nn::Linear,
+pub(crate) struct Block {
+    pub(crate) norm1: nn::LayerNorm,
+    pub(crate) attention: Attention,
+    pub(crate) norm2: nn::LayerNorm,
+    pub(crate) fc1: nn::Linear,
+    pub(crate) fc2: nn::Linear,
     grid: i64,
+    padded: i64,
     window: i64,
-    shift: i64,
+    pub(crate) shift: i64,
 }
 
 impl Block {
@@ -96,6 +114,7 @@ impl Block {
             fc1: nn::linear(&mlp / "fc1", dim, 4 * dim, linear_config()),
             fc2: nn::linear(&mlp / "fc2", 4 * dim, dim, linear_config()),
             grid: plan.grid,
+            padded: plan.padded(),
             window: plan.window,
             shift,
         }
@@ -105,9 +124,13 @@ impl Block {
     fn attend(&self, normed: &Tensor, keep: Keep, leaf: bool) -> (Tensor, Option<BlockAttention>) {
         let (shift, rows_and_columns) = (self.shift, [1, 2]);
         let rolled = (shift > 0).then(|| normed.roll([-shift, -shift], rows_and_columns));
-        let windows = window_partition(rolled.as_ref().unwrap_or(normed), self.window); // [b · windows, N, dim]
+        let normed = rolled.as_ref().unwrap_or(normed);
+        let missing = self.padded - self.grid;
+        let padded = (missing > 0).then(|| normed.constant_pad_nd([0, 0, 0, missing, 0, missing]));
+        let windows = window_partition(padded.as_ref().unwrap_or(normed), self.window); // [b · windows, N, dim]
         let (mixed, attention) = self.attention.forward(&windows, keep, leaf);
-        let merged = window_reverse(&mixed, self.window, self.grid);
+        let merged = window_reverse(&mixed, self.window, self.padded);
+        let merged = if missing > 0 { merged.narrow(1, 0, self.grid).narrow(2, 0, self.grid) } else { merged };
         let merged = if shift > 0 { merged.roll([shift, shift], rows_and_columns) } else { merged };
         (merged, attention)
     }
@@ -122,9 +145,9 @@ impl Block {
 }
 
 #[derive(Debug)]
-struct PatchMerging {
-    norm: nn::LayerNorm,
-    reduction: nn::Linear,
+pub(crate) struct PatchMerging {
+    pub(crate) norm: nn::LayerNorm,
+    pub(crate) reduction: nn::Linear,
 }
 
 impl PatchMerging {
@@ -148,9 +171,9 @@ impl PatchMerging {
 }
 
 #[derive(Debug)]
-struct Stage {
-    downsample: Option<PatchMerging>,
-    blocks: Vec<Block>,
+pub(crate) struct Stage {
+    pub(crate) downsample: Option<PatchMerging>,
+    pub(crate) blocks: Vec<Block>,
 }
 
 impl Stage {
@@ -166,10 +189,10 @@ impl Stage {
 #[derive(Debug)]
 pub struct Swin {
     plan: SwinPlan,
-    patch_embed: PatchEmbed,
-    stages: Vec<Stage>,
-    norm: nn::LayerNorm,
-    head: nn::Linear,
+    pub(crate) patch_embed: PatchEmbed,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) norm: nn::LayerNorm,
+    pub(crate) head: nn::Linear,
 }
 
 impl Swin {
@@ -261,5 +284,5 @@ fn linear_config() -> nn::LinearConfig {
 }
 
 fn layer_norm(path: &nn::Path<'_>, dim: i64) -> nn::LayerNorm {
-    nn::layer_norm(path, vec![dim], nn::LayerNormConfig::default())
+    nn::layer_norm(path, vec![dim], nn::LayerNormConfig { eps: NORM_EPSILON, ..Default::default() })
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ichor_core::Precision;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 use sha2::{Digest, Sha256};
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::SwinPlan;
+use crate::frozen::Frozen;
 use crate::manifest::{MANIFEST_FORMAT, Manifest, ManifestProblem, ModelCard};
 use crate::self_test::SelfTest;
 use crate::swin::Swin;
@@ -187,6 +189,12 @@ impl Weights {
         Ok((store, swin))
     }
 
+    /// The same network, made for inference.
+    pub(crate) fn freeze(&self, plan: &SwinPlan, device: Device, precision: Precision) -> Result<Frozen, WeightsError> {
+        let (_store, swin) = self.build(plan, device)?;
+        Frozen::new(&swin, precision).map_err(|error| self.error(WeightsProblem::Torch(error)))
+    }
+
     fn fill(&self, store: &VarStore) -> Result<(), WeightsProblem> {
         let mut found = Checkpoint::read(&self.path, &self.bytes)?.tensors;
         let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
@@ -225,6 +233,15 @@ impl Weights {
     }
 }
 
+/// Reads a weight file (safetensors or `.pth`) without a manifest and makes the network for inference, for comparing with
+/// other implementations. What is served has a manifest: [`crate::ModelRuntime`].
+///
+/// # Errors
+/// [`WeightsError`] names the file, and every tensor that does not fit.
+pub fn load_frozen(path: &Path, plan: &SwinPlan, device: Device, precision: Precision) -> Result<Frozen, WeightsError> {
+    Weights::read(path)?.freeze(plan, device, precision)
+}
+
 /// Saves a network's variables as `path` (safetensors, float32) and its card as the manifest beside it, with the
 /// digest and the self-test of exactly the bytes written. Each file appears whole or not at all, the manifest last.
 ///
@@ -237,7 +254,9 @@ pub fn save_model(path: &Path, store: &VarStore, card: ModelCard) -> Result<Mani
     let failed = |problem| WeightsError { path: path.to_owned(), problem };
     let weights = Weights::new(path, serialize(store).map_err(failed)?);
     let (_store, swin) = weights.build(&plan, Device::Cpu)?;
-    let self_test = SelfTest::run(&swin, card.strategy).map_err(|e| failed(WeightsProblem::Torch(e)))?;
+    let forward = |input: &Tensor| Ok(swin.forward(input));
+    let self_test = SelfTest::run(&card.sizes, card.strategy, Device::Cpu, forward)
+        .map_err(|e| failed(WeightsProblem::Torch(e)))?;
     let manifest = Manifest { format: MANIFEST_FORMAT, model: card, sha256: weights.sha256.clone(), self_test };
     manifest.id().map_err(|error| SaveError::Card(ManifestProblem::Id(error)))?;
     let text = serde_json::to_vec_pretty(&manifest);

@@ -130,7 +130,7 @@ fn wrong_shapes_are_named() {
     assert_eq!(error.to_string(), "input is [2, 3, 32, 64], the model wants [-1, 3, 64, 64] (batch first)");
     assert!(swin_sam(&swin, &input, &brain.narrow(0, 0, 1), RollBack::AsShifted).is_err());
     let error = hgi_sam(&swin, &input, &brain, 2, HgiOptions::default()).unwrap_err();
-    assert_eq!(error, AttributionError::NoSuchLogit(2, 2));
+    assert!(matches!(error, AttributionError::NoSuchLogit(2, 2)), "{error}");
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn impossible_sizes_are_refused() {
     let refused = |config: SwinConfig| SwinPlan::check(&config).unwrap_err().to_string();
     assert_eq!(refused(SwinConfig { img_size: 0, ..small() }), "img_size is 0, which is not between 1 and 2048");
     assert!(refused(SwinConfig { img_size: 66, ..small() }).contains("patch_size"));
-    assert!(refused(SwinConfig { window_size: 5, ..small() }).contains("window_size"));
     assert!(refused(SwinConfig { num_heads: vec![2, 2], ..small() }).contains("3 depths and 2"));
-    assert!(refused(SwinConfig { num_heads: vec![2, 5, 4], ..small() }).contains("num_heads"));
+    let heads = refused(SwinConfig { num_heads: vec![2, 25, 4], ..small() });
+    assert_eq!(heads, "stage 1: num_heads is 25, more than its 24 channels");
     let odd = SwinConfig { img_size: 20, window_size: 5, depths: vec![1, 1], num_heads: vec![1, 1], ..small() };
     assert!(matches!(SwinPlan::check(&odd), Err(PlanError::Multiple { stage: 1, .. })));
 }

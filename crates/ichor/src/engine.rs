@@ -75,6 +75,10 @@ pub struct WeightsArg {
     /// Device: auto, cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+
+    /// Precision of matrix products: f32 or bf16.
+    #[arg(long, default_value = "f32")]
+    pub precision: String,
 }
 
 /// `model maps`

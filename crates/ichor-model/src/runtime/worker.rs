@@ -4,19 +4,20 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tch::nn::VarStore;
+use ichor_core::Precision;
 use tch::{Device, Kind, Tensor};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::batches::{Batch, Engine, caught};
-use super::{RuntimeError, RuntimeOptions};
-use crate::attribution::{Attribution, CamTarget, HgiOptions, RollBack, grad_cam, hgi_sam, swin_sam};
+use super::{RuntimeError, RuntimeOptions, Shown};
+use crate::attribution::{Attribution, CamTarget, HgiOptions, RollBack};
 use crate::config::SwinPlan;
 use crate::device::device_name;
+use crate::frozen::Frozen;
 use crate::manifest::{Manifest, ManifestError, ManifestProblem, MapKind, ModelCard};
+use crate::precision::available;
 use crate::self_test::{SelfTest, SelfTestReport};
-use crate::swin::Swin;
 use crate::weights::Weights;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RuntimeError>>;
@@ -37,11 +38,9 @@ struct Loaded {
     path: PathBuf,
     manifest: Manifest,
     plan: SwinPlan,
-    swin: Swin,
-    /// Owns the variables, and knows their device.
-    store: VarStore,
+    frozen: Frozen,
     /// What the handles show.
-    shown: Arc<Mutex<String>>,
+    shown: Arc<Mutex<Shown>>,
 }
 
 pub(super) struct Worker {
@@ -56,7 +55,7 @@ impl Worker {
         threads: usize,
         manifest: Manifest,
         device: Device,
-        shown: Arc<Mutex<String>>,
+        shown: Arc<Mutex<Shown>>,
     ) -> Result<Self, RuntimeError> {
         caught(|| {
             // Of this thread, and of those that libtorch starts from it.
@@ -69,8 +68,10 @@ impl Worker {
                 path: Manifest::path_for(&options.weights),
                 problem: ManifestProblem::Plan(error),
             })?;
-            let (store, swin) = read(&options.weights, &manifest, &plan, device)?;
-            let model = Loaded { path: options.weights.clone(), manifest, plan, swin, store, shown };
+            let frozen = read(&options.weights, &manifest, &plan, device, options.precision)?;
+            let mut model = Loaded { path: options.weights.clone(), manifest, plan, frozen, shown };
+            model.check_precision()?;
+            model.show();
             Ok(Self { model, classify: Batch::new(options.batch), maps: Batch::new(options.batch) })
         })
     }
@@ -108,21 +109,22 @@ fn read(
     manifest: &Manifest,
     plan: &SwinPlan,
     device: Device,
-) -> Result<(VarStore, Swin), RuntimeError> {
+    precision: Precision,
+) -> Result<Frozen, RuntimeError> {
     let weights = Weights::read(path)?;
     weights.check_digest(&manifest.sha256)?;
-    Ok(weights.build(plan, device)?)
+    Ok(weights.freeze(plan, device, precision)?)
 }
 
 impl Engine for Loaded {
     fn on_gpu(&self) -> bool {
-        self.store.device().is_cuda()
+        self.frozen.device().is_cuda()
     }
 
     /// Reads the file again: after a fault nothing on the GPU can be trusted to be readable.
     fn move_to_cpu(&mut self) -> Result<(), RuntimeError> {
-        (self.store, self.swin) = caught(|| read(&self.path, &self.manifest, &self.plan, Device::Cpu))?;
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = device_name(Device::Cpu);
+        self.reload(Device::Cpu, available(self.frozen.precision(), Device::Cpu))?;
+        self.show();
         Ok(())
     }
 }
@@ -132,18 +134,42 @@ impl Loaded {
         &self.manifest.model
     }
 
+    fn reload(&mut self, device: Device, precision: Precision) -> Result<(), RuntimeError> {
+        self.frozen = caught(|| read(&self.path, &self.manifest, &self.plan, device, precision))?;
+        Ok(())
+    }
+
+    fn show(&self) {
+        let (device, precision) = (device_name(self.frozen.device()), self.frozen.precision());
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Shown { device, precision };
+    }
+
+    /// Goes back to float32 if the self-test is not within the bounds in less.
+    fn check_precision(&mut self) -> Result<(), RuntimeError> {
+        if self.frozen.precision() == Precision::F32 {
+            return Ok(());
+        }
+        match self.verify() {
+            Err(RuntimeError::SelfTest(failed)) => {
+                warn!("the model stays at f32: {failed}");
+                self.reload(self.frozen.device(), Precision::F32)
+            }
+            other => other.map(drop),
+        }
+    }
+
     /// `[slices, channels, S, S]` on the model's device.
     fn input(&self, inputs: &[f32], range: &Range<usize>) -> Result<Tensor, RuntimeError> {
         let (channels, side) = (self.plan.config.in_chans, self.plan.config.img_size);
         let each = (channels * side * side) as usize;
         let flat = Tensor::f_from_slice(&inputs[range.start * each..range.end * each])?;
         let input = flat.f_view([range.len() as i64, channels, side, side])?;
-        Ok(input.f_to_device(self.store.device())?)
+        Ok(input.f_to_device(self.frozen.device())?)
     }
 
     fn classify(&self, inputs: &[f32], range: Range<usize>) -> Result<Vec<f32>, RuntimeError> {
         let _guard = tch::no_grad_guard();
-        let logits = self.swin.forward(&self.input(inputs, &range)?);
+        let logits = self.frozen.forward(&self.input(inputs, &range)?)?;
         let probabilities: Vec<f32> = self.card().strategy.probability(&logits).f_to_kind(Kind::Float)?.try_into()?;
         match probabilities.iter().position(|p| !p.is_finite()) {
             Some(slice) => Err(RuntimeError::NotFinite { what: "probability", slice: range.start + slice }),
@@ -156,7 +182,7 @@ impl Loaded {
         let plane = (side * side) as usize;
         let input = self.input(inputs, &range)?;
         let brain = Tensor::f_from_slice(&brain[range.start * plane..range.end * plane])?;
-        let brain = brain.f_view([range.len() as i64, side, side])?.f_to_device(self.store.device())?.f_ne(0)?;
+        let brain = brain.f_view([range.len() as i64, side, side])?.f_to_device(self.frozen.device())?.f_ne(0)?;
         let map: Vec<f32> = self.attribute(&input, &brain)?.map.f_flatten(0, -1)?.try_into()?;
         match map.iter().position(|value| !value.is_finite()) {
             Some(at) => Err(RuntimeError::NotFinite { what: "map", slice: range.start + at / plane }),
@@ -169,16 +195,18 @@ impl Loaded {
         Ok(match map.kind {
             MapKind::HgiSam => {
                 let options = HgiOptions { site: map.gradient_site, roll_back: RollBack::AsShifted };
-                hgi_sam(&self.swin, input, brain, positive, options)?
+                self.frozen.hgi_sam(input, brain, positive, options)?
             }
-            MapKind::SwinSam => swin_sam(&self.swin, input, brain, RollBack::AsShifted)?,
+            MapKind::SwinSam => self.frozen.swin_sam(input, brain, RollBack::AsShifted)?,
             // Not the predicted class: maps are asked for where hemorrhage was called, whatever the threshold.
-            MapKind::GradCam => grad_cam(&self.swin, input, brain, CamTarget::Logit(positive))?,
+            MapKind::GradCam => self.frozen.grad_cam(input, brain, CamTarget::Logit(positive))?,
         })
     }
 
     fn verify(&self) -> Result<SelfTestReport, RuntimeError> {
-        let now = SelfTest::run(&self.swin, self.card().strategy)?;
-        Ok(self.manifest.self_test.compare(&now, device_name(self.store.device()))?)
+        let (device, precision) = (self.frozen.device(), self.frozen.precision());
+        let forward = |input: &Tensor| self.frozen.forward(input);
+        let now = SelfTest::run(&self.plan.config, self.card().strategy, device, forward)?;
+        Ok(self.manifest.self_test.compare(&now, device_name(device), precision)?)
     }
 }

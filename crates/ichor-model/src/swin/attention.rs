@@ -17,38 +17,41 @@ pub struct BlockAttention {
 }
 
 #[derive(Debug)]
-pub(super) struct Attention {
-    qkv: nn::Linear,
-    proj: nn::Linear,
+pub(crate) struct Attention {
+    pub(crate) qkv: nn::Linear,
+    pub(crate) proj: nn::Linear,
     bias_table: Tensor,
     bias_index: Tensor,
     mask: Option<Tensor>,
     /// Bias and mask, put together once the weights stand still.
     settled_bias: Option<Tensor>,
     heads: i64,
+    head_dim: i64,
     tokens: i64,
-    scale: f64,
+    pub(crate) scale: f64,
 }
 
 impl Attention {
     pub(super) fn new(path: &nn::Path<'_>, plan: &StagePlan, shift: i64) -> Self {
         let (dim, heads, span) = (plan.dim, plan.heads, 2 * plan.window - 1);
-        let mask = (shift > 0).then(|| shift_mask(plan.grid, plan.window, shift).to_device(path.device()));
+        let width = heads * plan.head_dim(); // less than dim where that is not a multiple of heads, as in timm
+        let mask = (shift > 0).then(|| shift_mask(plan.padded(), plan.window, shift).to_device(path.device()));
         Self {
-            qkv: nn::linear(path / "qkv", dim, 3 * dim, linear_config()),
-            proj: nn::linear(path / "proj", dim, dim, linear_config()),
+            qkv: nn::linear(path / "qkv", dim, 3 * width, linear_config()),
+            proj: nn::linear(path / "proj", width, dim, linear_config()),
             bias_table: path.var("relative_position_bias_table", &[span * span, heads], small_normal()),
             bias_index: relative_position_index(plan.window).to_device(path.device()),
             mask,
             settled_bias: None,
             heads,
+            head_dim: plan.head_dim(),
             tokens: plan.window * plan.window,
-            scale: ((dim / heads) as f64).powf(-0.5),
+            scale: (plan.head_dim() as f64).powf(-0.5),
         }
     }
 
     /// Position bias of every pair of tokens, shift mask added where there is one: `[windows or 1, heads, N, N]`.
-    fn bias(&self) -> Tensor {
+    pub(crate) fn bias(&self) -> Tensor {
         if let Some(bias) = &self.settled_bias {
             return bias.shallow_clone();
         }
@@ -67,9 +70,9 @@ impl Attention {
 
     /// `x`: `[batch × windows, N, dim]`. `leaf`: cut the graph at the scores, so that they alone want gradients.
     pub(super) fn forward(&self, x: &Tensor, keep: Keep, leaf: bool) -> (Tensor, Option<BlockAttention>) {
-        let (b, n, dim) = (x.size()[0], self.tokens, x.size()[2]);
-        let qkv = self.qkv.forward(x).view([b, n, 3, self.heads, dim / self.heads]).permute([2, 0, 3, 1, 4]);
-        let (q, k, v) = (qkv.select(0, 0), qkv.select(0, 1), qkv.select(0, 2)); // [b, heads, N, dim / heads]
+        let (b, n) = (x.size()[0], self.tokens);
+        let qkv = self.qkv.forward(x).view([b, n, 3, self.heads, self.head_dim]).permute([2, 0, 3, 1, 4]);
+        let (q, k, v) = (qkv.select(0, 0), qkv.select(0, 1), qkv.select(0, 2)); // [b, heads, N, head dim]
         let bias = self.bias();
         let windows = bias.size()[0];
         let scores =
@@ -79,7 +82,7 @@ impl Attention {
             scores = scores.detach().set_requires_grad(true);
         }
         let softmax = scores.softmax(-1, scores.kind());
-        let mixed = softmax.matmul(&v).transpose(1, 2).reshape([b, n, dim]);
+        let mixed = softmax.matmul(&v).transpose(1, 2).reshape([b, n, self.heads * self.head_dim]);
         let attention = match keep {
             Keep::Nothing | Keep::LastNorm => None,
             Keep::Softmax | Keep::Scores => Some(BlockAttention { scores, softmax }),

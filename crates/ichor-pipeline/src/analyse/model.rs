@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use ichor_core::{Calibration, ModelId, Priority, SliceReading, VolumeUncertainty};
+use ichor_core::{Calibration, ModelId, Precision, Priority, SliceReading, VolumeUncertainty};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
 use ichor_ct::refine::RefineOptions;
 use thiserror::Error;
@@ -32,6 +32,8 @@ pub struct ModelTraits {
     pub min_positive_slices: usize,
     /// Which map, and how it is made, in words: the same words are the same map.
     pub map: String,
+    /// Precision of its matrix products.
+    pub precision: Precision,
     /// A pixel belongs to the mask from this map value on.
     pub mask_threshold: f32,
     /// How masks are refined by what the pixels say; `None`: not at all.
@@ -46,7 +48,7 @@ impl ModelTraits {
     /// The model and how it is fed, in words: the same words are the same probability of the same slice.
     #[must_use]
     pub fn fed(&self) -> String {
-        format!("{} {} input {PREPROCESSING_VERSION}", self.id, self.preset.name())
+        format!("{} {} input {PREPROCESSING_VERSION} {}", self.id, self.preset.name(), self.precision)
     }
 }
 

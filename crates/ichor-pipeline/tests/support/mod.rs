@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ichor_core::{Calibration, ModelId, Priority, SliceReading, StudyStatus};
+use ichor_core::{Calibration, ModelId, Precision, Priority, SliceReading, StudyStatus};
 use ichor_ct::gate::GateOptions;
 use ichor_ct::input::InputPreset;
 use ichor_decode::{Decoder, DecoderOptions};
@@ -66,6 +66,7 @@ impl Scripted {
             refine: None,
             min_positive_slices: 2,
             map: "the brain".to_owned(),
+            precision: Precision::F32,
             mask_threshold: 0.5,
             priority: Priority { nice: 10, idle_cores_only: true },
             notice: Some("for tests".to_owned()),

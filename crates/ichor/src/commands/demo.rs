@@ -242,6 +242,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         model: ModelConfig {
             weights: weights_or_demo(args.weights.as_deref())?,
             device: args.device.clone(),
+            precision: "f32".to_owned(),
             threads: 0,
             batch: 8,
         },

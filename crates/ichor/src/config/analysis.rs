@@ -49,6 +49,9 @@ pub struct ModelConfig {
     /// `auto`, `cpu` or `cuda:N`.
     #[serde(default = "default::device")]
     pub device: String,
+    /// Precision of matrix products, `f32` or `bf16`.
+    #[serde(default = "default::precision")]
+    pub precision: String,
     /// Threads of libtorch on the CPU; 0: as many as there are cores.
     #[serde(default)]
     pub threads: usize,
@@ -112,6 +115,9 @@ impl ModelConfig {
 
     pub(super) fn check(&self) -> Result<(), Fault> {
         at_least_one("model.batch", self.batch)?;
+        if let Err(error) = self.precision.parse::<ichor_core::Precision>() {
+            return fault("model.precision", error.to_string());
+        }
         match self.device.parse::<ichor_core::DeviceChoice>() {
             Ok(_) => Ok(()),
             Err(error) => fault("model.device", error.to_string()),
@@ -123,6 +129,9 @@ impl ModelConfig {
 mod default {
     pub(super) fn device() -> String {
         "auto".to_owned()
+    }
+    pub(super) fn precision() -> String {
+        ichor_core::Precision::default().to_string()
     }
     pub(super) const fn batch() -> usize {
         8

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use ichor::engine::{MapsArgs, WeightsArg, weights_or_demo};
-use ichor_core::DeviceChoice;
-use ichor_model::{Manifest, ModelRuntime, RuntimeOptions, maps_from_files};
+use ichor_core::{DeviceChoice, Precision};
+use ichor_model::{Manifest, ModelRuntime, RuntimeOptions, available_on_cpu, maps_from_files};
 use serde_json::json;
 
 use crate::model::expected;
@@ -67,6 +67,8 @@ pub(crate) fn info(args: &WeightsArg, json: bool) -> anyhow::Result<()> {
     if let Some(volume) = card.volume {
         println!("volume       one standard deviation: {:.1} mL and {:.0} % of it", volume.floor_ml, 100.0 * volume.share);
     }
+    let wanted = args.precision.parse::<Precision>()?;
+    println!("precision    {wanted} asked for, {} on this processor", available_on_cpu(wanted));
     println!("trained on   {}", card.training_data);
     if card.demonstration {
         println!("             demonstration only");
@@ -81,20 +83,22 @@ pub(crate) fn info(args: &WeightsArg, json: bool) -> anyhow::Result<()> {
 pub(crate) async fn verify(args: WeightsArg, json: bool) -> anyhow::Result<()> {
     let mut options = RuntimeOptions::new(weights(&args)?, expected());
     options.device = args.device.parse::<DeviceChoice>()?;
+    options.precision = args.precision.parse::<Precision>()?;
     let runtime = ModelRuntime::start(options).await?;
     let report = runtime.verify().await?;
     if json {
         println!(
             "{}",
-            json!({ "id": runtime.model_id(), "device": report.device, "verified": true,
+            json!({ "id": runtime.model_id(), "device": report.device,
+                    "precision": report.precision.to_string(), "verified": true,
                     "logit_difference": report.logit_difference,
                     "probability_difference": report.probability_difference })
         );
     } else {
         println!("{} is what its manifest says", runtime.model_id());
         println!(
-            "self-test on {}: logits within {:.1e}, probabilities within {:.1e}",
-            report.device, report.logit_difference, report.probability_difference
+            "self-test on {} in {}: logits within {:.1e}, probabilities within {:.1e}",
+            report.device, report.precision, report.logit_difference, report.probability_difference
         );
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ichor::ModelConfig;
-use ichor_core::{DeviceChoice, Priority, SliceReading};
+use ichor_core::{DeviceChoice, Precision, Priority, SliceReading};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
 use ichor_ct::refine::{REFINE_VERSION, RefineOptions};
 use ichor_model::{Expected, ModelRuntime, RuntimeError, RuntimeOptions};
@@ -29,6 +29,7 @@ impl TorchModel {
     pub(crate) async fn start(config: &ModelConfig, priority: Priority) -> anyhow::Result<Self> {
         let mut options = RuntimeOptions::new(&config.weights, expected());
         options.device = config.device.parse::<DeviceChoice>()?;
+        options.precision = config.precision.parse::<Precision>()?;
         options.threads = config.threads;
         options.batch = config.batch;
         options.priority = priority;
@@ -56,6 +57,7 @@ impl TorchModel {
             }),
             min_positive_slices: card.min_positive_slices,
             map: format!("{} {:?}", card.map.kind, card.map.gradient_site),
+            precision: runtime.precision(),
             mask_threshold: card.map.threshold,
             priority,
             notice: card.notice.clone(),
@@ -63,9 +65,9 @@ impl TorchModel {
         Ok(Self { runtime, traits })
     }
 
-    /// The device in use, in words.
+    /// Device and precision in use, in words.
     pub(crate) fn device(&self) -> String {
-        self.runtime.device()
+        format!("{}, {}", self.runtime.device(), self.runtime.precision())
     }
 }
 
