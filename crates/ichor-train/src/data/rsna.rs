@@ -102,8 +102,12 @@ fn read_labels(path: &Path, report: &mut DataReport) -> Result<HashMap<String, O
     for image in names {
         let Rows { said, contradict } = images[image];
         let what = match said {
-            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] if contradict || of(&images[image]).is_some() => continue,
-            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => "images whose any contradicts the subtypes, left out",
+            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] if contradict || of(&images[image]).is_some() => {
+                continue;
+            }
+            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => {
+                "images whose any contradicts the subtypes, left out"
+            }
             _ => "images without a row for each label, left out",
         };
         report.add(what, image.clone());

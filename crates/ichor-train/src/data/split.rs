@@ -292,7 +292,10 @@ mod tests {
     fn a_side_without_a_class_is_an_error() {
         let mut scans = scans(20);
         let settings = SplitRecipe::default();
-        assert!(matches!(Split::make(&scans[..4], settings), Err(PatientSplitError::TooFew { patients: 2, folds: 10 })));
+        assert!(matches!(
+            Split::make(&scans[..4], settings),
+            Err(PatientSplitError::TooFew { patients: 2, folds: 10 })
+        ));
         scans.iter_mut().flat_map(|scan| &mut scan.slices).for_each(|slice| slice.label = SliceLabel::NONE);
         let split = Split::make(&scans, settings).unwrap();
         let error = split.scans(&scans, Part::Validation).unwrap_err();

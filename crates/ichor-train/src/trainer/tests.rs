@@ -354,7 +354,11 @@ fn trains_on_data_that_somebody_brings() {
     recipe.validation.part = Some(Part::Validation);
     let (options, mut watcher) = (options(folder.path()), Watcher::default());
     let trained = train(&recipe, &options, &mut watcher).unwrap();
-    assert!(watcher.notes[0].contains("24 patients, 24 scans, 96 labelled slices, 24 of them bleeding"), "{:?}", watcher.notes);
+    assert!(
+        watcher.notes[0].contains("24 patients, 24 scans, 96 labelled slices, 24 of them bleeding"),
+        "{:?}",
+        watcher.notes
+    );
     assert!(folder.path().join("split-ich.json").exists() && folder.path().join("data-ich.txt").exists());
     let last = trained.history.last().unwrap();
     assert!(last.validation_auc > 0.9, "{last:?}");
