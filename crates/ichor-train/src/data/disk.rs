@@ -273,7 +273,7 @@ mod tests {
             let mut bytes = vec![9];
             slices.read_input(1, &mut bytes).unwrap();
             assert_eq!(bytes[1..], expected(slice.window));
-            assert_ne!(bytes[1..], expected(Some((80.0, 300.0))));
+            assert_ne!(bytes[1..], expected(Some((36.0, 20.0))));
         }
         let stopped = prepare(
             &found,

@@ -202,12 +202,7 @@ impl Split {
 }
 
 /// Deals names out to `hands`: those of like count after one another, each round in an order of its own.
-fn dealt<'a>(
-    mut names: Vec<&'a str>,
-    count: impl Fn(&&str) -> usize,
-    hands: usize,
-    seed: u64,
-) -> BTreeMap<&'a str, usize> {
+fn dealt(mut names: Vec<&str>, count: impl Fn(&&str) -> usize, hands: usize, seed: u64) -> BTreeMap<&str, usize> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     names.shuffle(&mut rng);
     names.sort_by_key(|name| std::cmp::Reverse(count(name)));
