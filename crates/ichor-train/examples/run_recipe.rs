@@ -29,6 +29,7 @@ fn main() -> Result<(), Failure> {
                 checkpoint: PathBuf::from(checkpoint),
                 device: tch::Device::Cpu,
                 stop_after: rest.first().map(|epochs| epochs.parse()).transpose()?,
+                interrupt: None,
             };
             let recipe = Recipe::load(recipe.as_ref())?;
             let published = train_and_publish(&recipe, out.as_ref(), "demo", &options, &mut PrintProgress)?;

@@ -158,8 +158,8 @@ pub fn write(folder: &Path, tensors: &[(String, Tensor)], position: &Position) -
     let partial = folder.join("state.json.partial");
     let written = write_tensors(&folder.join(&name), tensors).and_then(|()| {
         let state = State { tensors: name.clone(), position: position.clone() };
-        let text =
-            serde_json::to_vec_pretty(&state).map_err(|source| CheckpointError::State { path: path.clone(), source })?;
+        let text = serde_json::to_vec_pretty(&state)
+            .map_err(|source| CheckpointError::State { path: path.clone(), source })?;
         let put = || {
             let mut file = File::create(&partial)?;
             file.write_all(&text)?;

@@ -122,7 +122,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_at_a_glance() {
-        for (seconds, text) in [(0.4, "0 s"), (89.0, "89 s"), (95.0, "2 min"), (3_599.0, "1 h 00 min"), (11_100.0, "3 h 05 min")] {
+        for (seconds, text) in
+            [(0.4, "0 s"), (89.0, "89 s"), (95.0, "2 min"), (3_599.0, "1 h 00 min"), (11_100.0, "3 h 05 min")]
+        {
             assert_eq!(duration(seconds), text);
         }
     }

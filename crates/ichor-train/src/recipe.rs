@@ -319,8 +319,7 @@ impl Recipe {
         let mut ranges: Vec<(String, SeedRange)> = Vec::new();
         let mut parts: Vec<(String, &str, Part)> = Vec::new();
         let phases = self.phases.iter().map(|phase| (format!("phase {:?}", phase.name), self.phase_source(phase)));
-        let held_out =
-            [("validation".to_owned(), self.validation_source()), ("test".to_owned(), self.test_source())];
+        let held_out = [("validation".to_owned(), self.validation_source()), ("test".to_owned(), self.test_source())];
         for (index, (what, source)) in phases.chain(held_out).enumerate() {
             match source? {
                 Source::Phantoms { seeds, mix } => {
@@ -482,7 +481,7 @@ mod tests {
         assert!(changed("form = \"physionet\"", "form = \"nifti\"").contains("nifti"));
         assert!(changed("form = \"physionet\"", "form = \"folder\"").contains("labels"));
         assert!(changed("folder = ", "mask = 1\nfolder = ").contains("mask"));
-        assert!(changed("fold = 0", "fold = 5").contains("fold 5 of 5"));
+        assert!(changed("fold = 0,", "fold = 5,").contains("fold 5 of 5"));
         assert!(changed("validation_share = 0.1", "validation_share = 0.9").contains("validation_share"));
         assert!(changed("warm_up_steps = 0", "warm_up_steps = 0\ntwin_share = 0.5").contains("twin_share"));
         assert!(changed("early_stop = 3", "early_stop = 0").contains("early_stop"));

@@ -263,4 +263,3 @@ impl SliceHead {
         Ok(Some((Self { size, labels, studies }, file)))
     }
 }
-

@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ichor_core::ImagePlane;
-use ichor_ct::volume::{Slice, read_slice};
+use ichor_ct::volume::{Slice, read_slice, read_slice_from};
 
 use super::catalogue::{Place, Scan, VolumeFiles};
+use super::headers::with_plain_meta;
 use super::nifti::{Extent, Slicer};
 
 /// A decoded slice.
@@ -40,7 +41,13 @@ pub fn decode(scan: &Scan, mut each: impl FnMut(usize, Result<Decoded, String>))
 fn read_dicom(path: &Path) -> Result<Slice, String> {
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     // A codec that panics over a corrupt file must not take a training of days along.
-    match catch_unwind(AssertUnwindSafe(|| read_slice(path))) {
+    let read = || {
+        read_slice(path).or_else(|error| match with_plain_meta(path) {
+            Ok(file) => read_slice_from(file),
+            Err(_) => Err(error),
+        })
+    };
+    match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(slice)) => Ok(slice),
         Ok(Err(error)) => Err(format!("{name}: {error}")),
         Err(_) => Err(format!("{name}: the decoder gave up")),

@@ -60,7 +60,6 @@ impl Slices for DiskSlices {
 
 /// How slices are made ready.
 #[derive(Clone, Copy)]
-#[expect(missing_debug_implementations, reason = "a function is in it")]
 pub struct Preparation<'a> {
     /// What the source is called.
     pub name: &'a str,
@@ -126,7 +125,13 @@ pub fn prepare(
         }
         if is_new && (made % 10 == 0 || done + 1 == groups.len()) {
             let left = started.elapsed().as_secs_f64() / f64::from(made) * (groups.len() - done - 1) as f64;
-            progress.note(&format!("{}: {} of {} files of slices, {} left", how.name, done + 1, groups.len(), duration(left)));
+            progress.note(&format!(
+                "{}: {} of {} files of slices, {} left",
+                how.name,
+                done + 1,
+                groups.len(),
+                duration(left)
+            ));
         }
     }
     slices.files = Arc::new(files);
@@ -257,7 +262,8 @@ mod tests {
             assert!(line.starts_with("1 corrupt slices, left out: ID_00010.dcm"), "{line}");
             // The bytes are those of the slice with its own window.
             let Place::Dicom(path) = &found.scans[0].slices[1].place else { unreachable!() };
-            let slice = ichor_ct::volume::read_slice(path).unwrap();
+            let slice =
+                ichor_ct::volume::read_slice_from(crate::data::headers::with_plain_meta(path).unwrap()).unwrap();
             assert_eq!(slice.window, Some((36.0, 80.0)));
             let image = |window| HuImage { rows: 32, columns: 32, spacing: [7.0, 7.0], hu: &slice.hu, window };
             let expected = |window| {
@@ -267,9 +273,15 @@ mod tests {
             let mut bytes = vec![9];
             slices.read_input(1, &mut bytes).unwrap();
             assert_eq!(bytes[1..], expected(slice.window));
-            assert_ne!(bytes[1..], expected(Some((80.0, 300.0))));
+            assert_ne!(bytes[1..], expected(Some((36.0, 20.0))));
         }
-        let stopped = prepare(&found, &wanted, Preparation { size: 8, ..how(cache.path(), &|| false) }, &mut DataReport::default(), &mut ());
+        let stopped = prepare(
+            &found,
+            &wanted,
+            Preparation { size: 8, ..how(cache.path(), &|| false) },
+            &mut DataReport::default(),
+            &mut (),
+        );
         assert!(matches!(stopped, Err(DataError::Stopped(_))));
     }
 
@@ -279,7 +291,7 @@ mod tests {
         rsna::tests::published(folder.path(), 2);
         let mut found = rsna::catalogue(&rsna::tests::recipe(folder.path()), cache.path(), &mut ()).unwrap();
         let wanted = BTreeSet::from([0, 1]);
-        let mut labels = |found: &Catalogue| {
+        let labels = |found: &Catalogue| {
             let slices = prepare(found, &wanted, how(cache.path(), &|| true), &mut DataReport::default(), &mut ());
             slices.unwrap().labels().to_vec()
         };

@@ -210,9 +210,8 @@ fn scans_of(uid: &str, study: Study, labels: &Labels, report: &mut DataReport) -
 /// The head series of a negative study, as serving chooses it.
 fn negative(uid: &str, patient: String, study: Study, report: &mut DataReport) -> Option<Scan> {
     let headers = study.iter().filter_map(|(_, path)| InstanceHeader::read(path).ok()).collect();
-    let read = |slice: &ichor_ct::volume::PlacedSlice| {
-        Ok::<_, std::convert::Infallible>(read_slice(&slice.header.path).ok())
-    };
+    let read =
+        |slice: &ichor_ct::volume::PlacedSlice| Ok::<_, std::convert::Infallible>(read_slice(&slice.header.path).ok());
     let choice = choose_series(headers, &GateOptions::default(), read).unwrap_or_else(|never| match never {});
     let Some((name, stack)) = choice.chosen else {
         let why = choice.outcomes.first().and_then(|outcome| outcome.reasons.first());

@@ -1,11 +1,12 @@
 //! Headers of many DICOM files, read once: who, which study and series, and where along the patient.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
+use dicom_object::file::ReadPreamble;
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,13 @@ fn file(path: &Path, known: &HashMap<PathBuf, Filed>) -> (Filed, bool) {
 }
 
 fn card(path: &Path) -> Result<Card, String> {
-    let read = || OpenFileOptions::new().read_until(tags::PIXEL_DATA).open_file(path);
+    let read = || {
+        let options = OpenFileOptions::new().read_until(tags::PIXEL_DATA);
+        options.open_file(path).or_else(|error| {
+            let options = OpenFileOptions::new().read_until(tags::PIXEL_DATA).read_preamble(ReadPreamble::Always);
+            options.from_reader(with_plain_meta(path).map_err(|_| error)?)
+        })
+    };
     // A parser that panics over a corrupt file must not end the run.
     let object = std::panic::catch_unwind(read).map_err(|_| "the parser gave up".to_owned())?;
     let object = object.map_err(|error| error.to_string())?;
@@ -119,6 +126,24 @@ fn card(path: &Path) -> Result<Card, String> {
     })
 }
 
+/// Bytes of the file, the Media Storage SOP Instance UID (0002,0003) replaced by digits where it is no UID: identifiers of published
+/// sets are none, and the parser refuses the file for it. The data set is left as it is.
+pub(super) fn with_plain_meta(path: &Path) -> std::io::Result<impl Read> {
+    const ELEMENT: [u8; 6] = [0x02, 0x00, 0x03, 0x00, b'U', b'I'];
+    let mut file = std::fs::File::open(path)?;
+    let mut head = Vec::new();
+    Read::by_ref(&mut file).take(1024).read_to_end(&mut head)?;
+    let place = head.windows(ELEMENT.len()).position(|bytes| bytes == ELEMENT).map(|at| at + ELEMENT.len());
+    if let Some([low, high, value @ ..]) = place.and_then(|at| head.get_mut(at..)) {
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(value.len());
+        let is_uid = |byte: &u8| byte.is_ascii_digit() || [b'.', b' ', 0].contains(byte);
+        if !value[..length].iter().all(is_uid) {
+            value[..length].fill(b'1');
+        }
+    }
+    Ok(Cursor::new(head).chain(file))
+}
+
 fn text(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
     let value = object.element_opt(tag).ok().flatten()?.to_str().ok()?;
     let value = value.trim_matches(['\0', ' ']);
@@ -129,7 +154,10 @@ fn numbers<const N: usize>(object: &DefaultDicomObject, tag: Tag, name: &str) ->
     let element = object.element_opt(tag).ok().flatten().ok_or_else(|| format!("has no {name}"))?;
     let values = element.to_multi_float64().map_err(|error| format!("{name}: {error}"))?;
     let values: Result<[f64; N], _> = values.try_into();
-    values.ok().filter(|values| values.iter().all(|v| v.is_finite())).ok_or_else(|| format!("{name} is not {N} numbers"))
+    values
+        .ok()
+        .filter(|values| values.iter().all(|v| v.is_finite()))
+        .ok_or_else(|| format!("{name} is not {N} numbers"))
 }
 
 /// Orders slices along the patient.
@@ -161,7 +189,11 @@ pub(super) mod tests {
         put(tags::SOP_CLASS_UID, VR::UI, "1.2.840.10008.5.1.4.1.1.2".into());
         put(tags::SOP_INSTANCE_UID, VR::UI, said.instance.into());
         put(tags::MODALITY, VR::CS, "CT".into());
-        put(tags::IMAGE_TYPE, VR::CS, PrimitiveValue::Strs(["ORIGINAL", "PRIMARY", "AXIAL"].map(str::to_owned).into_iter().collect()));
+        put(
+            tags::IMAGE_TYPE,
+            VR::CS,
+            PrimitiveValue::Strs(["ORIGINAL", "PRIMARY", "AXIAL"].map(str::to_owned).into_iter().collect()),
+        );
         put(tags::BODY_PART_EXAMINED, VR::CS, "HEAD".into());
         put(tags::PATIENT_ID, VR::LO, said.patient.into());
         put(tags::STUDY_INSTANCE_UID, VR::UI, said.study.into());
@@ -201,8 +233,7 @@ pub(super) mod tests {
     fn headers_are_read_once() {
         let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let path = folder.path().join("a.dcm");
-        let said =
-            Said { patient: "ID_p", study: "ID_s", series: "ID_r", instance: "ID_i", z: -30.0, bright: false };
+        let said = Said { patient: "ID_p", study: "ID_s", series: "ID_r", instance: "ID_i", z: -30.0, bright: false };
         write(&path, &said);
         std::fs::write(folder.path().join("b.dcm"), "no image").unwrap();
         let files = vec![path.clone(), folder.path().join("b.dcm")];

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use nifti::volume::{InMemNiftiVolume, StreamedNiftiVolume};
-use nifti::{NiftiHeader, NiftiObject, ReaderStreamedOptions};
+use nifti::{Endianness, NiftiHeader, NiftiObject, NiftiType, NiftiVolume, ReaderStreamedOptions};
 
 /// Largest side of a slice.
 const LARGEST_SIDE: u16 = 2048;
@@ -49,7 +49,9 @@ fn of(header: &NiftiHeader) -> Result<Extent, String> {
         _ => return Err(format!("has dimensions {dim:?}, three are needed")),
     };
     if [columns, rows].iter().any(|side| !(1..=LARGEST_SIDE).contains(side)) || !(1..=MOST_SLICES).contains(&slices) {
-        return Err(format!("is {columns} × {rows} × {slices}, at most {LARGEST_SIDE} × {LARGEST_SIDE} × {MOST_SLICES} is read"));
+        return Err(format!(
+            "is {columns} × {rows} × {slices}, at most {LARGEST_SIDE} × {LARGEST_SIDE} × {MOST_SLICES} is read"
+        ));
     }
     let spacing = [header.pixdim[2], header.pixdim[1], header.pixdim[3]].map(f64::from);
     if !spacing.iter().all(|mm| mm.is_finite() && *mm > 0.0) {
@@ -63,6 +65,7 @@ pub struct Slicer {
     extent: Extent,
     /// The stream goes on giving errors for ever.
     has_ended: bool,
+    scale: Scale,
     slices: Box<dyn Iterator<Item = nifti::Result<InMemNiftiVolume>> + Send>,
 }
 
@@ -79,9 +82,10 @@ impl Slicer {
     /// As [`extent`].
     pub fn open(path: &Path) -> Result<Self, String> {
         let extent = extent(path)?;
+        let header = NiftiHeader::from_file(path).map_err(|error| error.to_string())?;
         let object = ReaderStreamedOptions::new().read_file_rank(path, 2).map_err(|error| error.to_string())?;
         let volume: StreamedNiftiVolume<_> = object.into_volume();
-        Ok(Self { extent, has_ended: false, slices: Box::new(volume) })
+        Ok(Self { extent, has_ended: false, scale: Scale::of(&header), slices: Box::new(volume) })
     }
 
     /// Its extent.
@@ -101,16 +105,62 @@ impl Iterator for Slicer {
             return None;
         }
         let values = match self.slices.next()? {
-            Ok(volume) => volume.into_nifti_typed_data::<f32>(),
-            Err(error) => Err(error),
+            Ok(volume) => self.scale.values(volume.data_type(), volume.raw_data()),
+            Err(error) => Err(error.to_string()),
         };
         self.has_ended = values.is_err();
-        Some(values.map_err(|error| error.to_string()).and_then(|values| {
+        Some(values.and_then(|values| {
             if values.len() != rows * columns {
                 return Err(format!("a slice has {} values instead of {rows} × {columns}", values.len()));
             }
             Ok(turned(&values, rows, columns))
         }))
+    }
+}
+
+/// How stored numbers become values.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    endianness: Endianness,
+    slope: f64,
+    intercept: f64,
+}
+
+impl Scale {
+    /// A slope of 0 means that there is none (NIfTI-1, `scl_slope`).
+    fn of(header: &NiftiHeader) -> Self {
+        let (slope, intercept) = (f64::from(header.scl_slope), f64::from(header.scl_inter));
+        let is_scaled = slope.is_finite() && slope != 0.0 && intercept.is_finite();
+        let (slope, intercept) = if is_scaled { (slope, intercept) } else { (1.0, 0.0) };
+        Self { endianness: header.endianness, slope, intercept }
+    }
+
+    fn values(self, kind: NiftiType, bytes: &[u8]) -> Result<Vec<f32>, String> {
+        match kind {
+            NiftiType::Uint8 => Ok(self.each(bytes, |[a]| f64::from(a))),
+            NiftiType::Int8 => Ok(self.each(bytes, |[a]| f64::from(a.cast_signed()))),
+            NiftiType::Int16 => Ok(self.each(bytes, |b: [u8; 2]| f64::from(i16::from_le_bytes(b)))),
+            NiftiType::Uint16 => Ok(self.each(bytes, |b: [u8; 2]| f64::from(u16::from_le_bytes(b)))),
+            NiftiType::Int32 => Ok(self.each(bytes, |b: [u8; 4]| f64::from(i32::from_le_bytes(b)))),
+            NiftiType::Uint32 => Ok(self.each(bytes, |b: [u8; 4]| f64::from(u32::from_le_bytes(b)))),
+            NiftiType::Float32 => Ok(self.each(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b)))),
+            NiftiType::Float64 => Ok(self.each(bytes, |b: [u8; 8]| f64::from_le_bytes(b))),
+            other => Err(format!("holds values of type {other:?}, which is not read")),
+        }
+    }
+
+    /// `number` takes little-endian bytes.
+    #[expect(clippy::cast_possible_truncation, reason = "Hounsfield units need no more than float32")]
+    fn each<const N: usize>(self, bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f32> {
+        let (cells, _) = bytes.as_chunks::<N>();
+        let value = |cell: &[u8; N]| {
+            let mut cell = *cell;
+            if self.endianness == Endianness::Big {
+                cell.reverse();
+            }
+            (number(cell) * self.slope + self.intercept) as f32
+        };
+        cells.iter().map(value).collect()
     }
 }
 
@@ -166,7 +216,8 @@ pub(super) mod tests {
         for name in ["a.nii", "a.nii.gz"] {
             let path = folder.path().join(name);
             // array[x, y, z] = 100 z + 10 y + x, of shape (3, 2, 2).
-            let values: Vec<i16> = (0..2).flat_map(|z| (0..2).flat_map(move |y| (0..3).map(move |x| 100 * z + 10 * y + x))).collect();
+            let values: Vec<i16> =
+                (0..2).flat_map(|z| (0..2).flat_map(move |y| (0..3).map(move |x| 100 * z + 10 * y + x))).collect();
             write(&path, [3, 2, 2], [0.5, 0.7, 5.0], &values);
             let slicer = Slicer::open(&path).unwrap();
             let spacing = slicer.extent().spacing;

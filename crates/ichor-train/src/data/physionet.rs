@@ -170,8 +170,7 @@ pub(crate) mod tests {
     use crate::data::nifti::tests::write;
     use crate::data::recipe::{DataForm, SplitRecipe};
 
-    pub(in crate::data) const HEADER: &str =
-        "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,Subdural,No_Hemorrhage,Fracture_Yes_No\n";
+    pub(in crate::data) const HEADER: &str = "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,Subdural,No_Hemorrhage,Fracture_Yes_No\n";
 
     /// Scans 049, 050, … of four slices of 24 × 20 pixels in the published form; every second patient has an epidural bleed,
     /// a bright square, on slices 2 and 3.

@@ -25,6 +25,9 @@ struct Rows {
     contradict: bool,
 }
 
+/// A labelled file with its header.
+type Image = (Card, PathBuf, SliceLabel);
+
 /// Reads what there is. Headers are listed in `cache`.
 ///
 /// # Errors
@@ -34,7 +37,7 @@ pub fn catalogue(recipe: &DataRecipe, cache: &Path, progress: &mut dyn Progress)
     let path = recipe.labels.clone().unwrap_or_else(|| recipe.folder.join(LABELS));
     let mut labels = read_labels(&path, &mut report)?;
     let folder = recipe.folder.join(IMAGES);
-    let mut series: BTreeMap<(String, String), Vec<(Card, PathBuf, SliceLabel)>> = BTreeMap::new();
+    let mut series: BTreeMap<(String, String), Vec<Image>> = BTreeMap::new();
     for filed in cards(&folder.display().to_string(), images(&folder)?, cache, progress)? {
         let stem = filed.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let Some(label) = labels.remove(&stem) else {
@@ -102,8 +105,12 @@ fn read_labels(path: &Path, report: &mut DataReport) -> Result<HashMap<String, O
     for image in names {
         let Rows { said, contradict } = images[image];
         let what = match said {
-            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] if contradict || of(&images[image]).is_some() => continue,
-            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => "images whose any contradicts the subtypes, left out",
+            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] if contradict || of(&images[image]).is_some() => {
+                continue;
+            }
+            [Some(_), Some(_), Some(_), Some(_), Some(_), Some(_)] => {
+                "images whose any contradicts the subtypes, left out"
+            }
             _ => "images without a row for each label, left out",
         };
         report.add(what, image.clone());

@@ -202,12 +202,7 @@ impl Split {
 }
 
 /// Deals names out to `hands`: those of like count after one another, each round in an order of its own.
-fn dealt<'a>(
-    mut names: Vec<&'a str>,
-    count: impl Fn(&&str) -> usize,
-    hands: usize,
-    seed: u64,
-) -> BTreeMap<&'a str, usize> {
+fn dealt(mut names: Vec<&str>, count: impl Fn(&&str) -> usize, hands: usize, seed: u64) -> BTreeMap<&str, usize> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     names.shuffle(&mut rng);
     names.sort_by_key(|name| std::cmp::Reverse(count(name)));
@@ -292,7 +287,10 @@ mod tests {
     fn a_side_without_a_class_is_an_error() {
         let mut scans = scans(20);
         let settings = SplitRecipe::default();
-        assert!(matches!(Split::make(&scans[..4], settings), Err(PatientSplitError::TooFew { patients: 2, folds: 10 })));
+        assert!(matches!(
+            Split::make(&scans[..4], settings),
+            Err(PatientSplitError::TooFew { patients: 2, folds: 10 })
+        ));
         scans.iter_mut().flat_map(|scan| &mut scan.slices).for_each(|slice| slice.label = SliceLabel::NONE);
         let split = Split::make(&scans, settings).unwrap();
         let error = split.scans(&scans, Part::Validation).unwrap_err();

@@ -106,10 +106,15 @@ mod tests {
     #[test]
     fn panics_are_told_apart() {
         let mut room = Room::default();
-        let parts = room.run(2, &mut (), || (), |range| {
-            assert!(range.len() == 1, "CUDA out of memory");
-            Ok(range.start)
-        });
+        let parts = room.run(
+            2,
+            &mut (),
+            || (),
+            |range| {
+                assert!(range.len() == 1, "CUDA out of memory");
+                Ok(range.start)
+            },
+        );
         assert_eq!(parts.unwrap(), [0, 1]);
         let other = Room::default().run(2, &mut (), || (), |_| -> Result<(), _> { panic!("shapes differ") });
         assert!(matches!(other, Err(TrainError::Panicked(why)) if why == "shapes differ"));

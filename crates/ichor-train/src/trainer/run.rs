@@ -129,7 +129,8 @@ impl<'a> Run<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Ended, TrainError> {
         let plan = self.plan(index, phase, material)?;
-        if self.position.epoch == phase.head_epochs() && phase.head_first.is_some() && self.position.under_way.is_none() {
+        if self.position.epoch == phase.head_epochs() && phase.head_first.is_some() && self.position.under_way.is_none()
+        {
             self.optimizer.restart()?;
         }
         self.set_trainable(plan.head_only);
@@ -248,19 +249,24 @@ impl<'a> Run<'a> {
         let Self { recipe, options, network, optimizer, room, .. } = self;
         let count = labels.len();
         optimizer.zero_grad();
-        let parts = room.run(count, progress, || optimizer.zero_grad(), |range| {
-            let share = as_f64(range.len()) / as_f64(count);
-            let part = if range.len() == count {
-                input.shallow_clone()
-            } else {
-                input.f_narrow(0, range.start as i64, range.len() as i64)?
-            };
-            let logits = network.forward(&centre(&part.f_to_device(options.device)?)?);
-            let mean = loss(recipe.strategy, &logits, &labels[range], &recipe.loss)?;
-            let weighed = if share < 1.0 { mean.f_mul_scalar(share)? } else { mean };
-            weighed.f_backward()?;
-            Ok(weighed.f_double_value(&[])?)
-        })?;
+        let parts = room.run(
+            count,
+            progress,
+            || optimizer.zero_grad(),
+            |range| {
+                let share = as_f64(range.len()) / as_f64(count);
+                let part = if range.len() == count {
+                    input.shallow_clone()
+                } else {
+                    input.f_narrow(0, range.start as i64, range.len() as i64)?
+                };
+                let logits = network.forward(&centre(&part.f_to_device(options.device)?)?);
+                let mean = loss(recipe.strategy, &logits, &labels[range], &recipe.loss)?;
+                let weighed = if share < 1.0 { mean.f_mul_scalar(share)? } else { mean };
+                weighed.f_backward()?;
+                Ok(weighed.f_double_value(&[])?)
+            },
+        )?;
         self.optimizer.step(rate)?;
         self.update_average()?;
         Ok(parts.into_iter().sum())
@@ -293,8 +299,7 @@ impl<'a> Run<'a> {
         let labels = slices.labels();
         let (mut scores, mut sum) = (Vec::with_capacity(labels.len()), 0.0);
         let all: Vec<usize> = (0..labels.len()).collect();
-        let jobs: Vec<Job<'_>> =
-            all.chunks(VALIDATION_BATCH).map(|indices| Job { indices, seed: None }).collect();
+        let jobs: Vec<Job<'_>> = all.chunks(VALIDATION_BATCH).map(|indices| Job { indices, seed: None }).collect();
         let unchanged = AugmentOptions::default();
         let changes = Changes { options: &unchanged, pairs_alike: false, ahead: true };
         let Self { recipe, options, average, room, .. } = self;
@@ -302,14 +307,19 @@ impl<'a> Run<'a> {
             for job in &jobs {
                 let Some(input) = feed.next() else { break };
                 let input = input?;
-                let parts = room.run(job.indices.len(), progress, || (), |range| {
-                    let labels: Vec<_> = job.indices[range.clone()].iter().map(|&i| labels[i]).collect();
-                    let part = input.f_narrow(0, range.start as i64, range.len() as i64)?;
-                    let logits = average.forward(&centre(&part.f_to_device(options.device)?)?);
-                    let mean = loss(recipe.strategy, &logits, &labels, &recipe.loss)?.f_double_value(&[])?;
-                    let probability = recipe.strategy.probability(&logits).f_to_device(Device::Cpu)?;
-                    Ok((mean * as_f64(range.len()), Vec::<f32>::try_from(&probability)?))
-                })?;
+                let parts = room.run(
+                    job.indices.len(),
+                    progress,
+                    || (),
+                    |range| {
+                        let labels: Vec<_> = job.indices[range.clone()].iter().map(|&i| labels[i]).collect();
+                        let part = input.f_narrow(0, range.start as i64, range.len() as i64)?;
+                        let logits = average.forward(&centre(&part.f_to_device(options.device)?)?);
+                        let mean = loss(recipe.strategy, &logits, &labels, &recipe.loss)?.f_double_value(&[])?;
+                        let probability = recipe.strategy.probability(&logits).f_to_device(Device::Cpu)?;
+                        Ok((mean * as_f64(range.len()), Vec::<f32>::try_from(&probability)?))
+                    },
+                )?;
                 for (part, probabilities) in parts {
                     sum += part;
                     scores.extend(probabilities);
