@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ichor_core::{Reason, Uid, consistent_probabilities};
+use ichor_core::{Reason, SliceReading, Uid};
 use ichor_ct::header::InstanceHeader;
 use ichor_ct::volume::{PlacedSlice, Stack};
 use ichor_decode::Decoder;
@@ -19,7 +19,7 @@ pub struct Explanation {
     pub header: InstanceHeader,
     /// Its probability of hemorrhage by itself.
     pub own_probability: f32,
-    /// The same with the neighbours that were given made consistent, as the analysis does: what the threshold is held
+    /// The same read together with the neighbours that were given, as the analysis does: what the threshold is held
     /// against.
     pub probability: f32,
     /// Values in HU, rows × columns.
@@ -61,7 +61,7 @@ where
         }
     }
     let (own, unread) = first_look(model, decoder, slices.clone()).await?;
-    let consistent = with_neighbours(&slices, &own, traits.slice_reach_mm);
+    let consistent = with_neighbours(&slices, &own, &traits.reading);
     slices.retain(|slice| own.contains_key(&slice.header.label()));
     let mut batches = Batches::new(slices, decoder, traits, Purpose::Mask, traits.batch);
     broken.extend(unread);
@@ -75,7 +75,8 @@ where
             let label = slice.header.label();
             let missing = || AnalysisError::from(ModelError(format!("no probability of slice {label}")));
             let own_probability = *own.get(&label).ok_or_else(missing)?;
-            let probability = consistent.get(&label).copied().unwrap_or(own_probability);
+            let probability = consistent.get(&label).copied();
+            let probability = probability.unwrap_or_else(|| traits.reading.calibration.apply(own_probability));
             let (hu, map, mask) = (seen.hu, seen.map, seen.mask);
             each(Explanation { header: slice.header, own_probability, probability, hu, map, mask })?;
         }
@@ -106,9 +107,9 @@ async fn first_look<M: SliceModel>(
     Ok((own, broken))
 }
 
-/// Makes the probabilities of parallel slices of one series consistent. A slice that has no place among them, such as a
+/// Reads the probabilities of parallel slices of one series together. A slice that has no place among them, such as a
 /// second one at the same position, is not in the answer.
-fn with_neighbours(slices: &[PlacedSlice], own: &ByLabel, reach_mm: f64) -> ByLabel {
+fn with_neighbours(slices: &[PlacedSlice], own: &ByLabel, reading: &SliceReading) -> ByLabel {
     /// Cosine of the angle from which on planes are not parallel.
     const PARALLEL: f64 = 0.999;
     let mut series: HashMap<&Uid, Vec<&PlacedSlice>> = HashMap::new();
@@ -126,7 +127,7 @@ fn with_neighbours(slices: &[PlacedSlice], own: &ByLabel, reach_mm: f64) -> ByLa
         let labels: Vec<String> = stack.slices.iter().map(|slice| slice.header.label()).collect();
         let offsets: Vec<f64> = stack.slices.iter().map(|slice| slice.offset_mm).collect();
         let probabilities: Vec<f32> = labels.iter().filter_map(|label| own.get(label).copied()).collect();
-        consistent.extend(labels.into_iter().zip(consistent_probabilities(&probabilities, &offsets, reach_mm)));
+        consistent.extend(labels.into_iter().zip(reading.read(&probabilities, &offsets)));
     }
     consistent
 }

@@ -52,7 +52,7 @@ pub fn retrace(
     cache: Option<&Path>,
     progress: &mut dyn Progress,
 ) -> Result<Retraced, PublishError> {
-    let (fingerprint, size) = (generator_fingerprint(), subject.size());
+    let (fingerprint, size, preset) = (generator_fingerprint(), subject.size(), subject.preset);
     let cache = cache.map(|folder| (folder, fingerprint.as_str()));
     let served = outcomes.iter().position(|outcome| outcome.id == served_id(thresholds));
     let chosen = served.map_or_else(Vec::new, |at| choose_cases(studies, &outcomes[at], EACH));
@@ -62,7 +62,7 @@ pub fn retrace(
     for (done, group) in again.chunks(rayon::current_num_threads().max(1)).enumerate() {
         let made: Vec<PreparedStudy> = group
             .par_iter()
-            .map(|&index| prepare(studies[index].name.parse().unwrap_or_default(), mix, subject.preset, size, cache))
+            .map(|&index| prepare(studies[index].name.parse().unwrap_or_default(), mix, preset, size, cache))
             .collect::<Result<_, PhantomError>>()
             .map_err(EvaluateError::from)?;
         for (&index, study) in group.iter().zip(made) {

@@ -9,7 +9,7 @@ use super::{Auc, ROUNDS};
 use crate::calibrate::Thresholds;
 use crate::measure::{Method, SliceMeasure, StudyMeasure};
 use crate::metrics::{
-    BINS, Binning, Confusion, Interval, OverlapCurve, Summary, auc, bootstrap, dice, expected_calibration_error, iou,
+    BINS, Binning, Confusion, OverlapCurve, Summary, auc, bootstrap, dice, expected_calibration_error, iou,
     reliability,
 };
 use crate::seeds::SeedRange;

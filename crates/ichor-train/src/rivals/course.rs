@@ -71,10 +71,10 @@ impl<'a> Course<'a> {
             Some((tensors, position)) => {
                 checkpoint::restore(&variables, &tensors, "weight")?;
                 checkpoint::restore(&best, &tensors, "best")?;
-                optimizer.restore(&tensors, position.steps)?;
+                optimizer.restore(&tensors, position.steps, position.moments_since)?;
                 position
             }
-            None => Position { recipe: digest, phase: 0, epoch: 0, steps: 0, history: Vec::new() },
+            None => Position { recipe: digest, ..Position::default() },
         };
         Ok(Self { rival, store, folder, seed, optimizer, best, position })
     }
@@ -137,6 +137,7 @@ impl<'a> Course<'a> {
             validation_loss: validation.loss,
             validation_auc: validation.auc,
             seconds,
+            waited_share: 0.0,
         };
         progress.epoch(&record);
         self.position.history.push(record);
