@@ -19,8 +19,8 @@ mod status;
 mod uid;
 mod volume;
 
-pub use calibration::{Calibration, log_odds};
 pub use ae_title::{AeTitle, InvalidAeTitle};
+pub use calibration::{Calibration, log_odds};
 pub use device::{DeviceChoice, UnknownDevice};
 pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_probabilities, study_probability};
 pub use model_id::{InvalidModelId, ModelId};

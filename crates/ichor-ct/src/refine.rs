@@ -119,11 +119,7 @@ impl Pointed<'_> {
         let Tissue { input: RefineInput { rows, columns, spacing, brain, .. }, region, level, .. } = self.tissue;
         let (rows, columns, least) = (*rows, *columns, level + options.contrast_hu);
         let candidate: Vec<bool> = (0..rows * columns)
-            .map(|at| {
-                brain[at] != 0
-                    && (least..=DENSEST_HU).contains(&region[at])
-                    && self.spread[at] >= options.floor
-            })
+            .map(|at| brain[at] != 0 && (least..=DENSEST_HU).contains(&region[at]) && self.spread[at] >= options.floor)
             .collect();
         let mut mask = vec![0u8; rows * columns];
         let mut found = false;
@@ -242,8 +238,7 @@ mod tests {
     fn run(squares: &[(usize, usize, i16)], middle: (usize, usize)) -> Option<Vec<u8>> {
         let (hu, brain) = slice(squares);
         let map = map(middle);
-        let input =
-            RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain };
+        let input = RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain };
         refine(&input, &map, &RefineOptions::default())
     }
 
@@ -274,8 +269,7 @@ mod tests {
     fn nothing_outside_of_the_brain_and_nothing_without_the_map() {
         let (hu, mut brain) = slice(&[(20, 20, 60)]);
         let map = vec![0.0; SIDE * SIDE];
-        let input =
-            RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain };
+        let input = RefineInput { rows: SIDE, columns: SIDE, spacing: [0.5, 0.5], hu: &hu, brain: &brain };
         assert!(refine(&input, &map, &RefineOptions::default()).is_none());
         brain.iter_mut().enumerate().filter(|(at, _)| at % SIDE < 30).for_each(|(_, inside)| *inside = 0);
         let map = self::map((30, 30));

@@ -27,7 +27,8 @@ pub use files::{FilesError, maps_from_files};
 pub use frozen::Frozen;
 pub use ichor_core::Precision;
 pub use manifest::{
-    Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard, RefineCard,
+    Expected, InputCard, MANIFEST_FORMAT, Manifest, ManifestError, ManifestProblem, MapCard, MapKind, ModelCard,
+    RefineCard,
 };
 pub use precision::{available, available_on_cpu};
 pub use runtime::{ModelRuntime, RuntimeError, RuntimeOptions};

@@ -94,10 +94,7 @@ fn manifests_that_do_not_fit_are_refused() {
             |m| m["model"]["sizes"]["num_classes"] = json!(1),
             "num_classes is 1, but the Categorical strategy has 2 logits",
         ),
-        (
-            |m| m["model"]["sizes"]["window_size"] = json!(65),
-            "sizes: window_size is 65, which is not between 1 and 64",
-        ),
+        (|m| m["model"]["sizes"]["window_size"] = json!(65), "sizes: window_size is 65, which is not between 1 and 64"),
         (|m| m["model"]["strategy"] = json!("guess"), "unknown variant `guess`"),
         (|m| m["model"]["slice_threshold"] = json!(0.0), "slice_threshold is 0, which is not above 0 and at most 1"),
         (|m| m["model"]["map"]["threshold"] = json!(1.5), "map.threshold is 1.5, which is not above 0"),

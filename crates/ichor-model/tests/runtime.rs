@@ -194,7 +194,8 @@ async fn the_shipped_weights_pass_their_self_test() {
     let manifest = Manifest::read(&path).unwrap();
     assert!(manifest.model.demonstration && manifest.model.notice.is_some());
     let presets = vec![manifest.model.input.preset.clone()];
-    let of_the_weights = Expected { presets, preprocessing_version: manifest.model.input.preprocessing_version, refine_version: 1 };
+    let of_the_weights =
+        Expected { presets, preprocessing_version: manifest.model.input.preprocessing_version, refine_version: 1 };
     let options = RuntimeOptions { expected: of_the_weights, ..options(&path) };
     let report = ModelRuntime::start(options).await.unwrap().verify().await.unwrap();
     println!("{report:?}");

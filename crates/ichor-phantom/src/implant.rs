@@ -208,9 +208,8 @@ mod tests {
             let depth_mm = (0..rows * columns)
                 .map(|at| {
                     let (r, c) = (at / columns, at % columns);
-                    let near = (0..60i64).find(|d| {
-                        [(-d, 0), (*d, 0), (0, -d), (0, *d)].iter().any(|(dr, dc)| !inside(r + dr, c + dc))
-                    });
+                    let near = (0..60i64)
+                        .find(|d| [(-d, 0), (*d, 0), (0, -d), (0, *d)].iter().any(|(dr, dc)| !inside(r + dr, c + dc)));
                     near.unwrap_or(60) as f32 * slice.plane.spacing[0] as f32
                 })
                 .collect();
@@ -249,8 +248,7 @@ mod tests {
         let head = head();
         let subtype = HemorrhageSubtype::Intraparenchymal;
         let plan = BleedPlan::Listed(vec![BleedSpec { subtype, volume_ml: 30.0, hu: 70.0 }]);
-        let (with, without) =
-            (head.implant(3, &plan, true).unwrap(), head.implant(3, &BleedPlan::None, true).unwrap());
+        let (with, without) = (head.implant(3, &plan, true).unwrap(), head.implant(3, &BleedPlan::None, true).unwrap());
         assert!(without.bleeds.is_empty() && without.truth_ml == 0.0);
         let (mut sum, mut count) = (0.0, 0.0);
         for (a, b) in with.slices.iter().zip(&without.slices) {

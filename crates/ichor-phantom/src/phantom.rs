@@ -148,9 +148,8 @@ impl Phantom {
     pub fn of(scene: &Scene) -> Self {
         let slices: Vec<PhantomSlice> =
             (0..scene.slice_count()).into_par_iter().map(|index| render::slice(scene, index)).collect();
-        let facts = scene.lesions.iter().map(|lesion| {
-            (lesion.subtype, lesion.hu, lesion.asked_ml, lesion.form.thickness())
-        });
+        let facts =
+            scene.lesions.iter().map(|lesion| (lesion.subtype, lesion.hu, lesion.asked_ml, lesion.form.thickness()));
         let bleeds = bleeds_of(&slices, facts);
         let truth_ml = slices.iter().map(|s| s.bleed_pixels() as f64 * s.voxel_ml()).sum();
         Self {

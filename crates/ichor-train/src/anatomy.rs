@@ -174,12 +174,8 @@ mod tests {
     #[test]
     fn a_head_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let missing = RealHeadMix {
-            series: folder.path().join("none"),
-            share: 1.0,
-            slices: SliceChoice::All,
-            varied: true,
-        };
+        let missing =
+            RealHeadMix { series: folder.path().join("none"), share: 1.0, slices: SliceChoice::All, varied: true };
         let error = missing.head().unwrap_err().to_string();
         assert!(error.contains("none") && error.contains("ICHOR_TEST_DATA"), "{error}");
         std::fs::write(folder.path().join("note.txt"), "no image").unwrap();

@@ -103,16 +103,17 @@ pub fn measure_study(
             .collect();
         batch.iter().zip(here).for_each(|(&index, here)| overlaps[index] = here);
     }
-    let measures = slices.iter().zip(overlaps).enumerate().map(|(i, (slice, Overlaps { curves, refined }))| SliceMeasure {
-        offset_mm: study.slices[i].offset_mm,
-        label: study.slices[i].label,
-        probability: probabilities[i],
-        brightness: slice.brightness,
-        brightness_overlap: overlap_counts(&slice.bright_mask, &study.slices[i].mask),
-        curves,
-        refined,
-        pixel_ml: study.slices[i].pixel_ml,
-    });
+    let measures =
+        slices.iter().zip(overlaps).enumerate().map(|(i, (slice, Overlaps { curves, refined }))| SliceMeasure {
+            offset_mm: study.slices[i].offset_mm,
+            label: study.slices[i].label,
+            probability: probabilities[i],
+            brightness: slice.brightness,
+            brightness_overlap: overlap_counts(&slice.bright_mask, &study.slices[i].mask),
+            curves,
+            refined,
+            pixel_ml: study.slices[i].pixel_ml,
+        });
     let (seed, truth_ml, difficulty) = (study.seed, study.truth_ml, study.difficulty);
     Ok(StudyMeasure { seed, truth_ml, difficulty, slices: measures.collect() })
 }

@@ -130,7 +130,10 @@ pub fn prepare(
     let path = cache.join(format!("{}.study", &digest[..24]));
     let io = |source| SliceSetError::Io { path: path.clone(), source };
     match fs::read(&path) {
-        Ok(bytes) => Ok(decode(&bytes, preset, size).ok_or_else(|| SliceSetError::Damaged(path.clone(), "not a prepared study"))?),
+        Ok(bytes) => {
+            Ok(decode(&bytes, preset, size)
+                .ok_or_else(|| SliceSetError::Damaged(path.clone(), "not a prepared study"))?)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let study = make(seed, mix, preset, size)?;
             let partial = path.with_extension(format!("partial-{}", std::process::id()));

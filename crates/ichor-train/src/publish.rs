@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use ichor_ct::input::PREPROCESSING_VERSION;
 use ichor_ct::refine::{REFINE_VERSION, RefineOptions};
 use ichor_model::attribution::GradientSite;
-use ichor_model::{InputCard, Manifest, MapCard, MapKind, ModelCard, PlanError, RefineCard, SaveError, Swin, SwinPlan, save_model};
+use ichor_model::{
+    InputCard, Manifest, MapCard, MapKind, ModelCard, PlanError, RefineCard, SaveError, Swin, SwinPlan, save_model,
+};
 use tch::{Device, nn};
 use thiserror::Error;
 
@@ -285,7 +287,8 @@ fn map_choice(thresholds: &Thresholds) -> String {
         return "not chosen: the validation data have no masks".to_owned();
     }
     let each = thresholds.validation_dice.iter();
-    let each = each.map(|(method, dice)| format!("{} {:.3} raw, {:.3} refined", method.title(), dice.raw, dice.refined));
+    let each =
+        each.map(|(method, dice)| format!("{} {:.3} raw, {:.3} refined", method.title(), dice.raw, dice.refined));
     format!("by the Dice of refined masks on the validation studies: {}", each.collect::<Vec<_>>().join("; "))
 }
 

@@ -82,9 +82,7 @@ impl Painter<'_> {
         let (mut most, mut lesion_at, mut tissue) = (0.0f32, 0, hu);
         for (index, lesion) in self.lesions.iter().enumerate() {
             let half = lesion.edge;
-            let inside = parts.map(|offset| {
-                lesion.shape.inside(&Site { p: add(site.p, offset), ..*site }, self.noise)
-            });
+            let inside = parts.map(|offset| lesion.shape.inside(&Site { p: add(site.p, offset), ..*site }, self.noise));
             let share = inside.iter().map(|d| ramp(*d, half)).sum::<f32>() / 3.0;
             if share > most {
                 (most, lesion_at) = (share, index);

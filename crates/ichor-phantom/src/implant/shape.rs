@@ -111,7 +111,13 @@ impl Lesion {
         match self.shape {
             Shape::Lump { radii, .. } => 2.0 * radii.iter().copied().fold(f32::INFINITY, f32::min),
             Shape::Sheet { thickness, .. } => thickness,
-            Shape::Fluid { deep, .. } => if deep { 8.0 } else { 3.0 },
+            Shape::Fluid { deep, .. } => {
+                if deep {
+                    8.0
+                } else {
+                    3.0
+                }
+            }
         }
     }
 }
@@ -180,7 +186,8 @@ fn sheet(sites: &[Site], volume_ml: f32, crescent: bool, rng: &mut ChaCha8Rng) -
 
 fn pool(sites: &[Site], deep: bool, rng: &mut ChaCha8Rng) -> Option<Shape> {
     let fits = |site: &Site| {
-        site.fluid > 0.8 && if deep { site.depth > 25.0 && site.p[2] > -25.0 } else { (1.0..16.0).contains(&site.depth) }
+        site.fluid > 0.8
+            && if deep { site.depth > 25.0 && site.p[2] > -25.0 } else { (1.0..16.0).contains(&site.depth) }
     };
     let site = pick(sites, rng, fits)?;
     let off: V3 = scale(direction(rng), 3.0);

@@ -30,7 +30,11 @@ const SAME_POSITION_MM: f64 = 1e-3;
 
 /// The longest run of neighbouring slices that are suspicious, if it is long enough. `slices` in order along the
 /// patient; their probabilities are read together first, as those of a whole study are.
-pub(super) fn suspicious(mut slices: Vec<ArrivedSlice>, reading: &SliceReading, options: &AlertOptions) -> Option<Suspicious> {
+pub(super) fn suspicious(
+    mut slices: Vec<ArrivedSlice>,
+    reading: &SliceReading,
+    options: &AlertOptions,
+) -> Option<Suspicious> {
     slices.dedup_by(|later, kept| later.height_mm - kept.height_mm < SAME_POSITION_MM);
     let said: Vec<f32> = slices.iter().map(|slice| slice.probability).collect();
     let heights: Vec<f64> = slices.iter().map(|slice| slice.height_mm).collect();

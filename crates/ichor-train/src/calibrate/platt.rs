@@ -33,10 +33,7 @@ pub fn fit(pairs: &[(f32, bool)]) -> Calibration {
         if determinant.abs() < 1e-12 {
             break;
         }
-        let step = [
-            (h[1][1] * g[0] - h[0][1] * g[1]) / determinant,
-            (h[0][0] * g[1] - h[1][0] * g[0]) / determinant,
-        ];
+        let step = [(h[1][1] * g[0] - h[0][1] * g[1]) / determinant, (h[0][0] * g[1] - h[1][0] * g[0]) / determinant];
         // Damped: a full step may throw the slope to the other side.
         let damp = (2.0 / step[0].abs().max(step[1].abs()).max(1e-12)).min(1.0);
         slope = (slope - damp * step[0]).clamp(0.05, 20.0);

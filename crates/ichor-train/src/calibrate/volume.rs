@@ -37,10 +37,7 @@ fn likeliest(pairs: &[(f64, f64)]) -> VolumeUncertainty {
     let mut best = (f64::NEG_INFINITY, VolumeUncertainty { floor_ml: 1.0, share: 0.5 });
     for floor in 0..40 {
         for share in 0..40 {
-            let tried = VolumeUncertainty {
-                floor_ml: 0.1 * 1.12f64.powi(floor),
-                share: 0.02 * 1.12f64.powi(share),
-            };
+            let tried = VolumeUncertainty { floor_ml: 0.1 * 1.12f64.powi(floor), share: 0.02 * 1.12f64.powi(share) };
             let log_likelihood: f64 = pairs
                 .iter()
                 .map(|(volume, truth)| {

@@ -122,7 +122,11 @@ fn looks<'a>(
         let here: Vec<Look<'_>> = batch
             .par_iter()
             .zip(maps)
-            .map(|(&at, maps)| Look { at, slice: &study.slices[at], masks: masks(&study.slices[at], &maps, thresholds) })
+            .map(|(&at, maps)| Look {
+                at,
+                slice: &study.slices[at],
+                masks: masks(&study.slices[at], &maps, thresholds),
+            })
             .collect();
         looks.extend(here);
     }
@@ -211,7 +215,8 @@ mod tests {
         let measures = measure(&subject, seeds, &phantoms, &trial, None, &mut ()).unwrap();
         let maps = Method::ALL.into_iter().map(|method| (method, 0.04)).collect();
         let thresholds = Thresholds::plain(0.0, 0.05, 1, maps, Method::SwinSam);
-        let evaluation = of_phantoms(&subject, (seeds, &phantoms), named(&[]), (&measures, &thresholds), None, &mut ()).unwrap();
+        let evaluation =
+            of_phantoms(&subject, (seeds, &phantoms), named(&[]), (&measures, &thresholds), None, &mut ()).unwrap();
         assert!(evaluation.counts.positive_studies > 0 && evaluation.counts.bleeding_slices > 0);
         assert_eq!((evaluation.methods.len(), evaluation.served.as_deref()), (5, Some("swin-sam")));
         for method in &evaluation.methods {

@@ -9,8 +9,7 @@ use super::{Auc, ROUNDS};
 use crate::calibrate::Thresholds;
 use crate::measure::{Method, SliceMeasure, StudyMeasure};
 use crate::metrics::{
-    BINS, Binning, Confusion, OverlapCurve, Summary, auc, bootstrap, dice, expected_calibration_error, iou,
-    reliability,
+    BINS, Binning, Confusion, OverlapCurve, Summary, auc, bootstrap, dice, expected_calibration_error, iou, reliability,
 };
 use crate::seeds::SeedRange;
 
@@ -183,9 +182,12 @@ impl Report {
             served: overlap(studies, as_served),
             brightness: overlap(studies, |slice| Some(slice.brightness_overlap)),
             groups: groups(studies, |slice| slice.final_counts(served, 0, served_bin), called),
-            volume: volume(studies, |slice| {
-                if called(slice) { slice.final_counts(served, 0, served_bin) } else { None }
-            }),
+            volume: volume(
+                studies,
+                |slice| {
+                    if called(slice) { slice.final_counts(served, 0, served_bin) } else { None }
+                },
+            ),
             model,
             notice,
             seeds,

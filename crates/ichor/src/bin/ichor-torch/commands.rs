@@ -65,7 +65,11 @@ pub(crate) fn info(args: &WeightsArg, json: bool) -> anyhow::Result<()> {
         card.study_calibration.offset
     );
     if let Some(volume) = card.volume {
-        println!("volume       one standard deviation: {:.1} mL and {:.0} % of it", volume.floor_ml, 100.0 * volume.share);
+        println!(
+            "volume       one standard deviation: {:.1} mL and {:.0} % of it",
+            volume.floor_ml,
+            100.0 * volume.share
+        );
     }
     let wanted = args.precision.parse::<Precision>()?;
     println!("precision    {wanted} asked for, {} on this processor", available_on_cpu(wanted));
