@@ -68,46 +68,105 @@ pub fn refine(input: &RefineInput<'_>, map: &[f32], options: &RefineOptions) -> 
     Tissue::new(input).pointed_at(map).mask(options)
 }
 
-/// A slice without its grain.
+/// A slice without its grain: the part of it around the brain.
 #[derive(Debug)]
 pub struct Tissue<'a> {
     input: RefineInput<'a>,
+    window: Window,
+    /// Brain mask of the window.
+    brain: Vec<u8>,
     /// Smoothed values, NaN where there is no soft tissue.
     region: Vec<f32>,
     edge: Vec<f32>,
     /// The slice's own tissue, HU.
     level: f32,
+    /// What is denser than tissue, and no bone: pixels of the window, in order.
+    dense: Vec<usize>,
 }
 
 /// A slice and what a map says of it.
 #[derive(Debug)]
 pub struct Pointed<'a> {
     tissue: &'a Tissue<'a>,
-    map: &'a [f32],
+    /// The map in the window.
+    map: Vec<f32>,
     /// The map, spread over its tokens.
     spread: Vec<f32>,
 }
+
+/// The rows and columns that hold the brain: there is nothing to find elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    top: usize,
+    left: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Window {
+    fn around(brain: &[u8], rows: usize, columns: usize) -> Self {
+        let (mut top, mut bottom, mut left, mut right) = (rows, 0, columns, 0);
+        for row in 0..rows {
+            let line = &brain[row * columns..(row + 1) * columns];
+            let Some(first) = line.iter().position(|inside| *inside != 0) else { continue };
+            let last = line.iter().rposition(|inside| *inside != 0).unwrap_or(first);
+            (top, bottom) = (top.min(row), row + 1);
+            (left, right) = (left.min(first), right.max(last + 1));
+        }
+        if bottom == 0 {
+            return Self { top: 0, left: 0, rows: 0, columns: 0 };
+        }
+        Self { top, left, rows: bottom - top, columns: right - left }
+    }
+
+    fn cut<T: Copy>(&self, whole: &[T], columns: usize) -> Vec<T> {
+        let line = |row: usize| {
+            let start = (self.top + row) * columns + self.left;
+            whole[start..start + self.columns].iter().copied()
+        };
+        (0..self.rows).flat_map(line).collect()
+    }
+
+    /// Puts a mask of the window in its place.
+    fn place(&self, mask: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+        let mut whole = vec![0u8; rows * columns];
+        for (row, line) in mask.chunks_exact(self.columns.max(1)).enumerate() {
+            let start = (self.top + row) * columns + self.left;
+            whole[start..start + self.columns].copy_from_slice(line);
+        }
+        whole
+    }
+}
+
+/// Smallest contrast that any options may ask for, HU.
+const LEAST_CONTRAST_HU: f32 = 2.0;
 
 impl<'a> Tissue<'a> {
     /// Smooths the values, bone left out.
     #[must_use]
     pub fn new(input: &RefineInput<'a>) -> Self {
-        let RefineInput { rows, columns, spacing, hu, brain } = *input;
+        let window = Window::around(input.brain, input.rows, input.columns);
+        let (hu, brain) = (window.cut(input.hu, input.columns), window.cut(input.brain, input.columns));
         let soft = |(hu, brain): (&i16, &u8)| f32::from(u8::from(*brain != 0 && SOFT_HU.contains(hu)));
-        let weights: Vec<f32> = hu.iter().zip(brain).map(soft).collect();
+        let weights: Vec<f32> = hu.iter().zip(&brain).map(soft).collect();
         let values: Vec<f32> = hu.iter().map(|hu| f32::from(*hu)).collect();
-        let smooth = |sigma| weighted_mean(&values, &weights, rows, columns, spacing, sigma);
+        let smooth = |sigma| weighted_mean(&values, &weights, window.rows, window.columns, input.spacing, sigma);
         let (region, edge) = (smooth(REGION_MM), smooth(EDGE_MM));
-        let level = tissue(&region, brain);
-        Self { input: *input, region, edge, level }
+        let level = tissue(&region, &brain);
+        let is_dense = |at: &usize| {
+            brain[*at] != 0 && (level + LEAST_CONTRAST_HU..=DENSEST_HU).contains(&region[*at])
+        };
+        let dense = (0..brain.len()).filter(is_dense).collect();
+        Self { input: *input, window, brain, region, edge, level, dense }
     }
 
     /// Takes a map (row by row, 0 to 1) for this slice.
     #[must_use]
-    pub fn pointed_at(&'a self, map: &'a [f32]) -> Pointed<'a> {
-        let RefineInput { rows, columns, spacing, brain, .. } = self.input;
-        let inside: Vec<f32> = brain.iter().map(|inside| f32::from(u8::from(*inside != 0))).collect();
-        let spread = weighted_mean(map, &inside, rows, columns, spacing, TOKEN_MM);
+    pub fn pointed_at(&'a self, map: &[f32]) -> Pointed<'a> {
+        let Window { rows, columns, .. } = self.window;
+        let map = self.window.cut(map, self.input.columns);
+        let inside: Vec<f32> = self.brain.iter().map(|inside| f32::from(u8::from(*inside != 0))).collect();
+        let spread = weighted_mean(&map, &inside, rows, columns, self.input.spacing, TOKEN_MM);
         Pointed { tissue: self, map, spread }
     }
 }
@@ -116,48 +175,58 @@ impl Pointed<'_> {
     /// The mask under these options; `None` if nothing that the map points at looks like blood.
     #[must_use]
     pub fn mask(&self, options: &RefineOptions) -> Option<Vec<u8>> {
-        let Tissue { input: RefineInput { rows, columns, spacing, brain, .. }, region, level, .. } = self.tissue;
-        let (rows, columns, least) = (*rows, *columns, level + options.contrast_hu);
-        let candidate: Vec<bool> = (0..rows * columns)
-            .map(|at| brain[at] != 0 && (least..=DENSEST_HU).contains(&region[at]) && self.spread[at] >= options.floor)
-            .collect();
+        let Tissue { input, window, region, level, dense, .. } = self.tissue;
+        let Window { rows, columns, .. } = *window;
+        let least = level + options.contrast_hu.max(LEAST_CONTRAST_HU);
+        // Marks what has not been seen yet.
+        let mut candidate = vec![false; rows * columns];
+        for &at in dense {
+            candidate[at] = region[at] >= least && self.spread[at] >= options.floor;
+        }
         let mut mask = vec![0u8; rows * columns];
         let mut found = false;
-        let mut seen = vec![false; rows * columns];
-        for start in 0..candidate.len() {
-            if !candidate[start] || seen[start] {
+        for &start in dense {
+            if !candidate[start] {
                 continue;
             }
-            let pixels = component(start, &candidate, &mut seen, rows, columns);
+            let pixels = component(start, &mut candidate, rows, columns);
             let is_meant = pixels.iter().map(|&at| self.map[at]).fold(0.0, f32::max) >= options.support;
-            if is_meant && pixels.len() as f64 * spacing[0] * spacing[1] >= SMALLEST_MM2 {
+            if is_meant && pixels.len() as f64 * input.spacing[0] * input.spacing[1] >= SMALLEST_MM2 {
                 found = true;
-                self.tissue.outline(&pixels, least, &mut mask);
+                self.tissue.outline(&pixels, &mut mask);
             }
         }
-        found.then_some(mask)
+        found.then(|| window.place(&mask, input.rows, input.columns))
     }
 }
 
 impl Tissue<'_> {
     /// Marks a region up to where its values are halfway between tissue and its own blood.
-    fn outline(&self, pixels: &[usize], least: f32, mask: &mut [u8]) {
-        let RefineInput { rows, columns, spacing, brain, .. } = self.input;
+    fn outline(&self, pixels: &[usize], mask: &mut [u8]) {
+        let (Window { rows, columns, .. }, spacing) = (self.window, self.input.spacing);
         let mut levels: Vec<f32> = pixels.iter().map(|&at| self.region[at]).collect();
         let at = levels.len() * 3 / 4;
         let blood = *levels.select_nth_unstable_by(at, f32::total_cmp).1;
-        let cut = (self.level + EDGE_SHARE * (blood - self.level)).min(least);
+        let cut = self.level + EDGE_SHARE * (blood - self.level);
+        let is_blood = |at: usize| self.brain[at] != 0 && (cut..=DENSEST_HU).contains(&self.edge[at]);
+        let mut is_member = vec![false; rows * columns];
+        pixels.iter().for_each(|&at| is_member[at] = true);
         // The region as found lies inside of that line or outside of it by no more than the smoothing.
         let margin = |mm: f64| (1.5 * REGION_MM / mm).ceil() as usize;
         let (down, across) = (margin(spacing[0]), margin(spacing[1]));
         for &pixel in pixels {
             let (row, column) = (pixel / columns, pixel % columns);
+            let is_inner = (1..rows - 1).contains(&row)
+                && (1..columns - 1).contains(&column)
+                && [pixel - 1, pixel + 1, pixel - columns, pixel + columns].iter().all(|&near| is_member[near]);
+            if is_inner {
+                mask[pixel] |= u8::from(is_blood(pixel));
+                continue;
+            }
             for r in row.saturating_sub(down)..=(row + down).min(rows - 1) {
                 for c in column.saturating_sub(across)..=(column + across).min(columns - 1) {
                     let at = r * columns + c;
-                    if mask[at] == 0 && brain[at] != 0 && self.edge[at] >= cut && self.edge[at] <= DENSEST_HU {
-                        mask[at] = 1;
-                    }
+                    mask[at] |= u8::from(is_blood(at));
                 }
             }
         }
@@ -176,10 +245,10 @@ fn tissue(region: &[f32], brain: &[u8]) -> f32 {
     *levels.select_nth_unstable_by(middle, f32::total_cmp).1
 }
 
-/// The 4-connected component of a pixel.
-fn component(start: usize, within: &[bool], seen: &mut [bool], rows: usize, columns: usize) -> Vec<usize> {
+/// Takes the 4-connected component of a pixel out of what is marked.
+fn component(start: usize, marked: &mut [bool], rows: usize, columns: usize) -> Vec<usize> {
     let mut pixels = vec![start];
-    seen[start] = true;
+    marked[start] = false;
     let mut next = 0;
     while let Some(&at) = pixels.get(next) {
         next += 1;
@@ -191,8 +260,8 @@ fn component(start: usize, within: &[bool], seen: &mut [bool], rows: usize, colu
             (column + 1 < columns).then_some(at + 1),
         ];
         for neighbour in near.into_iter().flatten() {
-            if within[neighbour] && !seen[neighbour] {
-                seen[neighbour] = true;
+            if marked[neighbour] {
+                marked[neighbour] = false;
                 pixels.push(neighbour);
             }
         }
@@ -252,7 +321,7 @@ mod tests {
     fn finds_the_edges_of_what_the_map_points_at() {
         for level in [48, 60, 80] {
             // The map lies a few millimetres beside it.
-            let mask = run(&[(20, 20, level), (50, 50, level)], (34, 34)).unwrap();
+            let mask = run(&[(20, 20, level), (50, 50, level)], (31, 33)).unwrap();
             assert!(dice(&mask, 20, 20) > 0.9, "{level} HU: {}", dice(&mask, 20, 20));
         }
     }
