@@ -159,4 +159,4 @@ impl StudyMeasure {
 
 /// Slices that have, with their neighbours, a probability below this are never called positive, so no maps are made for
 /// them unless they bleed.
-pub const NEVER_POSITIVE: f32 = 0.05;
+pub const NEVER_POSITIVE: f32 = 0.2;
