@@ -129,7 +129,7 @@ fn bad_files_are_named_and_the_others_go_on() {
     let study = Phantom::BLEEDING.slices(6).matrix(128).write(&scratch.folder("study"));
     let broken = study.edited(&scratch.folder("broken"), |index, object| match index {
         1 => object
-            .put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::from(vec![0u16; 100])))
+            .put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(vec![0u16; 100].into())))
             .map_or((), drop),
         2 => drop(object.remove_element(tags::IMAGE_ORIENTATION_PATIENT)),
         3 => drop(object.remove_element(tags::RESCALE_SLOPE)),
