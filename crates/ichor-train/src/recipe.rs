@@ -433,6 +433,7 @@ mod tests {
         }
         let digest = recipe.digest();
         for (held_out, what) in [(recipe.validation.seeds, "validation"), (recipe.test.seeds, "test")] {
+            let held_out = held_out.unwrap();
             let text = format!(
                 "{DEMO}\n[[rival]]\nkind = \"unet\"\nseeds = {{ first = {}, studies = 1 }}\nepochs = 1\nbatch = 2\n\
                  phantoms = {{ positive_share = 1.0, matrices = [64], min_spacing_mm = 5.0 }}\n",

@@ -261,7 +261,7 @@ fn every_rival_is_measured_on_the_test_studies() {
     for outcome in &outcomes {
         assert_eq!(outcome.studies.len(), 4);
         for (at, slices) in outcome.studies.iter().enumerate() {
-            let mix = &recipe.test.phantoms;
+            let mix = recipe.test.phantoms.as_ref().unwrap();
             let study = crate::prepared::prepare(30 + at as u64, mix, recipe.input_preset, 32, None).unwrap();
             assert_eq!(slices.len(), study.slices.len());
             for (slice, truth) in slices.iter().zip(&study.slices) {
