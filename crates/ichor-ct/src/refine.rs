@@ -153,9 +153,7 @@ impl<'a> Tissue<'a> {
         let smooth = |sigma| weighted_mean(&values, &weights, window.rows, window.columns, input.spacing, sigma);
         let (region, edge) = (smooth(REGION_MM), smooth(EDGE_MM));
         let level = tissue(&region, &brain);
-        let is_dense = |at: &usize| {
-            brain[*at] != 0 && (level + LEAST_CONTRAST_HU..=DENSEST_HU).contains(&region[*at])
-        };
+        let is_dense = |at: &usize| brain[*at] != 0 && (level + LEAST_CONTRAST_HU..=DENSEST_HU).contains(&region[*at]);
         let dense = (0..brain.len()).filter(is_dense).collect();
         Self { input: *input, window, brain, region, edge, level, dense }
     }

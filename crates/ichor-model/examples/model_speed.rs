@@ -53,11 +53,17 @@ impl Bench {
         Ok(match words.as_slice() {
             ["forward", start, count] => {
                 let (input, _) = self.slices(start.parse()?, count.parse()?)?;
-                timed(self.frozen.device(), || Ok(drop(self.frozen.forward(&input)?.to_device(Device::Cpu))))?
+                timed(self.frozen.device(), || {
+                    drop(self.frozen.forward(&input)?.to_device(Device::Cpu));
+                    Ok(())
+                })?
             }
             ["maps", start, count] => {
                 let (input, brain) = self.slices(start.parse()?, count.parse()?)?;
-                let maps = || Ok(drop(self.maps(&input, &brain)?.1.to_device(Device::Cpu)));
+                let maps = || {
+                    drop(self.maps(&input, &brain)?.1.to_device(Device::Cpu));
+                    Ok(())
+                };
                 timed(self.frozen.device(), maps)?
             }
             ["gemm", side] => format!("{:.1}", self.gemm(side.parse()?)?),

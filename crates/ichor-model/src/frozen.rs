@@ -101,7 +101,7 @@ impl Frozen {
         let first = first.and(stages.first()).and_then(|stage| stage.blocks.first()).ok_or_else(missing)?;
         let last_block = last.and_then(|stage| stage.blocks.last()).ok_or_else(missing)?;
         let last_made = stages.last().and_then(|stage| stage.blocks.last()).ok_or_else(missing)?;
-        let (first, last) = (first.order.from_grid(device), last_made.order.to_grid(device));
+        let (first, last) = (first.order.grid_gather(device), last_made.order.to_grid(device));
         let cam = CamSite::new(last_block, last_made.order.to_grid(device), precision)?;
         Ok(Self {
             plan: swin.plan().clone(),

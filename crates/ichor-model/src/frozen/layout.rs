@@ -87,7 +87,7 @@ impl WindowOrder {
     }
 
     /// From the row-major grid into this order.
-    pub(super) fn from_grid(&self, device: Device) -> Gather {
+    pub(super) fn grid_gather(&self, device: Device) -> Gather {
         Gather::new(&self.places, (self.grid * self.grid) as usize, device)
     }
 

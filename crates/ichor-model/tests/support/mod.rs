@@ -51,7 +51,7 @@ pub(crate) fn card(sizes: SwinConfig) -> ModelCard {
         version: "1.0.0".into(),
         sizes,
         strategy: Strategy::Categorical,
-        input: InputCard { preset: "physionet".into(), preprocessing_version: 1, refine_version: 1 },
+        input: InputCard { preset: "physionet".into(), preprocessing_version: 1 },
         map: MapCard { kind: MapKind::HgiSam, gradient_site: GradientSite::SoftmaxInput, threshold: 0.3, refine: None },
         slice_threshold: 0.5,
         map_choice: None,

@@ -175,7 +175,7 @@ impl Chart {
             2 => polygon(&class, &[(x - 4.0, y - 4.0), (x + 4.0, y - 4.0), (x + 4.0, y + 4.0), (x - 4.0, y + 4.0)]),
             _ => polygon(&class, &[(x, y - 5.5), (x + 5.5, y), (x, y + 5.5), (x - 5.5, y)]),
         };
-        let end = if series % FORMS == 0 { "</circle>" } else { "</polygon>" };
+        let end = if series.is_multiple_of(FORMS) { "</circle>" } else { "</polygon>" };
         let _ = write!(self.body, "{shape}<title>{}</title>{end}", escaped(words));
     }
 

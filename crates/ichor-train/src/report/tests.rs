@@ -293,7 +293,8 @@ fn what_does_not_fit_is_named() {
         let input = EvaluationInput { served, ..fixture.input() };
         Evaluation::new(&input).unwrap_err().to_string()
     };
-    let cases: [(&dyn Fn(&mut Fixture), &str); 7] = [
+    type Spoil<'a> = &'a dyn Fn(&mut Fixture);
+    let cases: [(Spoil<'_>, &str); 7] = [
         (&|f| f.studies.clear(), "no study was evaluated"),
         (&|f| drop(f.outcomes[1].studies.pop()), "outcome raw-refined: the whole has 7 studies, 8 are needed"),
         (&|f| f.outcomes[0].studies[3].truncate(5), "outcome raw: study 3 has 5 slices, 6 are needed"),
