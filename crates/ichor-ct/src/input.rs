@@ -167,6 +167,14 @@ impl InputGrid {
         out
     }
 
+    /// A map of the input on the source grid, 0 outside the brain mask (`rows × columns`, not 0 inside).
+    #[must_use]
+    pub fn map_within(&self, map: &[f32], brain: &[u8]) -> Vec<f32> {
+        let mut map = self.map_to_source(map);
+        map.iter_mut().zip(brain).filter(|(_, brain)| **brain == 0).for_each(|(value, _)| *value = 0.0);
+        map
+    }
+
     /// The mask on the source grid: where the map, brought back, reaches `threshold` inside the brain mask.
     #[must_use]
     pub fn mask_to_source(&self, map: &[f32], threshold: f32, brain: &[u8]) -> Vec<u8> {

@@ -51,9 +51,7 @@ impl ReadySlice {
     /// A map (S × S) on the slice's own grid, 0 outside the brain mask, as serving has it.
     #[must_use]
     pub fn map_on_source(&self, map: &[f32]) -> Vec<f32> {
-        let mut source = self.grid.map_to_source(map);
-        source.iter_mut().zip(&self.brain).filter(|(_, brain)| **brain == 0).for_each(|(value, _)| *value = 0.0);
-        source
+        self.grid.map_within(map, &self.brain)
     }
 }
 

@@ -95,8 +95,7 @@ pub(crate) async fn mask<M: SliceModel>(
 
 /// The refined mask; `None` where nothing that the map points at looks like blood, and the plain one stays.
 fn refined(slice: &PreparedSlice, map: &[f32], options: &RefineOptions) -> Option<Vec<u8>> {
-    let mut source = slice.grid.map_to_source(map);
-    source.iter_mut().zip(&slice.brain).filter(|(_, brain)| **brain == 0).for_each(|(value, _)| *value = 0.0);
+    let source = slice.grid.map_within(map, &slice.brain);
     let plane = &slice.placed.plane;
     let input = RefineInput {
         rows: plane.rows as usize,
