@@ -8,6 +8,7 @@ mod attention;
 mod block;
 mod layout;
 mod linear;
+mod stage;
 
 use ichor_core::Precision;
 use tch::{Device, Kind, TchError, Tensor};
@@ -19,22 +20,14 @@ use crate::attribution::{
 use crate::config::SwinPlan;
 use crate::swin::{PatchEmbed, Swin};
 use attention::Wanted;
-use block::{Block, Tape, Watch};
+use block::{Tape, Watch};
 use layout::Gather;
 use linear::{Linear, Normed};
+use stage::{Stage, stages};
 
-/// Between two stages: four tokens become one.
-#[derive(Debug)]
-struct Merging {
-    gather: Gather,
-    reduction: Linear,
-}
-
-#[derive(Debug)]
-struct Stage {
-    merging: Option<Merging>,
-    blocks: Vec<Block>,
-}
+/// First stages that are in float32 where maps are made, whatever the precision: their windows are the map's detail, and all
+/// that the gradient lost on its way meets there. The last stage, which the logits are read from, is so always.
+const FINE_STAGES: usize = 2;
 
 /// The last block's first norm, whose output Grad-CAM looks at.
 #[derive(Debug)]
@@ -55,6 +48,8 @@ pub struct Frozen {
     patch_embed: PatchEmbed,
     first: Gather,
     stages: Vec<Stage>,
+    /// What takes the place of the first stages where maps are made; empty if those are in float32 themselves.
+    fine: Vec<Stage>,
     last: Gather,
     head: Linear,
     cam: CamSite,
@@ -79,30 +74,19 @@ impl Frozen {
     pub fn new(swin: &Swin, precision: Precision) -> Result<Self, TchError> {
         let _guard = tch::no_grad_guard();
         let device = swin.device();
-        let mut stages: Vec<Stage> = Vec::with_capacity(swin.stages.len());
-        for (stage, plan) in swin.stages.iter().zip(&swin.plan().stages) {
-            let mut blocks: Vec<Block> = Vec::with_capacity(stage.blocks.len());
-            for block in &stage.blocks {
-                let made = Block::new(block, plan, blocks.last().map(|before| &before.order), precision)?;
-                blocks.push(made);
-            }
-            let before = stages.last().and_then(|stage: &Stage| stage.blocks.last());
-            let merging = match (&stage.downsample, before, blocks.first()) {
-                (Some(merging), Some(before), Some(next)) => Some(Merging {
-                    gather: before.order.merged(&next.order, device),
-                    reduction: Linear::after_norm(&merging.norm, &merging.reduction, None, precision)?,
-                }),
-                _ => None,
-            };
-            stages.push(Stage { merging, blocks });
-        }
+        let count = swin.stages.len();
+        let stages = stages(swin, count, |stage| if stage + 1 < count { precision } else { Precision::F32 })?;
+        let fine = match precision {
+            Precision::F32 => Vec::new(),
+            Precision::Bf16 => self::stages(swin, FINE_STAGES.min(count), |_| Precision::F32)?,
+        };
         let missing = || TchError::Kind("a Swin without blocks".to_owned());
         let (first, last) = (swin.stages.first(), swin.stages.last());
         let first = first.and(stages.first()).and_then(|stage| stage.blocks.first()).ok_or_else(missing)?;
         let last_block = last.and_then(|stage| stage.blocks.last()).ok_or_else(missing)?;
         let last_made = stages.last().and_then(|stage| stage.blocks.last()).ok_or_else(missing)?;
         let (first, last) = (first.order.grid_gather(device), last_made.order.to_grid(device));
-        let cam = CamSite::new(last_block, last_made.order.to_grid(device), precision)?;
+        let cam = CamSite::new(last_block, last_made.order.to_grid(device))?;
         Ok(Self {
             plan: swin.plan().clone(),
             precision,
@@ -110,6 +94,7 @@ impl Frozen {
             patch_embed: swin.patch_embed.shallow_clone(),
             first,
             stages,
+            fine,
             last,
             // One row a slice: not worth less than full precision.
             head: Linear::after_norm(&swin.norm, &swin.head, None, Precision::F32)?,
@@ -123,7 +108,7 @@ impl Frozen {
         &self.plan
     }
 
-    /// The precision of matrix products.
+    /// The precision of matrix products in all but the last stage, and where maps are made in all but the first two as well.
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
@@ -143,7 +128,7 @@ impl Frozen {
         let _guard = tch::no_grad_guard();
         let mut x = self.embed(input)?;
         for stage in &self.stages {
-            x = stage.enter(x, self.precision)?.0;
+            x = stage.enter(x)?.0;
             for block in &stage.blocks {
                 x = block.forward(x, &mut Watch::Nothing)?;
             }
@@ -186,8 +171,8 @@ impl Frozen {
         let _guard = tch::no_grad_guard();
         let mut x = self.embed(input)?;
         let mut keys = Vec::with_capacity(self.stages.len());
-        for stage in &self.stages {
-            x = stage.enter(x, self.precision)?.0;
+        for stage in self.stages_for_maps() {
+            x = stage.enter(x)?.0;
             let mut of_stage = Vec::with_capacity(stage.blocks.len());
             for block in &stage.blocks {
                 x = block.forward(x, &mut Watch::MeanKeys(&mut of_stage))?;
@@ -214,7 +199,7 @@ impl Frozen {
             }
         };
         let gradient = self.read_out_backward(&recorded.normed, &logit)?;
-        let block = self.stages.last().and_then(|stage| stage.blocks.last());
+        let block = self.stages_for_maps().next_back().and_then(|stage| stage.blocks.last());
         let tape = recorded.tapes.last().and_then(|tapes| tapes.last());
         let (Some(block), Some(tape)) = (block, tape) else {
             return Err(AttributionError::NoGradient("the last block's first norm".to_owned()));
@@ -229,6 +214,10 @@ impl Frozen {
         let to_grid = |x: Tensor| x.f_view([size[0], grid, grid, -1]);
         let map = cam_map(&to_grid(features)?, &to_grid(gradient)?, self.plan.config.img_size);
         Ok(finish(recorded.logits, vec![map], brain))
+    }
+
+    fn stages_for_maps(&self) -> impl DoubleEndedIterator<Item = &Stage> + ExactSizeIterator {
+        self.stages.iter().enumerate().map(|(at, stage)| self.fine.get(at).unwrap_or(stage))
     }
 
     /// `[batch, tokens, dim]`, float32, in the order of the first block.
@@ -261,8 +250,8 @@ impl Frozen {
     fn record(&self, input: &Tensor) -> Result<Recorded, TchError> {
         let mut x = self.embed(input)?;
         let (mut tapes, mut merged) = (Vec::with_capacity(self.stages.len()), Vec::new());
-        for stage in &self.stages {
-            let (entered, normed) = stage.enter(x, self.precision)?;
+        for stage in self.stages_for_maps() {
+            let (entered, normed) = stage.enter(x)?;
             merged.extend(normed);
             x = entered;
             let mut of_stage = Vec::with_capacity(stage.blocks.len());
@@ -287,7 +276,7 @@ impl Frozen {
         let mut gradient = self.read_out_backward(&normed, logit)?;
         let wanted_stages = HGI_STAGES.min(self.stages.len());
         let mut keys = Vec::with_capacity(wanted_stages);
-        for (s, stage) in self.stages.iter().enumerate().rev() {
+        for (s, stage) in self.stages_for_maps().enumerate().rev() {
             let lost = || AttributionError::NoGradient(format!("stage {s}"));
             let mut tapes = tapes.pop().ok_or_else(lost)?;
             let mut of_stage = Vec::with_capacity(stage.blocks.len());
@@ -317,31 +306,8 @@ impl Frozen {
     }
 }
 
-impl Stage {
-    /// Merges what comes from the stage before, if there is one; `[batch, tokens, dim]` both.
-    fn enter(&self, x: Tensor, precision: Precision) -> Result<(Tensor, Option<Normed>), TchError> {
-        let Some(merging) = &self.merging else { return Ok((x, None)) };
-        let x = merging.gather.forth(&x)?;
-        let size = x.size();
-        let fours = x.f_view([size[0] * size[1] / 4, size[2] * 4])?;
-        let normed = Normed::of(&fours, precision)?;
-        let merged = merging.reduction.forward(&normed.x)?.f_to_kind(Kind::Float)?;
-        Ok((merged.f_view([size[0], size[1] / 4, -1])?, Some(normed)))
-    }
-}
-
-impl Merging {
-    fn backward(&self, gradient: &Tensor, normed: &Normed) -> Result<Tensor, TchError> {
-        let size = gradient.size();
-        let rows = self.reduction.backward(&gradient.f_view([size[0] * size[1], size[2]])?)?;
-        let mut fours = Tensor::f_zeros(rows.size(), (Kind::Float, gradient.device()))?;
-        normed.backward_into(rows, &mut fours)?;
-        self.gather.back(&fours.f_view([size[0], size[1] * 4, -1])?)
-    }
-}
-
 impl CamSite {
-    fn new(block: &crate::swin::Block, to_grid: Gather, precision: Precision) -> Result<Self, TchError> {
+    fn new(block: &crate::swin::Block, to_grid: Gather) -> Result<Self, TchError> {
         let attention = &block.attention;
         let width = attention.qkv.ws.size()[0] / 3;
         let queries = attention.qkv.ws.f_narrow(0, 0, width)?.f_mul_scalar(attention.scale)?;
@@ -350,7 +316,8 @@ impl CamSite {
         Ok(Self {
             scale: detached(&block.norm1.ws)?,
             shift: detached(&block.norm1.bs)?,
-            qkv: Linear::new(&weight, None, precision)?,
+            // The last stage's precision.
+            qkv: Linear::new(&weight, None, Precision::F32)?,
             to_grid,
         })
     }
