@@ -8,6 +8,7 @@ use ichor_model::attribution::GradientSite;
 use ichor_model::{
     InputCard, Manifest, MapCard, MapKind, ModelCard, PlanError, RefineCard, SaveError, Swin, SwinPlan, save_model,
 };
+use serde::Deserialize;
 use tch::{Device, nn};
 use thiserror::Error;
 
@@ -77,6 +78,32 @@ pub enum PublishError {
         /// What happened.
         source: std::io::Error,
     },
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A file has no thresholds that can be used.
+    #[error("{path} is no evaluation.json with thresholds: {source}")]
+    NoThresholds {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        source: serde_json::Error,
+    },
+    /// The thresholds were chosen for other weights.
+    #[error("{path} has thresholds of {evaluated}, the weights are {model}")]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// Whose thresholds.
+        evaluated: String,
+        /// The weights.
+        model: String,
+    },
     /// The report cannot be put into JSON.
     #[error("report: {0}")]
     Json(#[from] serde_json::Error),
@@ -124,25 +151,64 @@ pub fn train_and_publish(
     Ok(Published { weights, manifest, report: tested.report, also: tested.also })
 }
 
-/// Measures weights on the recipe's test studies, with thresholds chosen anew on its validation studies: in short, and
-/// every figure of the report.
+/// Where and how weights are evaluated.
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluateOptions<'a> {
+    /// The device.
+    pub device: Device,
+    /// Folder of prepared studies; absent: they are made anew.
+    pub cache: Option<&'a Path>,
+    /// An `evaluation.json` of these weights, whose thresholds are used; absent: they are chosen anew on the recipe's
+    /// validation studies.
+    pub thresholds: Option<&'a Path>,
+}
+
+/// Measures weights on the recipe's test studies: in short, and every figure of the report.
 ///
 /// # Errors
 /// [`PublishError`].
 pub fn evaluate(
     recipe: &Recipe,
     weights: &Path,
-    device: Device,
-    cache: Option<&Path>,
+    options: EvaluateOptions<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Tested, PublishError> {
+    let EvaluateOptions { device, cache, thresholds } = options;
     let manifest = Manifest::read(weights)?;
     let (_store, network) = load(&manifest, weights, device)?;
     let subject = Subject { network: &network, strategy: manifest.model.strategy, preset: recipe.input_preset, device };
     // A split that was made for the training stands beside its weights.
     let places = Places { cache, run: weights.parent().unwrap_or(Path::new("")) };
-    let thresholds = choose(recipe, &subject, places, progress)?;
+    let thresholds = match thresholds {
+        Some(file) => known_thresholds(file, &manifest)?,
+        None => choose(recipe, &subject, places, progress)?,
+    };
     test(recipe, &subject, &manifest, &thresholds, places, progress)
+}
+
+/// The thresholds in an `evaluation.json`, if that is of these weights.
+fn known_thresholds(file: &Path, manifest: &Manifest) -> Result<Thresholds, PublishError> {
+    let text = std::fs::read(file).map_err(|source| PublishError::Read { path: file.to_owned(), source })?;
+    let known: KnownThresholds =
+        serde_json::from_slice(&text).map_err(|source| PublishError::NoThresholds { path: file.to_owned(), source })?;
+    let model = model_name(manifest);
+    if known.model == model {
+        Ok(known.thresholds)
+    } else {
+        Err(PublishError::OtherModel { path: file.to_owned(), evaluated: known.model, model })
+    }
+}
+
+/// What is read of an `evaluation.json`.
+#[derive(Deserialize)]
+struct KnownThresholds {
+    model: String,
+    thresholds: Thresholds,
+}
+
+/// `name@version+hash`.
+fn model_name(manifest: &Manifest) -> String {
+    manifest.id().map_or_else(|_| manifest.model.name.clone(), |id| id.to_string())
 }
 
 /// Thresholds from the validation studies; those of maps as published where no masks were drawn.
@@ -199,7 +265,7 @@ fn test(
     if !measured.has_masks {
         progress.note("the test data have no masks: what the report says of overlap means nothing");
     }
-    let model = manifest.id().map_or_else(|_| manifest.model.name.clone(), |id| id.to_string());
+    let model = model_name(manifest);
     let notice = manifest.model.notice.clone().unwrap_or_else(|| NOTICE.to_owned());
     let rivals = rivals(recipe, subject.device, places, progress)?;
     let named = Named { model: &model, notice: &notice, rivals: &rivals };

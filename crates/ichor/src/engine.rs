@@ -131,6 +131,10 @@ pub struct EvaluateArgs {
     /// Folder that keeps prepared studies for the next evaluation; absent: they are made anew.
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// An `evaluation.json` of these weights, whose thresholds are used; absent: they are chosen anew on the recipe's
+    /// validation studies.
+    #[arg(long, value_name = "FILE")]
+    pub thresholds: Option<PathBuf>,
     /// Device: auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -154,15 +158,19 @@ pub fn weights_or_demo(given: Option<&Path>) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("the demonstration weights ({DEMO_WEIGHTS}) are not here; give --weights"))
 }
 
+/// The program with the engine, which lies beside this one.
+pub(crate) fn engine_program() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe().context("own executable")?.with_file_name(PROGRAM))
+}
+
 /// Becomes the program with the engine, in the same process and with the same arguments; returns only to say why not.
 pub(crate) fn become_engine() -> anyhow::Error {
-    match std::env::current_exe() {
-        Ok(own) => {
-            let program = own.with_file_name(PROGRAM);
+    match engine_program() {
+        Ok(program) => {
             let error = std::process::Command::new(&program).args(std::env::args_os().skip(1)).exec();
             anyhow::Error::new(error).context(format!("this needs {}, which cannot be started", program.display()))
         }
-        Err(error) => anyhow::Error::new(error).context("own executable"),
+        Err(error) => error,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::data::{DataForm, DataRecipe, Part, SplitRecipe};
 use crate::labels::SliceLabel;
 use crate::loss::loss;
 use crate::progress::Timing;
-use crate::publish::{DATA_NOTICE, evaluate, train_and_publish};
+use crate::publish::{DATA_NOTICE, EvaluateOptions, evaluate, train_and_publish};
 use crate::recipe::{HeadFirst, HeldOut};
 
 const TINY: &str = r#"
@@ -376,8 +376,26 @@ fn trains_on_data_that_somebody_brings() {
     let published = train_and_publish(&recipe, folder.path(), "ich", &options, &mut Watcher::default()).unwrap();
     assert_eq!(published.manifest.model.training_data, "PhysioNet CT-ICH, slice labels only");
     assert_eq!(published.manifest.model.notice.as_deref(), Some(DATA_NOTICE));
-    let again = evaluate(&recipe, &published.weights, Device::Cpu, None, &mut Watcher::default()).unwrap();
-    assert_eq!(serde_json::to_value(&again.report).unwrap(), serde_json::to_value(&published.report).unwrap());
+    let file = folder.path().join("evaluation.json");
+    let evaluate = |recipe: &Recipe, thresholds| {
+        let options = EvaluateOptions { device: Device::Cpu, cache: None, thresholds };
+        let tested = evaluate(recipe, &published.weights, options, &mut Watcher::default());
+        tested.map(|tested| serde_json::to_value(&tested.report).unwrap())
+    };
+    let report = serde_json::to_value(&published.report).unwrap();
+    assert_eq!(evaluate(&recipe, None).unwrap(), report);
+    // With the thresholds that were found, no validation data are wanted.
+    let test_only =
+        Recipe { validation: HeldOut { data: Some("gone".to_owned()), ..recipe.validation.clone() }, ..recipe.clone() };
+    assert_eq!(evaluate(&test_only, Some(&file)).unwrap(), report);
+    assert!(evaluate(&test_only, None).is_err());
+    let other = std::fs::read_to_string(&file).unwrap().replacen(&published.report.model, "other@1+0", 1);
+    std::fs::write(&file, other).unwrap();
+    let error = evaluate(&recipe, Some(&file)).unwrap_err().to_string();
+    assert!(error.contains("has thresholds of other@1+0, the weights are"), "{error}");
+    std::fs::write(&file, "{}").unwrap();
+    let error = evaluate(&recipe, Some(&file)).unwrap_err().to_string();
+    assert!(error.contains("is no evaluation.json with thresholds: missing field `model`"), "{error}");
 }
 
 #[test]

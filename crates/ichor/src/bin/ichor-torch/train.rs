@@ -8,7 +8,7 @@ use ichor::engine::{EvaluateArgs, TrainArgs};
 use ichor_core::DeviceChoice;
 use ichor_model::resolve;
 use ichor_train::progress::PrintProgress;
-use ichor_train::publish::{evaluate as evaluate_weights, train_and_publish};
+use ichor_train::publish::{EvaluateOptions, evaluate as evaluate_weights, train_and_publish};
 use ichor_train::recipe::Recipe;
 use ichor_train::report::{Report, write_evaluation};
 use ichor_train::trainer::TrainOptions;
@@ -64,8 +64,8 @@ fn stop_signals() -> anyhow::Result<Arc<AtomicBool>> {
 pub(crate) fn evaluate(args: &EvaluateArgs, json: bool) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
     let device = resolve(args.device.parse::<DeviceChoice>()?)?;
-    let cache = args.cache.as_deref();
-    let tested = evaluate_weights(&recipe, &args.weights, device, cache, &mut PrintProgress)?;
+    let options = EvaluateOptions { device, cache: args.cache.as_deref(), thresholds: args.thresholds.as_deref() };
+    let tested = evaluate_weights(&recipe, &args.weights, options, &mut PrintProgress)?;
     let page = write_evaluation(&args.out, &tested.file)?;
     print(&tested.report, &tested.also, json)?;
     eprintln!("the whole report is in {}", page.display());
