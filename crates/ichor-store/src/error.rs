@@ -51,6 +51,12 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
     },
+    /// There is a database already; it was not touched.
+    #[error("{path} is there already: a backup is restored to a place that is empty")]
+    Occupied {
+        /// The database file.
+        path: PathBuf,
+    },
     /// There is no such thing in the store.
     #[error("{what} is not in the store")]
     NotFound {

@@ -13,6 +13,7 @@
 
 mod analyse;
 mod assemble;
+mod backup;
 mod blobs;
 mod changes;
 mod commitment;
@@ -39,6 +40,7 @@ fn folder() -> tempfile::TempDir {
 
 pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 pub use assemble::StudyRef;
+pub use backup::{Copied, Examined, examine, restore};
 pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob};
 pub use changes::{Changes, Topic};
 pub use commitment::{

@@ -6,6 +6,7 @@
 mod analyse;
 mod assemble;
 mod association;
+mod backup;
 mod commitment;
 mod deliver;
 mod events;
@@ -32,7 +33,9 @@ use tokio::task::spawn_blocking;
 
 use crate::store::{LockFile, beside};
 use crate::{StoreError, StoreOptions};
+pub(crate) use backup::{copy_database, examine_database, listed_blobs};
 use failure::During;
+pub(crate) use schema::newest_known;
 
 /// Pages of the log from which on a commit writes it back into the database. A page that many commits change is written
 /// back once; at SQLite's usual 1,000 the pages of the index, scattered by their UIDs, would come every hundred instances.

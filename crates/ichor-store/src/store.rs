@@ -122,6 +122,10 @@ impl Store {
         self.inner.topics.subscribe(topic)
     }
 
+    pub(crate) fn database(&self) -> &Path {
+        &self.inner.database
+    }
+
     pub(crate) fn index(&self) -> &Sqlite {
         &self.inner.index
     }

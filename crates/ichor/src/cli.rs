@@ -62,6 +62,34 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Messages(MessagesCommand),
 
+    /// Looks at everything that a new site gets wrong, and says how to mend it.
+    ///
+    /// Database and folders, space, limits, clock, ports, certificates, secrets, decoder, model and its self-test, and every
+    /// destination and channel. Changes nothing, and may run beside the daemon. Exits with 1 if anything failed.
+    Doctor(DoctorArgs),
+
+    /// Copies database and files into a folder while the daemon runs.
+    ///
+    /// The copy is of one moment. A second backup into the same folder copies only what has come since, and the folder holds
+    /// a whole backup at any time. It has patients in it, as the store has.
+    Backup(BackupArgs),
+
+    /// Brings a backup to the places that a configuration names; refuses if there is a database already.
+    Restore(RestoreArgs),
+
+    /// Prints completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+
+    /// Writes man pages, one a command.
+    Man {
+        /// Folder to write to; made if absent.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+
     /// Makes synthetic head CT studies as DICOM files, with their truth.
     ///
     /// The same seed and options give the same bytes.
@@ -93,6 +121,11 @@ impl Command {
             | Self::Studies(_)
             | Self::Commitments(_)
             | Self::Messages(_)
+            | Self::Doctor(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Completions { .. }
+            | Self::Man { .. }
             | Self::Phantom(_)
             | Self::Config(_) => false,
         }
@@ -116,6 +149,35 @@ pub(crate) struct ConfigArg {
     /// Configuration file (TOML); `deploy/ichor.toml` documents every key.
     #[arg(long, value_name = "FILE", env = "ICHOR_CONFIG")]
     pub(crate) config: PathBuf,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Folder of the backup; made if absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Folder of the backup.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,13 @@
 //! One module a command.
 
+pub(crate) mod care;
 pub(crate) mod commitments;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod echo;
 pub(crate) mod explain;
 mod job_log;
+pub(crate) mod manual;
 pub(crate) mod messages;
 pub(crate) mod peer;
 pub(crate) mod phantom;

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod daemon;
+mod doctor;
 pub mod engine;
 mod logging;
 mod secrets;
@@ -65,6 +66,14 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
+        Command::Doctor(args) => in_runtime(commands::care::doctor(args, json)),
+        Command::Backup(args) => in_runtime(commands::care::backup(args, json)),
+        Command::Restore(args) => in_runtime(commands::care::restore(args, json)),
+        Command::Completions { shell } => {
+            commands::manual::completions(shell);
+            Ok(())
+        }
+        Command::Man { out } => commands::manual::man(&out),
         Command::Phantom(args) => commands::phantom::run(&args, json),
         Command::Explain(args) => in_runtime(commands::explain::run::<E>(args, json)),
         Command::Engine(command) => E::run(command, json),

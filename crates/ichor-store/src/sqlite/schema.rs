@@ -14,16 +14,18 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 /// `application_id` of our databases: "ICHR".
 const APPLICATION_ID: i64 = 0x4943_4852;
 
-fn newest_known() -> i64 {
+/// The newest migration that this program knows.
+pub(crate) fn newest_known() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// Refuses a database that is not ours or is newer than this program, through a connection that cannot write.
-pub(super) async fn check(database: &Path) -> Result<(), StoreError> {
+/// Refuses a database that is not ours or is newer than this program, through a connection that cannot write. Answers with
+/// its newest migration, `None` if it is empty.
+pub(super) async fn check(database: &Path) -> Result<Option<i64>, StoreError> {
     let foreign = || StoreError::ForeignDatabase { path: database.to_owned() };
     let length = tokio::fs::metadata(database).await.map_err(|e| StoreError::file("opening", database, e))?.len();
     if length == 0 {
-        return Ok(());
+        return Ok(None);
     }
     let options = SqliteConnectOptions::new().filename(database).read_only(true).create_if_missing(false);
     let looking = "looking at the schema";
@@ -43,7 +45,7 @@ pub(super) async fn check(database: &Path) -> Result<(), StoreError> {
     .during(looking)?;
     // Empty databases are ours: the crash came before the first migration was through.
     let verdict = if tables == 0 {
-        Ok(())
+        Ok(None)
     } else if application != APPLICATION_ID {
         Err(foreign())
     } else {
@@ -51,7 +53,7 @@ pub(super) async fn check(database: &Path) -> Result<(), StoreError> {
             .fetch_one(&mut connection)
             .await
             .during(looking)?;
-        refuse_newer(database, found.unwrap_or(0))
+        refuse_newer(database, found.unwrap_or(0)).map(|()| found)
     };
     connection.close().await.during(looking)?;
     verdict

@@ -1,0 +1,74 @@
+//! Databases as files: a copy at one moment, a look without touching, and the blobs that one names.
+
+use std::path::Path;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection as _};
+
+use super::failure::During;
+use super::{Connection, schema};
+use crate::backup::Examined;
+use crate::{BlobRef, StoreError};
+
+/// Copies a database in use to a file that does not exist, as it is at one moment.
+pub(crate) async fn copy_database(database: &Path, to: &Path) -> Result<(), StoreError> {
+    let during = "copying the database";
+    let name = to.to_str().ok_or_else(|| {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is not UTF-8");
+        StoreError::file("writing", to, source)
+    })?;
+    let mut connection = read_only(database, during).await?;
+    sqlx::query("VACUUM INTO ?").bind(name).execute(&mut connection).await.during(during)?;
+    connection.close().await.during(during)
+}
+
+/// Whether a database is ours and of which schema; `deep` also has its pages checked.
+pub(crate) async fn examine_database(database: &Path, deep: bool) -> Result<Examined, StoreError> {
+    let found = schema::check(database).await?;
+    if deep {
+        let during = "checking the database";
+        let mut connection = read_only(database, during).await?;
+        let verdict: String =
+            sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await.during(during)?;
+        connection.close().await.during(during)?;
+        if verdict != "ok" {
+            return Err(StoreError::corrupt(format!("a damaged database, {} ({verdict})", database.display())));
+        }
+    }
+    Ok(Examined { schema: found, newest: schema::newest_known() })
+}
+
+/// Blobs that a database names, with their sizes, in the order of their names: up to `most` that come after `after`.
+pub(crate) async fn listed_blobs(
+    database: &Path,
+    after: Option<&BlobRef>,
+    most: usize,
+) -> Result<Vec<(BlobRef, u64)>, StoreError> {
+    let during = "listing blobs";
+    let mut connection = read_only(database, during).await?;
+    let after = after.map_or("", BlobRef::as_str);
+    // Each table has an index on its blobs.
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT blob, size FROM (SELECT blob, size FROM instance WHERE blob > ?1 ORDER BY blob LIMIT ?2)
+         UNION ALL SELECT blob, size FROM (SELECT blob, size FROM conflict WHERE blob > ?1 ORDER BY blob LIMIT ?2)
+         UNION ALL SELECT blob, size FROM (SELECT blob, size FROM object WHERE blob > ?1 ORDER BY blob LIMIT ?2)
+         ORDER BY blob LIMIT ?2",
+    )
+    .bind(after)
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .fetch_all(&mut connection)
+    .await
+    .during(during)?;
+    connection.close().await.during(during)?;
+    let understood = |(blob, size): (String, i64)| {
+        let size = u64::try_from(size).ok();
+        let parsed = BlobRef::parse(&blob).zip(size);
+        parsed.ok_or_else(|| StoreError::corrupt(format!("the blob {blob:?}")))
+    };
+    rows.into_iter().map(understood).collect()
+}
+
+async fn read_only(database: &Path, during: &str) -> Result<Connection, StoreError> {
+    let options = SqliteConnectOptions::new().filename(database).read_only(true).create_if_missing(false);
+    options.connect().await.during(during)
+}

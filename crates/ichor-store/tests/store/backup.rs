@@ -1,0 +1,147 @@
+//! Backups of a store in use, and the way back.
+
+use std::path::Path;
+
+use ichor_core::{DeliveryStatus, StudyStatus};
+use ichor_store::{Copied, Store, StoreError, StoreOptions, examine, restore};
+use tempfile::TempDir;
+
+use crate::support::*;
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn restored_in(folder: &Path) -> StoreOptions {
+    StoreOptions::new(&folder.join("new/ichor.db"), &folder.join("new/blobs"))
+}
+
+/// One study analysed and on its way to the PACS, one that is being received.
+async fn busy(backend: &SqliteFolder) -> Store {
+    let store = backend.open().await;
+    store.recover(at(0)).await.unwrap();
+    closed_study(&store, "done", 3, 0).await;
+    analyse(&store, true, &["pacs"], at(20)).await;
+    store.claim_delivery("pacs", at(21)).await.unwrap().unwrap();
+    Slice::of("receiving", 1).record(&store, at(30)).await;
+    store
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_a_store_again() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = busy(&backend).await;
+    let to = folder.path().join("backup");
+    // What an interrupted backup left does no harm.
+    std::fs::create_dir(&to).unwrap();
+    std::fs::write(to.join("ichor.db.partial"), "half").unwrap();
+    let first = store.back_up(&to).await.unwrap();
+    assert_eq!((first.blobs, first.copied, first.missing.len()), (5, 5, 0), "four slices and an object");
+    assert_eq!(names(&to), ["blobs", "ichor.db"]);
+    // What comes later belongs to the next one, which copies nothing twice.
+    Slice::of("receiving", 2).record(&store, at(31)).await;
+    let options = restored_in(folder.path());
+    assert_eq!(restore(&to, &options).await.unwrap(), Copied { copied: 5, ..first.clone() });
+    let second = store.back_up(&to).await.unwrap();
+    assert_eq!((second.blobs, second.copied), (6, 1));
+    assert!(second.bytes > 0 && second.bytes < first.bytes);
+
+    let again = Store::open(&options).await.unwrap();
+    let recovery = again.recover(at(40)).await.unwrap();
+    assert_eq!((recovery.requeued_deliveries, recovery.missing_blobs.len(), recovery.removed_orphans), (1, 0, 0));
+    assert_eq!(detail(&again, "receiving").await.summary.status, StudyStatus::Receiving);
+    assert_eq!(detail(&again, "receiving").await.summary.instances, 1);
+    assert_eq!(detail(&again, "done").await.deliveries[0].status, DeliveryStatus::Queued);
+    let claim = again.claim_delivery("pacs", at(41)).await.unwrap().unwrap();
+    let original = detail(&store, "done").await.objects[0].path.clone();
+    assert_eq!(std::fs::read(&claim.object.path).unwrap(), std::fs::read(original).unwrap());
+    assert!(claim.object.path.starts_with(&options.blobs));
+    // And takes what comes.
+    Slice::of("receiving", 2).record(&again, at(42)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_beside_a_receiver_is_of_one_moment() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = busy(&backend).await;
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for number in 2..200 {
+                Slice::of("receiving", number).record(&store, at(31)).await;
+            }
+        })
+    };
+    let mut taken = 0;
+    while !writer.is_finished() {
+        let to = folder.path().join(format!("backup-{taken}"));
+        let copied = store.back_up(&to).await.unwrap();
+        assert!(copied.missing.is_empty() && copied.copied == copied.blobs, "{copied:?}");
+        let place = folder.path().join(format!("place-{taken}"));
+        let options = StoreOptions::new(&place.join("ichor.db"), &place.join("blobs"));
+        restore(&to, &options).await.unwrap();
+        let again = Store::open(&options).await.unwrap();
+        assert_eq!(again.recover(at(50)).await.unwrap().missing_blobs, []);
+        assert_eq!(detail(&again, "receiving").await.summary.instances + 4, u32::try_from(copied.blobs).unwrap());
+        taken += 1;
+    }
+    writer.await.unwrap();
+    assert!(taken > 0);
+}
+
+#[tokio::test]
+async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = busy(&backend).await;
+    let to = folder.path().join("backup");
+    let error = restore(&to, &restored_in(folder.path())).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }) && error.to_string().contains("backup/ichor.db"), "{error}");
+    store.back_up(&to).await.unwrap();
+    let before = std::fs::read(&backend.options().database).unwrap();
+    let error = restore(&to, &backend.options()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Occupied { .. }), "{error}");
+    assert_eq!(std::fs::read(&backend.options().database).unwrap(), before);
+
+    let whole = std::fs::read(to.join("ichor.db")).unwrap();
+    let mut damaged = whole.clone();
+    damaged[8192..16384].fill(0xa5);
+    for (content, kind) in [(damaged, "damaged"), (b"no database at all".to_vec(), "foreign")] {
+        std::fs::write(to.join("ichor.db"), content).unwrap();
+        let error = restore(&to, &restored_in(folder.path())).await.unwrap_err();
+        let told = match kind {
+            "damaged" => matches!(error, StoreError::Corrupt { .. } | StoreError::Database { .. }),
+            _ => matches!(error, StoreError::ForeignDatabase { .. }),
+        };
+        assert!(told, "{kind}: {error}");
+        assert!(!restored_in(folder.path()).database.exists());
+    }
+    std::fs::write(to.join("ichor.db"), whole).unwrap();
+
+    // A blob that is gone, and one that was cut short, are named; all the others come along.
+    let blobs = files(&to.join("blobs"));
+    std::fs::remove_file(&blobs[0]).unwrap();
+    std::fs::write(&blobs[1], "cut").unwrap();
+    let copied = restore(&to, &restored_in(folder.path())).await.unwrap();
+    assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (5, 3, 2), "{copied:?}");
+    assert!(copied.missing.iter().any(|(_, why)| why.starts_with("has 3 bytes, the database says ")), "{copied:?}");
+    // The next backup mends them.
+    assert_eq!(store.back_up(&to).await.unwrap().copied, 2);
+}
+
+#[tokio::test]
+async fn a_database_is_looked_at_without_touching_it() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let nowhere = folder.path().join("none.db");
+    assert_eq!(examine(&nowhere).await.unwrap().schema, None);
+    assert!(!nowhere.exists());
+    drop(busy(&backend).await);
+    let found = examine(&backend.options().database).await.unwrap();
+    assert_eq!(found.schema, Some(found.newest));
+    let foreign = folder.path().join("notes.txt");
+    std::fs::write(&foreign, "nothing of ours").unwrap();
+    assert!(matches!(examine(&foreign).await, Err(StoreError::ForeignDatabase { .. })));
+    assert_eq!(std::fs::read(&foreign).unwrap(), b"nothing of ours");
+}

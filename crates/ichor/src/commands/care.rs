@@ -1,0 +1,76 @@
+//! `ichor doctor`, `ichor backup`, `ichor restore`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use ichor_store::{Copied, StoreOptions};
+use serde_json::json;
+
+use super::job_log;
+use crate::cli::{BackupArgs, DoctorArgs, RestoreArgs};
+use crate::config::Config;
+use crate::doctor::{Level, Outcome, examine};
+
+/// Looks at everything that a configuration names; an error if anything failed.
+pub(crate) async fn doctor(args: DoctorArgs, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(&args.config.config)?;
+    let outcomes = examine(&config).await;
+    let count = |level| outcomes.iter().filter(|outcome| outcome.level == level).count();
+    let (warnings, failures) = (count(Level::Warning), count(Level::Failure));
+    if json {
+        println!("{}", json!({ "outcomes": outcomes, "warnings": warnings, "failures": failures }));
+    } else {
+        outcomes.iter().for_each(|outcome| println!("{}", line(outcome)));
+    }
+    anyhow::ensure!(failures == 0, "{failures} of {} looks failed, {warnings} with a warning", outcomes.len());
+    Ok(())
+}
+
+fn line(outcome: &Outcome) -> String {
+    let level = match outcome.level {
+        Level::Good => "good   ",
+        Level::Warning => "WARNING",
+        Level::Failure => "FAILURE",
+    };
+    let mend = outcome.mend.as_ref().map_or_else(String::new, |mend| format!("\n        mend: {mend}"));
+    format!("{level} {}: {}{mend}", outcome.subject, outcome.found)
+}
+
+/// Copies the store, which may be in use, into a folder.
+pub(crate) async fn backup(args: BackupArgs, json: bool) -> anyhow::Result<()> {
+    let store = job_log::open(&args.store).await?;
+    let copied = store.back_up(&args.to).await.with_context(|| format!("backup to {}", args.to.display()));
+    store.close().await;
+    say(&copied?, &args.to, json)
+}
+
+/// Brings a backup to the places that a configuration names.
+pub(crate) async fn restore(args: RestoreArgs, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(&args.store.config)?;
+    let options = StoreOptions::new(&config.store.database, &config.store.blobs);
+    let copied = ichor_store::restore(&args.from, &options).await;
+    let copied = copied.with_context(|| format!("restoring from {}", args.from.display()))?;
+    say(&copied, &config.store.database, json)
+}
+
+fn say(copied: &Copied, place: &Path, json: bool) -> anyhow::Result<()> {
+    if json {
+        let missing: Vec<_> =
+            copied.missing.iter().map(|(blob, why)| json!({ "blob": blob.to_string(), "reason": why })).collect();
+        let (blobs, new, bytes) = (copied.blobs, copied.copied, copied.bytes);
+        let place = place.display().to_string();
+        println!("{}", json!({ "place": place, "files": blobs, "copied": new, "bytes": bytes, "missing": missing }));
+    } else {
+        let already = copied.blobs - copied.copied - copied.missing.len() as u64;
+        println!(
+            "{}: {} files copied ({} MiB), {already} were there",
+            place.display(),
+            copied.copied,
+            copied.bytes >> 20
+        );
+        copied.missing.iter().for_each(|(blob, why)| println!("  missing: {blob}: {why}"));
+    }
+    let missing = copied.missing.len();
+    anyhow::ensure!(missing == 0, "{missing} files could not be copied; all others were");
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Own ports, and those of everybody whom ichor talks to.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use ichor_core::AeTitle;
+use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu};
+use tokio::net::TcpStream;
+
+use super::Outcome;
+use crate::config::{ChannelEnd, Config, DestinationConfig, Endpoint, seconds};
+
+/// Time for a peer on this machine.
+const NEAR: Duration = Duration::from_secs(5);
+
+/// Every port that the daemon opens: free, or held by the daemon itself.
+pub(super) async fn listeners(config: &Config) -> Vec<Outcome> {
+    let own = &config.listen;
+    let mut outcomes = vec![port("DICOM port", own.address, true, &own.ae_title).await];
+    let others = [
+        ("TLS port", own.tls.as_ref().map(|tls| tls.address)),
+        ("STOW-RS port", config.dicomweb.as_ref().map(|dicomweb| dicomweb.address)),
+        ("port of health and metrics", config.admin.as_ref().map(|admin| admin.address)),
+    ];
+    for (subject, address) in others {
+        if let Some(address) = address {
+            outcomes.push(port(subject, address, false, &own.ae_title).await);
+        }
+    }
+    outcomes
+}
+
+async fn port(subject: &str, address: SocketAddr, is_dicom: bool, own_title: &AeTitle) -> Outcome {
+    let subject = format!("{subject} {address}");
+    match TcpListener::bind(address) {
+        Ok(_given_back) => Outcome::good(subject, "is free"),
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_dicom => in_use(subject, address, own_title).await,
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Outcome::warning(subject, "is in use", "right if ichor is running; else find who has it: ss -ltnp")
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Outcome::failure(
+            subject,
+            "may not be opened by this user",
+            "ports below 1024 need CAP_NET_BIND_SERVICE (see the service unit), or choose another",
+        ),
+        Err(error) => Outcome::failure(subject, error.to_string(), "an address of this machine, or 0.0.0.0 for all"),
+    }
+}
+
+/// Whether a DICOM peer has the port: a rejected association proves that too.
+async fn in_use(subject: String, address: SocketAddr, own_title: &AeTitle) -> Outcome {
+    let at = if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
+    let mut options = ScuOptions::new(own_title.clone(), own_title.clone(), at);
+    (options.connect_timeout, options.response_timeout) = (NEAR, NEAR);
+    match StorageScu::connect(&options, &[ProposedContext::verification()]).await {
+        Ok(scu) => {
+            scu.abort().await;
+            Outcome::good(subject, "is in use by a DICOM peer, as it is when ichor runs")
+        }
+        Err(ScuError::Rejected { .. }) => Outcome::good(subject, "is in use by a DICOM peer, as it is when ichor runs"),
+        Err(error) => Outcome::failure(
+            subject,
+            format!("is in use by something that is no DICOM peer: {error}"),
+            "find who has it: ss -ltnp; or choose another port in listen.address",
+        ),
+    }
+}
+
+/// Whether anybody may send.
+pub(super) fn sources(config: &Config) -> Option<Outcome> {
+    let by_web = config.dicomweb.as_ref().is_some_and(|dicomweb| !dicomweb.clients.is_empty());
+    (config.sources.is_empty() && !by_web)
+        .then(|| Outcome::failure("sources", "nobody may send", "name who may in [[source]] or [[dicomweb.client]]"))
+}
+
+/// An echo to each C-STORE destination, a connection to each of the others.
+pub(super) async fn destinations(config: &Config) -> Vec<Outcome> {
+    if config.destinations.is_empty() {
+        let mend = "name where results go in [[destination]]";
+        return vec![Outcome::warning("destinations", "none: results stay here", mend)];
+    }
+    let mut outcomes = Vec::new();
+    for destination in &config.destinations {
+        outcomes.push(self::destination(destination, &config.listen.ae_title).await);
+    }
+    outcomes
+}
+
+async fn destination(config: &DestinationConfig, own_title: &AeTitle) -> Outcome {
+    let subject = format!("destination {:?}", config.name);
+    let timeout = seconds(config.timeout_s);
+    match config.endpoint() {
+        Err(error) => Outcome::failure(subject, error, "mend the section"),
+        Ok(Endpoint::CStore { address, ae_title, calling_ae_title, tls }) => {
+            let calling = calling_ae_title.unwrap_or_else(|| own_title.clone());
+            let named = format!("{ae_title}@{address}, called by {calling}");
+            let mut options = ScuOptions::new(calling, ae_title, address);
+            (options.connect_timeout, options.response_timeout, options.tls) = (timeout, timeout, tls);
+            match echo(&options).await {
+                Ok(()) => Outcome::good(subject, format!("{named} answers C-ECHO")),
+                Err(error) => {
+                    let mend = if matches!(error, ScuError::Rejected { .. }) {
+                        "enter ichor's AE title and address at the peer, and check the called AE title"
+                    } else {
+                        "check address, port and firewall; results wait in the queue meanwhile"
+                    };
+                    Outcome::failure(subject, format!("{named}: {:#}", anyhow::Error::new(error)), mend)
+                }
+            }
+        }
+        Ok(Endpoint::StowRs { url, .. }) => reached(subject, &url, timeout).await,
+    }
+}
+
+async fn echo(options: &ScuOptions) -> Result<(), ScuError> {
+    let mut scu = StorageScu::connect(options, &[ProposedContext::verification()]).await?;
+    let _any_answer_is_one = scu.echo().await?;
+    scu.release().await
+}
+
+/// A connection to whoever is told.
+pub(super) async fn channels(config: &Config) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for channel in &config.channels {
+        let subject = format!("channel {:?}", channel.name);
+        let timeout = seconds(channel.timeout_s);
+        outcomes.push(match channel.end() {
+            Err(error) => Outcome::failure(subject, error, "mend the section"),
+            Ok(ChannelEnd::Hl7 { address, .. }) => connected(subject, &address, timeout).await,
+            Ok(ChannelEnd::Webhook { url, .. }) => reached(subject, &url, timeout).await,
+        });
+    }
+    outcomes
+}
+
+/// Whether somebody listens where a URL points to.
+async fn reached(subject: String, url: &str, timeout: Duration) -> Outcome {
+    let place = reqwest::Url::parse(url).ok().and_then(|url| {
+        let host = url.host_str()?.to_owned();
+        Some(format!("{host}:{}", url.port_or_known_default()?))
+    });
+    match place {
+        Some(place) => connected(subject, &place, timeout).await,
+        None => Outcome::failure(subject, format!("{url:?} has no host"), "give a whole URL"),
+    }
+}
+
+async fn connected(subject: String, place: &str, timeout: Duration) -> Outcome {
+    let mend = "check address, port and firewall; what is to be sent waits in the queue meanwhile";
+    match tokio::time::timeout(timeout, TcpStream::connect(place)).await {
+        Ok(Ok(_closed_again)) => Outcome::good(subject, format!("{place} takes connections")),
+        Ok(Err(error)) => Outcome::failure(subject, format!("{place}: {error}"), mend),
+        Err(_) => Outcome::failure(subject, format!("{place} does not answer in {} s", timeout.as_secs_f64()), mend),
+    }
+}
