@@ -68,7 +68,7 @@ fn values_that_cannot_work_are_refused_by_name() {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 22] = [
         &[],
         &["serve"],
         &["demo"],
@@ -86,6 +86,11 @@ fn every_command_explains_itself() {
         &["train"],
         &["evaluate"],
         &["explain"],
+        &["doctor"],
+        &["backup"],
+        &["restore"],
+        &["completions"],
+        &["man"],
     ];
     for command in commands {
         let output = ichor(&[command, &["--help"]].concat());

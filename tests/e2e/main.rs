@@ -8,6 +8,7 @@ mod support;
 
 mod admin;
 mod bad_input;
+mod care;
 mod chaos;
 mod cli;
 mod commitment;

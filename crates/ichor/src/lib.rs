@@ -13,6 +13,7 @@ pub mod engine;
 mod logging;
 mod secrets;
 mod stow;
+mod supervisor;
 
 use std::process::ExitCode;
 

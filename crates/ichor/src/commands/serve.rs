@@ -8,7 +8,7 @@ use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::daemon::{Daemon, Work};
 use crate::engine::Engine;
-use crate::logging;
+use crate::{logging, supervisor};
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub(crate) fn run<E: Engine>(args: &ServeArgs) -> anyhow::Result<()> {
@@ -24,13 +24,18 @@ pub(crate) fn run<E: Engine>(args: &ServeArgs) -> anyhow::Result<()> {
         let _hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
         let work = if args.receive_only { Work::ReceiveOnly } else { Work::Everything };
         let daemon = Daemon::start::<E>(&config, work).await?;
-        daemon
+        let watch = tokio::spawn(supervisor::watch(daemon.store().clone()));
+        supervisor::ready();
+        let ended = daemon
             .run_until(async {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
+                supervisor::stopping();
             })
-            .await
+            .await;
+        watch.abort();
+        ended
     })
 }

@@ -60,7 +60,7 @@ pub(super) async fn weights(config: &Config) -> Outcome {
     }
     let said = text(&ran.stderr);
     let mend = if said.contains("shared librar") || said.contains("shared object") {
-        "libtorch cannot be loaded: its libraries belong beside ichor, in ../lib or on LD_LIBRARY_PATH (docs/install.md)"
+        "libtorch cannot be loaded: its libraries belong beside ichor, in ../lib or on LD_LIBRARY_PATH (docs/operations.md)"
     } else if said.contains("CUDA") || said.contains("cuda") {
         "the GPU cannot be used: check the driver (nvidia-smi), or set model.device = \"cpu\""
     } else {

@@ -1,0 +1,163 @@
+//! The care of the machine: a doctor who is right, backups that are stores again, and a supervisor that is told.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::daemon::{Daemon, Destination, ICHOR, Settings};
+use crate::support::dcmtk::StoreScu;
+use crate::support::orthanc::Orthanc;
+use crate::support::study::Phantom;
+use crate::support::tools::requires;
+use crate::support::{free_port, seconds};
+
+/// What `ichor doctor` says, and whether it is content.
+fn doctor(daemon: &Daemon) -> (bool, Vec<Value>) {
+    let output = daemon.command(&["doctor", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.status.success(), said["outcomes"].as_array().unwrap().clone())
+}
+
+/// The outcome whose subject begins with this: level, what was found, how to mend it.
+fn outcome<'a>(outcomes: &'a [Value], subject: &str) -> (&'a str, &'a str, &'a str) {
+    let found = outcomes.iter().find(|outcome| outcome["subject"].as_str().unwrap().starts_with(subject));
+    let found = found.unwrap_or_else(|| panic!("nothing of {subject}: {outcomes:#?}"));
+    (found["level"].as_str().unwrap(), found["found"].as_str().unwrap(), found["mend"].as_str().unwrap_or_default())
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+#[test]
+fn doctor_finds_a_healthy_site_healthy() {
+    requires!(Orthanc);
+    let orthanc = Orthanc::start();
+    let daemon = Daemon::start(&Settings::to([Destination::c_store(&orthanc), Destination::stow_rs(&orthanc)]));
+    let (content, outcomes) = doctor(&daemon);
+    assert!(content, "{outcomes:#?}");
+    let (level, found, _) = outcome(&outcomes, "DICOM port");
+    assert!(level == "good" && found.contains("DICOM peer"), "{found}");
+    let (level, found, _) = outcome(&outcomes, "destination \"pacs\"");
+    assert!(level == "good" && found.contains("answers C-ECHO"), "{found}");
+    assert_eq!(outcome(&outcomes, "destination \"web\"").0, "good");
+    let (level, found, _) = outcome(&outcomes, "model");
+    assert!(level == "good" && found.contains("ichor-demo"), "{found}");
+    assert_eq!(outcome(&outcomes, "decoder").0, "good");
+    assert!(outcome(&outcomes, "database").1.starts_with("has schema"));
+}
+
+#[test]
+fn doctor_names_each_thing_that_is_wrong_and_how_to_mend_it() {
+    let (gone, silent) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let silent_port = silent.local_addr().unwrap().port();
+    let sections = format!(
+        "[[channel]]\nname = \"ris\"\nkind = \"hl7\"\naddress = \"127.0.0.1:{gone}\"\n\
+         [[channel]]\nname = \"chat\"\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{silent_port}/hook\"\n\
+         secret_file = \"chat.secret\"\n"
+    );
+    let destination = Destination::CStore { name: "pacs", port: gone, timeout_s: 2.0 };
+    let mut daemon = Daemon::start(&Settings { min_free_mib: 1, ..Settings::to([destination]) });
+    daemon.kill();
+    // The daemon is gone; then somebody else has its port, anybody may read a secret, and its files are not what they were.
+    let stranger = TcpListener::bind(("127.0.0.1", daemon.port)).unwrap();
+    let folder = daemon.config.parent().unwrap();
+    let secret = folder.join("chat.secret");
+    std::fs::write(&secret, "whsec_bm90aGluZyB0aGF0IGFueWJvZHkgbWF5IGtub3c=\n").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(folder.join("no.safetensors"), "no weights").unwrap();
+    let config = std::fs::read_to_string(&daemon.config).unwrap();
+    let weights = config.lines().find(|line| line.starts_with("weights = ")).unwrap().to_owned();
+    let config = config
+        .replace(&weights, "weights = \"no.safetensors\"")
+        .replace("min_free_mib = 1\n", "min_free_mib = 900000000000\n");
+    std::fs::write(&daemon.config, config + &sections).unwrap();
+    std::fs::write(daemon.database(), "a letter").unwrap();
+    let (content, outcomes) = doctor(&daemon);
+    assert!(!content);
+    for (subject, found_part, mend_part) in [
+        ("database", "is not a database of this program", "store.database"),
+        ("free space", "0xA700", "make room"),
+        ("DICOM port", "no DICOM peer", "ss -ltnp"),
+        ("secret of channel \"chat\"", "anybody may read it", "readable by ichor's user alone"),
+        ("model", "no.safetensors", "belong together"),
+        ("destination \"pacs\"", "no connection", "firewall"),
+        ("channel \"ris\"", "refused", "firewall"),
+    ] {
+        let (level, found, mend) = outcome(&outcomes, subject);
+        assert!(
+            level == "failure" && found.contains(found_part) && mend.contains(mend_part),
+            "{subject}: {found}; {mend}"
+        );
+    }
+    assert_eq!(outcome(&outcomes, "channel \"chat\"").0, "good");
+    assert_eq!(std::fs::read(daemon.database()).unwrap(), b"a letter", "nothing is touched");
+    drop((stranger, silent));
+}
+
+#[test]
+fn a_backup_of_a_running_daemon_becomes_another_daemon() {
+    requires!(Dcmtk);
+    let daemon = Daemon::start(&Settings::default());
+    let study = Phantom::BLEEDING.slices(8).matrix(128).write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    daemon.wait_for_end(&study.study_uid, seconds(120));
+    let backup = daemon.folder("backup");
+    let output = daemon.command(&["backup", "--to", backup.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+
+    let mut other = Daemon::start(&Settings::default());
+    let refused = other.command(&["restore", "--from", backup.to_str().unwrap()]);
+    assert!(!refused.status.success() && text(&refused).contains("is there already"), "{}", text(&refused));
+    assert!(other.list().is_empty());
+    assert!(other.terminate(seconds(20)));
+    for part in ["ichor.db", "ichor.db-wal", "ichor.db-shm"] {
+        let _absent_is_fine = std::fs::remove_file(other.config.with_file_name(part));
+    }
+    let output = other.command(&["restore", "--from", backup.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+    other.start_again();
+    let (was, is) = (daemon.show(&study.study_uid), other.show(&study.study_uid));
+    assert_eq!(was["series"], is["series"]);
+    assert_eq!(was["status"], is["status"]);
+    assert_eq!(daemon.stored_data_sets(), other.stored_data_sets());
+}
+
+#[test]
+fn the_supervisor_is_told() {
+    let mut daemon = Daemon::start(&Settings::default());
+    daemon.kill();
+    let socket = daemon.folder("notify").join("socket");
+    let supervisor = UnixDatagram::bind(&socket).unwrap();
+    supervisor.set_read_timeout(Some(seconds(60))).unwrap();
+    let mut child = Command::new(ICHOR)
+        .args(["serve", "--config"])
+        .arg(&daemon.config)
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "600000")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut heard = Vec::new();
+    let mut hear = || {
+        let mut buffer = [0; 4096];
+        let length = supervisor.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    while heard.iter().filter(|said: &&String| said.contains("WATCHDOG=1")).count() < 3 {
+        heard.push(hear());
+    }
+    assert!(heard[0].contains("READY=1"), "{heard:?}");
+    terminate(child.id());
+    let stopping = std::iter::from_fn(|| Some(hear())).take(100).any(|said| said.contains("STOPPING=1"));
+    assert!(stopping);
+    assert!(child.wait().unwrap().success());
+}
+
+fn terminate(pid: u32) {
+    assert!(Command::new("kill").arg("-TERM").arg(pid.to_string()).status().unwrap().success());
+}
