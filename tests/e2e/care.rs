@@ -61,7 +61,7 @@ fn doctor_names_each_thing_that_is_wrong_and_how_to_mend_it() {
     );
     let destination = Destination::CStore { name: "pacs", port: gone, timeout_s: 2.0 };
     let mut daemon = Daemon::start(&Settings { min_free_mib: 1, ..Settings::to([destination]) });
-    daemon.kill();
+    assert!(daemon.terminate(seconds(20)));
     // The daemon is gone; then somebody else has its port, anybody may read a secret, and its files are not what they were.
     let stranger = TcpListener::bind(("127.0.0.1", daemon.port)).unwrap();
     let folder = daemon.config.parent().unwrap();
