@@ -120,6 +120,12 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
         queue(&facts.destinations, &rows.collect::<Vec<_>>(), &all, &figures.oldest_deliveries, waits);
     registry.register("deliveries", "Deliveries by destination and state", depths);
     registry.register("delivery_wait_seconds", "How long the oldest delivery to a destination has waited", waiting);
+    let unproven = Family::<Name, Gauge>::default();
+    for name in facts.destinations.iter().chain(figures.unproven.iter().map(|(name, _)| name)) {
+        let known = figures.unproven.iter().find(|(found, _)| found == name);
+        unproven.get_or_create(&Name { name: name.clone() }).set(known.map_or(0, |(_, depth)| count(*depth)));
+    }
+    registry.register("deliveries_unproven", "Deliveries that were accepted and are still to be proven", unproven);
 
     let rows = figures.messages.iter().map(|depth| (depth.channel.as_str(), depth.status.as_str(), depth.count));
     let all: Vec<&'static str> = MessageStatus::ALL.iter().map(|status| status.as_str()).collect();

@@ -2,6 +2,7 @@
 //! written on the peer's own word only.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ichor_core::Reason;
@@ -17,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::backoff::Backoff;
 use crate::ingest::chain;
 use crate::now;
+use crate::prove::ProofOptions;
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -29,6 +31,8 @@ pub struct Destination {
     pub transport: Transport,
     /// Waits between attempts.
     pub backoff: Backoff,
+    /// What is asked for besides the peer's answer.
+    pub proof: ProofOptions,
 }
 
 /// The two ways to deliver.
@@ -51,7 +55,7 @@ enum Attempt {
 
 /// Delivers until `shutdown`. An attempt in flight at that moment is dropped; its row goes back to the queue at the
 /// next start, and the derived UID makes the repetition the same object.
-pub async fn run(store: Store, destination: Destination, shutdown: CancellationToken) {
+pub async fn run(store: Store, destination: Arc<Destination>, shutdown: CancellationToken) {
     let mut outbox = store.changes(Topic::Outbox);
     // After an error of the store a claim may be lost: its delivery must not wait for a restart.
     let mut claim_lost = false;
@@ -102,7 +106,8 @@ async fn record(
     match attempt {
         Attempt::Accepted(words) => {
             info!(destination = name, sop_instance = %object, answer = words, "delivered");
-            store.delivery_accepted(claim, &words, now()).await
+            let proof = &destination.proof;
+            store.delivery_accepted(claim, &words, proof.plan, now().after(proof.after), now()).await
         }
         Attempt::Permanent(reason) => {
             error!(destination = name, sop_instance = %object, %reason, "delivery given up");

@@ -22,6 +22,7 @@ mod events;
 mod figures;
 mod group_commit;
 mod message;
+mod proof;
 mod query;
 mod receive;
 mod recovery;
@@ -50,6 +51,7 @@ pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
+pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{
     Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,
     StudySummary,

@@ -13,6 +13,8 @@ mod failure;
 mod figures;
 mod message;
 mod objects;
+mod proof;
+mod proof_request;
 mod query;
 mod receive;
 mod recovery;

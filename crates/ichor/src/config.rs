@@ -12,6 +12,7 @@ mod gate;
 mod limits;
 mod listen;
 mod objects;
+mod proof;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod daemon;
+mod destinations;
 pub mod engine;
 mod logging;
 mod secrets;

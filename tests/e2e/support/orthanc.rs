@@ -112,7 +112,8 @@ impl Orthanc {
         self.ask(&format!("/storage-commitment/{transaction}"))
     }
 
-    fn knows_ichor(&self, port: u16) {
+    /// Tells it where ichor listens, for reports and for sending.
+    pub(crate) fn knows_ichor(&self, port: u16) {
         let modality = json!({ "AET": "ICHOR", "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": true });
         http::put(self.http_port, "/modalities/ichor", modality.to_string().as_bytes()).unwrap();
     }
@@ -145,6 +146,11 @@ impl Orthanc {
     /// The Segmentations of a study, each SOP instance once.
     pub(crate) fn segmentations(&self, study_uid: &str) -> Vec<StoredSegmentation> {
         self.objects(study_uid, "SEG")
+    }
+
+    /// Loses a Segmentation.
+    pub(crate) fn lose(&self, segmentation: &StoredSegmentation) {
+        http::delete(self.http_port, &format!("/instances/{}", segmentation.orthanc_id)).unwrap();
     }
 
     /// The objects of a modality in a study.

@@ -10,7 +10,7 @@ use super::{Connection, Sqlite, one_row};
 use crate::blobs::BlobStore;
 use crate::deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 use crate::events::peer_text;
-use crate::{StoreError, Timestamp};
+use crate::{ProofPlan, StoreError, Timestamp};
 
 #[derive(sqlx::FromRow)]
 struct ClaimRow {
@@ -25,6 +25,7 @@ struct ClaimRow {
     transfer_syntax: String,
     blob: String,
     study_instance: String,
+    series_instance: String,
 }
 
 impl Sqlite {
@@ -40,13 +41,13 @@ impl Sqlite {
         }
         let mut tx = self.begin(during).await?;
         let row: Option<ClaimRow> = sqlx::query_as(
-            "SELECT d.id, o.study_id, d.attempts + 1 AS attempts, d.queued_at, d.urgent, o.kind, o.sop_class,
-                 o.sop_instance, o.transfer_syntax, o.blob, s.study_instance
-             FROM outbox d INDEXED BY outbox_order
-             JOIN object o ON o.id = d.object_id
-             JOIN study s ON s.id = o.study_id
-             WHERE d.destination = ? AND d.status = 'queued' AND d.next_attempt <= ?
-             ORDER BY d.urgent DESC, d.queued_at, d.id LIMIT 1",
+            "SELECT d.id, d.study_id, d.attempts + 1 AS attempts, d.queued_at, d.urgent, d.kind, d.sop_class,
+                 d.sop_instance, d.series_instance, d.transfer_syntax, d.blob, s.study_instance
+             FROM delivery d JOIN study s ON s.id = d.study_id
+             WHERE d.id = (
+                 SELECT id FROM outbox INDEXED BY outbox_order
+                 WHERE destination = ? AND status = 'queued' AND next_attempt <= ?
+                 ORDER BY urgent DESC, queued_at, id LIMIT 1)",
         )
         .bind(destination)
         .bind(now.as_millis())
@@ -77,6 +78,7 @@ impl Sqlite {
                 transfer_syntax: uid(&row.transfer_syntax)?,
                 path: blobs.path_of(&parse_blob(&row.blob)?),
                 study_instance: uid(&row.study_instance)?,
+                series_instance: uid(&row.series_instance)?,
                 positive: row.urgent,
             },
             attempts: unsigned(row.attempts)?,
@@ -88,17 +90,22 @@ impl Sqlite {
         &self,
         claim: &DeliveryClaim,
         peer_words: &str,
+        proofs: ProofPlan,
+        prove_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let during = "recording a delivery";
         let words = peer_text(peer_words);
         let mut tx = self.begin(during).await?;
         let changed = sqlx::query(
-            "UPDATE outbox SET status = 'accepted', finished_at = ?, last_words = ?
+            "UPDATE outbox SET status = 'accepted', finished_at = ?, last_words = ?, proof = ?, next_proof = ?,
+                 proof_attempts = 0, request_id = NULL, missing = NULL
              WHERE id = ? AND status = 'sending' AND attempts = ?",
         )
         .bind(now.as_millis())
         .bind(&words)
+        .bind(proofs.word())
+        .bind(proofs.word().map(|_| prove_at.as_millis()))
         .bind(claim.id)
         .bind(claim.attempts)
         .execute(&mut *tx)
@@ -179,12 +186,11 @@ async fn write_event(
     event: NewEvent,
     words: serde_json::Value,
 ) -> Result<(), StoreError> {
-    let study: i64 =
-        sqlx::query_scalar("SELECT o.study_id FROM outbox d JOIN object o ON o.id = d.object_id WHERE d.id = ?")
-            .bind(claim.id)
-            .fetch_one(&mut *connection)
-            .await
-            .during("recording a delivery")?;
+    let study: i64 = sqlx::query_scalar("SELECT study_id FROM outbox WHERE id = ?")
+        .bind(claim.id)
+        .fetch_one(&mut *connection)
+        .await
+        .during("recording a delivery")?;
     event
         .detail(json!({
             "sop_instance": claim.object.sop_instance, "destination": claim.destination,

@@ -72,6 +72,15 @@ macro_rules! conformance {
                     dead_delivery_is_revived_by_retry,
                     stale_claim_is_told,
                 }
+                proof {
+                    accepted_becomes_committed_and_visible,
+                    what_is_not_committed_is_sent_again_and_then_dead,
+                    late_report_is_taken_and_a_late_failure_is_not,
+                    absent_peer_costs_no_attempt_and_one_event,
+                    report_that_is_silent_about_an_instance_is_a_failure,
+                    plan_that_changed_settles_what_is_due,
+                    request_takes_what_was_asked_for_equally_often,
+                }
                 commitment {
                     what_is_there_is_committed_at_once,
                     each_failure_has_its_reason,

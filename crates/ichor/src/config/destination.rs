@@ -12,6 +12,7 @@ use super::objects::{
     CaptureConfig, KeyObjectsConfig, ObjectName, ObjectSettings, ReportConfig, SegmentationConfig, default_objects,
     object_kinds,
 };
+use super::proof::ProofConfig;
 use super::{Durations, Fault, host_and_port, none_is_set};
 
 /// `[[destination]]`
@@ -69,6 +70,9 @@ pub(crate) struct DestinationConfig {
     /// Which result objects it gets.
     #[serde(default = "default_objects")]
     pub(crate) objects: Vec<ObjectName>,
+    /// What is asked for besides its answer; absent: nothing.
+    #[serde(default)]
+    pub(crate) proof: ProofConfig,
     /// The form of its Segmentation; absent: the default's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) segmentation: Option<SegmentationConfig>,
@@ -150,6 +154,7 @@ impl DestinationConfig {
             user: None,
             password_file: None,
             objects: default_objects(),
+            proof: ProofConfig::default(),
             segmentation: None,
             report: None,
             key_objects: None,
@@ -262,17 +267,19 @@ impl DestinationConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), Fault> {
-        let checked = self.endpoint().and_then(|_| self.objects());
-        checked.map(drop).map_err(|message| (format!("destination {:?}", self.name), message))
+        let checked = self.endpoint().and_then(|_| self.objects()).and_then(|_| self.proof.check(self.kind));
+        checked.map_err(|message| (format!("destination {:?}", self.name), message))
     }
 
     pub(super) fn durations(&self) -> Durations {
         let key = |name: &str| format!("destination {:?} {name}", self.name);
-        vec![
+        let mut durations = vec![
             (key("first_backoff_s"), self.first_backoff_s),
             (key("max_backoff_s"), self.max_backoff_s),
             (key("timeout_s"), self.timeout_s),
-        ]
+        ];
+        durations.extend(self.proof.durations(&self.name));
+        durations
     }
 }
 

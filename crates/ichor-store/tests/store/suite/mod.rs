@@ -6,6 +6,7 @@ pub(crate) mod commitment;
 pub(crate) mod deliver;
 pub(crate) mod figures;
 pub(crate) mod messages;
+pub(crate) mod proof;
 pub(crate) mod query;
 pub(crate) mod receive;
 pub(crate) mod recovery;
