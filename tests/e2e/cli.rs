@@ -68,7 +68,7 @@ fn values_that_cannot_work_are_refused_by_name() {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 22] = [
         &[],
         &["serve"],
         &["demo"],
@@ -79,6 +79,11 @@ fn every_command_explains_itself() {
         &["studies", "show"],
         &["studies", "why"],
         &["studies", "retry"],
+        &["route", "test"],
+        &["deliveries"],
+        &["deliveries", "list"],
+        &["deliveries", "destinations"],
+        &["deliveries", "retry"],
         &["phantom"],
         &["model", "info"],
         &["model", "verify"],

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ichor_core::Uid;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Body, Certificate, Client, RequestBuilder, Response, Url};
+use reqwest::{Body, Certificate, Client, Identity, RequestBuilder, Response, Url};
 use tracing::debug;
 
 use crate::error::StowError;
@@ -64,6 +64,9 @@ impl StowClient {
         } else if base.scheme() == "http" {
             // No certificate will be looked at; a machine without any must not keep the client from starting.
             http = http.tls_certs_only([]);
+        }
+        if let Some(pem) = &options.identity {
+            http = http.identity(Identity::from_pem(pem).map_err(client_error)?);
         }
         Ok(Self {
             http: http.build().map_err(client_error)?,

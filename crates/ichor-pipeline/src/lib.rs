@@ -13,6 +13,7 @@ pub mod commit;
 pub mod deliver;
 pub mod ingest;
 pub mod prove;
+pub mod route;
 pub mod tell;
 pub mod traffic;
 pub mod triage;

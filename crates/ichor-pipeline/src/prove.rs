@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_secs(2);
 /// How a destination is asked for proof.
 #[derive(Clone, Debug)]
 pub struct ProofOptions {
-    /// Which proofs.
+    /// Which proofs; a folder can give none.
     pub plan: ProofPlan,
     /// From the acceptance to the first question: more of a study comes together, and an index fills.
     pub after: Duration,

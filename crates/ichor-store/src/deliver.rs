@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ichor_core::{DeliveryStatus, Reason, Uid};
 use serde::Serialize;
 
-use crate::{ProofPlan, Store, StoreError, Timestamp, Topic};
+use crate::{Among, ProofPlan, Store, StoreError, Timestamp, Topic};
 
 /// The right to send one object to one destination, held by one task.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn claim_delivery(&self, destination: &str, now: Timestamp) -> Result<Option<DeliveryClaim>, StoreError> {
-        self.index().claim_delivery(self.blobs(), destination, now).await
+        self.claim_delivery_among(destination, Among::All, now).await
     }
 
     /// Records that the peer said it has the object, in its words, and which proofs of it are due, from `prove_at` on.

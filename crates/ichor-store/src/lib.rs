@@ -17,6 +17,7 @@ mod blobs;
 mod changes;
 mod commitment;
 mod deliver;
+mod destination;
 mod error;
 mod events;
 mod figures;
@@ -38,7 +39,9 @@ fn folder() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::TempDir::new_in(memory) } else { tempfile::TempDir::new() }.unwrap()
 }
 
-pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
+pub use analyse::{
+    AnalysisClaim, AnalysisOutcome, NewObject, Routed, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict,
+};
 pub use assemble::StudyRef;
 pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob};
 pub use changes::{Changes, Topic};
@@ -47,6 +50,7 @@ pub use commitment::{
     PROCESSING_FAILURE,
 };
 pub use deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
+pub use destination::{Among, Context, DeliveryFilter, DeliverySummary, DestinationState};
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};

@@ -13,6 +13,7 @@ mod limits;
 mod listen;
 mod objects;
 mod proof;
+mod rule;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
 pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
+pub(crate) use rule::{OutcomeName, RuleConfig};
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -74,6 +76,9 @@ pub(crate) struct Config {
     /// Where results go.
     #[serde(default, rename = "destination")]
     pub(crate) destinations: Vec<DestinationConfig>,
+    /// Who gets which results; empty: everybody what they ask for.
+    #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rules: Vec<RuleConfig>,
     /// Who is told what happens to studies.
     #[serde(default, rename = "channel")]
     pub(crate) channels: Vec<ChannelConfig>,
@@ -209,6 +214,9 @@ impl Config {
         self.alert.check()?;
         self.model.check()?;
         names_differ("destination.name", self.destinations.iter().map(|destination| &destination.name))?;
+        names_differ("rule.name", self.rules.iter().map(|rule| &rule.name))?;
+        let names: Vec<&str> = self.destinations.iter().map(|destination| destination.name.as_str()).collect();
+        self.rules.iter().try_for_each(|rule| rule.check(&names))?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, DestinationConfig, Prefer, seconds};
+use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
 use crate::engine::Engine;
 use crate::stow;
 use crate::{admin, certificates, channels, destinations, secrets};
@@ -307,5 +307,7 @@ fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseO
         },
         min_lesion_ml: config.analysis.min_lesion_ml,
         destinations: config.destinations.iter().map(objects).collect::<Result<_, _>>()?,
+        rules: (config.rules.iter().map(RuleConfig::rule).collect::<Result<_, _>>())
+            .map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
     })
 }

@@ -1,5 +1,7 @@
 //! Destinations, from their configuration: one task each that sends, and one that asks for proof.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -25,6 +27,7 @@ pub(crate) async fn start(
     tasks: &mut JoinSet<&'static str>,
 ) -> anyhow::Result<()> {
     for section in &config.destinations {
+        refuse_ourselves(config, section).await?;
         let destination = Arc::new(open(section, &config.listen.ae_title)?);
         warn_of_unheard_reports(config, section);
         let (stage_store, own, token) = (store.clone(), Arc::clone(&destination), stop.clone());
@@ -49,6 +52,39 @@ pub(crate) async fn start(
         warn!("no [[destination]] is configured: results stay here");
     }
     Ok(())
+}
+
+/// Refuses a destination at which we listen ourselves: results would come back for ever. A name that cannot be resolved is
+/// nobody's.
+async fn refuse_ourselves(config: &Config, section: &DestinationConfig) -> anyhow::Result<()> {
+    let mut own = vec![config.listen.address];
+    own.extend(config.listen.tls.as_ref().map(|tls| tls.address));
+    own.extend(config.dicomweb.as_ref().map(|dicomweb| dicomweb.address));
+    let Some(address) = section.address.clone().or_else(|| section.url.as_deref().and_then(host_of)) else {
+        return Ok(());
+    };
+    let Ok(peers) = tokio::net::lookup_host(&address).await else { return Ok(()) };
+    for peer in peers {
+        let is_ours = own.iter().any(|listen| is_own(*listen, peer));
+        anyhow::ensure!(!is_ours, "destination {:?}: {address} is where this daemon listens itself", section.name);
+    }
+    Ok(())
+}
+
+/// `host:port` of an HTTP URL.
+fn host_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?']).next()?;
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let port = if scheme == "https" { 443 } else { 80 };
+    Some(if has_port { host.to_owned() } else { format!("{host}:{port}") })
+}
+
+fn is_own(listen: SocketAddr, peer: SocketAddr) -> bool {
+    // Only an address of this machine can be bound.
+    let is_local = |ip: IpAddr| ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok();
+    let same = listen.ip() == peer.ip();
+    listen.port() == peer.port() && (same || (listen.ip().is_unspecified() && is_local(peer.ip())))
 }
 
 /// A peer that reports on an association of its own must be let in.
@@ -78,19 +114,26 @@ fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Desti
             options.tls = tls;
             Transport::CStore(options)
         }
-        Endpoint::StowRs { url, credentials } => {
+        Endpoint::StowRs { url, credentials, ca_file, identity } => {
             let mut options = StowOptions::new(&url);
             options.timeout = timeout;
             options.credentials = credentials.map(read_credentials).transpose()?;
+            let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
+            options.root_certificates = ca_file.as_deref().map(read).transpose()?;
+            if let Some((certificate, key)) = identity {
+                options.identity = Some([read(&certificate)?, b"\n".to_vec(), read(&key)?].concat());
+            }
             Transport::StowRs(StowClient::new(options)?)
         }
+        Endpoint::Folder(path) => Transport::Folder(path),
     };
+    let flow = config.flow().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),
         longest: seconds(config.max_backoff_s),
         attempts: config.attempts,
     };
-    Ok(Destination { name: config.name.clone(), transport, backoff, proof: config.proof.options() })
+    Ok(Destination { name: config.name.clone(), transport, backoff, proof: config.proof.options(), flow })
 }
 
 fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
@@ -98,4 +141,31 @@ fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
         CredentialFiles::Bearer(file) => Credentials::Bearer(secrets::read(&file)?),
         CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: secrets::read(&file)? },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_known() {
+        let is = |listen: &str, peer: &str| is_own(listen.parse().unwrap(), peer.parse().unwrap());
+        assert!(is("0.0.0.0:11112", "127.0.0.1:11112"));
+        assert!(is("127.0.0.1:11112", "127.0.0.1:11112"));
+        assert!(!is("0.0.0.0:11112", "127.0.0.1:104"), "another port");
+        assert!(!is("127.0.0.1:11112", "127.0.0.2:11112"), "another address");
+        assert!(!is("0.0.0.0:11112", "192.0.2.1:11112"), "another machine");
+    }
+
+    #[test]
+    fn hosts_of_urls() {
+        for (url, host) in [
+            ("http://pacs/dicom-web", Some("pacs:80")),
+            ("https://pacs.example.org", Some("pacs.example.org:443")),
+            ("http://127.0.0.1:8042/dicom-web", Some("127.0.0.1:8042")),
+            ("pacs", None),
+        ] {
+            assert_eq!(host_of(url).as_deref(), host, "{url}");
+        }
+    }
 }

@@ -29,7 +29,7 @@ impl Prover {
         if due.is_empty() {
             return Ok(Round::Answered);
         }
-        let mut asker = Asker::new(&self.destination.transport);
+        let Some(mut asker) = Asker::new(&self.destination.transport) else { return Ok(Round::Answered) };
         for item in &due {
             let answer = asker.ask(item, self.destination.proof.lookup).await;
             if let Answer::Unreachable(reason) = answer {
@@ -71,10 +71,12 @@ enum Asker<'a> {
 }
 
 impl<'a> Asker<'a> {
-    fn new(transport: &'a Transport) -> Self {
+    /// Nobody can be asked about a folder.
+    fn new(transport: &'a Transport) -> Option<Self> {
         match transport {
-            Transport::CStore(options) => Self::Find { options, open: None },
-            Transport::StowRs(client) => Self::Web(client),
+            Transport::CStore(options) => Some(Self::Find { options, open: None }),
+            Transport::StowRs(client) => Some(Self::Web(client)),
+            Transport::Folder(_) => None,
         }
     }
 

@@ -3,6 +3,7 @@
 use ichor_core::Reason;
 use serde_json::json;
 
+use super::destination::HELD;
 use super::events::NewEvent;
 use super::failure::During;
 use super::values::{blob as parse_blob, uid, unsigned, word};
@@ -10,7 +11,7 @@ use super::{Connection, Sqlite, one_row};
 use crate::blobs::BlobStore;
 use crate::deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 use crate::events::peer_text;
-use crate::{ProofPlan, StoreError, Timestamp};
+use crate::{Among, ProofPlan, StoreError, Timestamp};
 
 #[derive(sqlx::FromRow)]
 struct ClaimRow {
@@ -26,6 +27,7 @@ struct ClaimRow {
     blob: String,
     study_instance: String,
     series_instance: String,
+    last_words: Option<String>,
 }
 
 impl Sqlite {
@@ -33,6 +35,7 @@ impl Sqlite {
         &self,
         blobs: &BlobStore,
         destination: &str,
+        among: Among,
         now: Timestamp,
     ) -> Result<Option<DeliveryClaim>, StoreError> {
         let during = "claiming a delivery";
@@ -40,17 +43,24 @@ impl Sqlite {
             return Ok(None);
         }
         let mut tx = self.begin(during).await?;
+        // Without a refused context, which is the rule, the index alone finds the next.
         let row: Option<ClaimRow> = sqlx::query_as(
             "SELECT d.id, d.study_id, d.attempts + 1 AS attempts, d.queued_at, d.urgent, d.kind, d.sop_class,
-                 d.sop_instance, d.series_instance, d.transfer_syntax, d.blob, s.study_instance
+                 d.sop_instance, d.series_instance, d.transfer_syntax, d.blob, s.study_instance, d.last_words
              FROM delivery d JOIN study s ON s.id = d.study_id
              WHERE d.id = (
-                 SELECT id FROM outbox INDEXED BY outbox_order
-                 WHERE destination = ? AND status = 'queued' AND next_attempt <= ?
-                 ORDER BY urgent DESC, queued_at, id LIMIT 1)",
+                 SELECT q.id FROM outbox q INDEXED BY outbox_order
+                 WHERE q.destination = ?1 AND q.status = 'queued' AND q.urgent >= ?3 AND q.next_attempt <= ?2
+                   AND (NOT EXISTS (SELECT 1 FROM refused_context WHERE destination = ?1 AND until > ?2)
+                        OR NOT EXISTS (
+                            SELECT 1 FROM delivery k JOIN refused_context r ON r.destination = ?1
+                                AND r.sop_class = k.sop_class AND r.transfer_syntax = k.transfer_syntax AND r.until > ?2
+                            WHERE k.id = q.id))
+                 ORDER BY q.urgent DESC, q.queued_at, q.id LIMIT 1)",
         )
         .bind(destination)
         .bind(now.as_millis())
+        .bind(among == Among::Urgent)
         .fetch_optional(&mut *tx)
         .await
         .during(during)?;
@@ -61,12 +71,14 @@ impl Sqlite {
             .execute(&mut *tx)
             .await
             .during(during)?;
-        let text = format!("sending {} to {destination}, attempt {}", row.kind, row.attempts);
-        NewEvent::new(now, "delivery-started", text)
-            .detail(json!({ "sop_instance": row.sop_instance, "destination": destination, "attempt": row.attempts }))
-            .study(row.study_id)
-            .write(&mut tx)
-            .await?;
+        // While its destination is away, a delivery is tried for a night; that it is held was said once.
+        if !row.last_words.as_deref().is_some_and(|words| words.starts_with(HELD)) {
+            let text = format!("sending {} to {destination}, attempt {}", row.kind, row.attempts);
+            let detail = json!({
+                "sop_instance": row.sop_instance, "destination": destination, "attempt": row.attempts,
+            });
+            NewEvent::new(now, "delivery-started", text).detail(detail).study(row.study_id).write(&mut tx).await?;
+        }
         tx.commit().await.during(during)?;
         Ok(Some(DeliveryClaim {
             id: row.id,
@@ -176,7 +188,7 @@ impl Sqlite {
     }
 }
 
-fn describe(claim: &DeliveryClaim) -> String {
+pub(super) fn describe(claim: &DeliveryClaim) -> String {
     format!("{} {} for {}", claim.object.kind, claim.object.sop_instance, claim.destination)
 }
 

@@ -72,6 +72,12 @@ macro_rules! conformance {
                     dead_delivery_is_revived_by_retry,
                     stale_claim_is_told,
                 }
+                destination {
+                    absence_is_told_once_and_costs_nothing,
+                    refused_contexts_are_left_out_until_their_time,
+                    urgent_ones_are_claimed_alone,
+                    deliveries_are_listed_and_retried,
+                }
                 proof {
                     accepted_becomes_committed_and_visible,
                     what_is_not_committed_is_sent_again_and_then_dead,

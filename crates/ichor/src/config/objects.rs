@@ -20,6 +20,19 @@ pub(crate) enum ObjectName {
     PresentationState,
 }
 
+impl ObjectName {
+    /// The name, as [`ObjectKind::name`] has it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Segmentation => "segmentation",
+            Self::Report => "report",
+            Self::KeyObjects => "key-objects",
+            Self::Capture => "capture",
+            Self::PresentationState => "presentation-state",
+        }
+    }
+}
+
 /// `[destination.capture]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -94,8 +94,12 @@ impl ProofConfig {
             DestinationKind::StowRs if self.ask.contains(&Proof::Commitment) => {
                 Err("proof.ask: commitment is for kind c-store; a stow-rs destination can be read back".to_owned())
             }
-            DestinationKind::CStore if self.query.is_some() => {
-                Err("the key proof.query does not belong to kind c-store".to_owned())
+            DestinationKind::Folder if !self.ask.is_empty() => {
+                Err("proof.ask: a folder cannot be asked for proof: whoever reads it may take the files away"
+                    .to_owned())
+            }
+            DestinationKind::CStore | DestinationKind::Folder if self.query.is_some() => {
+                Err("the key proof.query is for kind stow-rs".to_owned())
             }
             _ => Ok(()),
         }

@@ -4,6 +4,7 @@ pub(crate) mod analyse;
 pub(crate) mod assemble;
 pub(crate) mod commitment;
 pub(crate) mod deliver;
+pub(crate) mod destination;
 pub(crate) mod figures;
 pub(crate) mod messages;
 pub(crate) mod proof;
