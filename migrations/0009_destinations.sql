@@ -20,3 +20,8 @@ CREATE TABLE refused_context (
     until           INTEGER NOT NULL,
     PRIMARY KEY (destination, sop_class, transfer_syntax)
 ) STRICT, WITHOUT ROWID;
+
+-- The last closed version of which it is decided whether it is forwarded. Studies that are here already stay.
+ALTER TABLE study ADD COLUMN forwarded_version INTEGER NOT NULL DEFAULT 0;
+UPDATE study SET forwarded_version = version;
+CREATE INDEX study_undecided ON study (id) WHERE version > forwarded_version;

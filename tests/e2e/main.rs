@@ -18,6 +18,7 @@ mod demo;
 mod disk_full;
 mod enhanced;
 mod explain;
+mod forward;
 mod gate;
 mod kills;
 mod main_job;

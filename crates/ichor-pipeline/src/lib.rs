@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod clock;
 pub mod commit;
 pub mod deliver;
+pub mod forward;
 pub mod ingest;
 pub mod prove;
 pub mod route;

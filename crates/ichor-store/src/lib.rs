@@ -21,6 +21,7 @@ mod destination;
 mod error;
 mod events;
 mod figures;
+mod forward;
 mod group_commit;
 mod message;
 mod proof;
@@ -54,6 +55,7 @@ pub use destination::{Among, Context, DeliveryFilter, DeliverySummary, Destinati
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};
+pub use forward::{ClosedStudy, Forwarding};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{

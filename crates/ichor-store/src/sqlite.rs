@@ -12,6 +12,7 @@ mod destination;
 mod events;
 mod failure;
 mod figures;
+mod forward;
 mod message;
 mod objects;
 mod proof;

@@ -8,6 +8,7 @@ mod commitment;
 mod decoder;
 mod destination;
 mod dicomweb;
+mod forward;
 mod gate;
 mod limits;
 mod listen;
@@ -29,6 +30,7 @@ pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
+pub(crate) use forward::ForwardConfig;
 pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
@@ -79,6 +81,9 @@ pub(crate) struct Config {
     /// Who gets which results; empty: everybody what they ask for.
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub(crate) rules: Vec<RuleConfig>,
+    /// What is forwarded as it was received; empty: nothing.
+    #[serde(default, rename = "forward", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) forwards: Vec<ForwardConfig>,
     /// Who is told what happens to studies.
     #[serde(default, rename = "channel")]
     pub(crate) channels: Vec<ChannelConfig>,
@@ -217,6 +222,8 @@ impl Config {
         names_differ("rule.name", self.rules.iter().map(|rule| &rule.name))?;
         let names: Vec<&str> = self.destinations.iter().map(|destination| destination.name.as_str()).collect();
         self.rules.iter().try_for_each(|rule| rule.check(&names))?;
+        names_differ("forward.name", self.forwards.iter().map(|rule| &rule.name))?;
+        self.forwards.iter().try_for_each(|rule| rule.check(&names))?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)

@@ -10,13 +10,14 @@ use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::deliver::{Destination, Transport};
+use ichor_pipeline::forward::{self, ForwardOptions};
 use ichor_pipeline::{deliver, prove};
 use ichor_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, seconds};
+use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, ForwardConfig, seconds};
 use crate::secrets;
 
 /// Starts the tasks of every destination, and says what waits for none.
@@ -41,6 +42,12 @@ pub(crate) async fn start(
             "deliver"
         });
     }
+    let options = forward_options(config)?;
+    let (stage_store, token) = (store.clone(), stop.clone());
+    tasks.spawn(async move {
+        forward::run(stage_store, options, token).await;
+        "forward"
+    });
     for queue in store.queue_depths().await.context("outbox")? {
         let is_served = config.destinations.iter().any(|destination| destination.name == queue.destination);
         if !is_served && matches!(queue.status, DeliveryStatus::Queued | DeliveryStatus::Sending) {
@@ -52,6 +59,15 @@ pub(crate) async fn start(
         warn!("no [[destination]] is configured: results stay here");
     }
     Ok(())
+}
+
+fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
+    let rules = config.forwards.iter().map(ForwardConfig::rule).collect::<Result<_, _>>();
+    let titles = config.destinations.iter();
+    Ok(ForwardOptions {
+        rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
+        titles: titles.filter_map(|section| Some((section.name.clone(), section.ae_title.clone()?))).collect(),
+    })
 }
 
 /// Refuses a destination at which we listen ourselves: results would come back for ever. A name that cannot be resolved is

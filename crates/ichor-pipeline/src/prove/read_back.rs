@@ -66,7 +66,7 @@ impl Prover {
 
 /// Asks one question after the other, over one association where there is such a thing.
 enum Asker<'a> {
-    Find { options: &'a ScuOptions, open: Option<StorageScu> },
+    Find { options: &'a ScuOptions, open: Option<Box<StorageScu>> },
     Web(&'a StowClient),
 }
 
@@ -108,10 +108,10 @@ impl<'a> Asker<'a> {
     }
 }
 
-async fn find(options: &ScuOptions, open: &mut Option<StorageScu>, item: &Unproven) -> Answer {
+async fn find(options: &ScuOptions, open: &mut Option<Box<StorageScu>>, item: &Unproven) -> Answer {
     if open.is_none() {
         match StorageScu::connect_to_find(options).await {
-            Ok(scu) => *open = Some(scu),
+            Ok(scu) => *open = Some(Box::new(scu)),
             Err(error @ (ScuError::NoAcceptedContext | ScuError::ContextNotAccepted { .. })) => {
                 return Answer::Refused(Reason::new("query-refused", chain(&error)));
             }

@@ -71,8 +71,10 @@ impl Sqlite {
             .execute(&mut *tx)
             .await
             .during(during)?;
-        // While its destination is away, a delivery is tried for a night; that it is held was said once.
-        if !row.last_words.as_deref().is_some_and(|words| words.starts_with(HELD)) {
+        // While its destination is away, a delivery is tried for a night; that it is held was said once. Of received instances
+        // there are thousands: that all have arrived is said.
+        let was_held = row.last_words.as_deref().is_some_and(|words| words.starts_with(HELD));
+        if !was_held && row.kind != SOURCE {
             let text = format!("sending {} to {destination}, attempt {}", row.kind, row.attempts);
             let detail = json!({
                 "sop_instance": row.sop_instance, "destination": destination, "attempt": row.attempts,
@@ -125,8 +127,12 @@ impl Sqlite {
         .during(during)?
         .rows_affected();
         one_row(changed, || describe(claim))?;
-        let text = format!("{} accepted {}: {words}", claim.destination, claim.object.kind);
-        write_event(&mut tx, claim, NewEvent::new(now, "delivery-accepted", text), json!(words)).await?;
+        if claim.object.kind == SOURCE {
+            tell_when_all_are_there(&mut tx, claim, now).await?;
+        } else {
+            let text = format!("{} accepted {}: {words}", claim.destination, claim.object.kind);
+            write_event(&mut tx, claim, NewEvent::new(now, "delivery-accepted", text), json!(words)).await?;
+        }
         tx.commit().await.during(during)
     }
 
@@ -186,6 +192,31 @@ impl Sqlite {
         };
         rows.into_iter().map(depth).collect()
     }
+}
+
+/// What the view `delivery` calls a received instance.
+pub(super) const SOURCE: &str = "source";
+
+/// Says that every received instance of a study that goes to a destination is accepted there.
+async fn tell_when_all_are_there(
+    connection: &mut Connection,
+    claim: &DeliveryClaim,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (open, all): (i64, i64) = sqlx::query_as(
+        "SELECT COALESCE(SUM(status IN ('queued', 'sending')), 0), COUNT(*) FROM outbox
+         WHERE destination = ? AND instance_id IS NOT NULL AND study_id = (SELECT study_id FROM outbox WHERE id = ?)",
+    )
+    .bind(&claim.destination)
+    .bind(claim.id)
+    .fetch_one(&mut *connection)
+    .await
+    .during("recording a delivery")?;
+    if open > 0 {
+        return Ok(());
+    }
+    let text = format!("none of {all} received instances waits for {} any more", claim.destination);
+    write_event(connection, claim, NewEvent::new(now, "forwarding-done", text), json!(all)).await
 }
 
 pub(super) fn describe(claim: &DeliveryClaim) -> String {

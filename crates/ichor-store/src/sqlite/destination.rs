@@ -67,7 +67,8 @@ impl Sqlite {
         .during(DURING)?
         .rows_affected();
         one_row(changed, || describe(claim))?;
-        if known.as_deref() != Some(words.as_str()) {
+        // Why it is held may change back and forth; that it is, is said once.
+        if !known.is_some_and(|known| known.starts_with(HELD)) {
             tell(&mut tx, claim.id, "delivery-held", |kind, to| format!("{kind} for {to} is {words}"), now).await?;
         }
         tx.commit().await.during(DURING)

@@ -52,6 +52,10 @@ macro_rules! conformance {
                     object_made_again_with_other_content_is_not_replaced,
                     study_of_two_thousand_slices,
                 }
+                forward {
+                    instances_of_closed_studies_are_queued_once,
+                    decision_for_nobody_is_one,
+                }
                 figures {
                     an_empty_store_has_figures,
                     figures_tell_what_waits,

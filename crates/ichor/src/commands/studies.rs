@@ -188,14 +188,25 @@ async fn print_unfinished(store: &Store, study: &StudyDetail) -> anyhow::Result<
             !matches!(delivery.status, DeliveryStatus::Accepted | DeliveryStatus::Committed | DeliveryStatus::Visible);
         waits || delivery.proof_due.is_some()
     };
-    let open: Vec<_> = study.deliveries.iter().filter(is_open).collect();
+    // Received instances that are forwarded are many, and fare alike.
+    let mut open: Vec<(&DeliveryDetail, usize)> = Vec::new();
+    for delivery in study.deliveries.iter().filter(is_open) {
+        let fate = |one: &DeliveryDetail| {
+            (one.kind.clone(), one.destination.clone(), one.status, one.proof_due.clone(), one.last_words.clone())
+        };
+        match open.iter_mut().find(|(known, _)| fate(known) == fate(delivery)) {
+            Some((_, count)) => *count += 1,
+            None => open.push((delivery, 1)),
+        }
+    }
     if !open.is_empty() {
         println!("\nnot through yet");
     }
-    for delivery in open {
+    for (delivery, count) in open {
+        let times = if count == 1 { String::new() } else { format!("{count} times ") };
         let due = delivery.proof_due.as_deref().map_or_else(String::new, |proof| format!(", {proof} is due"));
         let words = delivery.last_words.as_deref().unwrap_or("");
-        println!("  {} for {}: {}{due}  {words}", delivery.kind, delivery.destination, delivery.status);
+        println!("  {times}{} for {}: {}{due}  {words}", delivery.kind, delivery.destination, delivery.status);
         if let Some(state) = states.iter().find(|state| state.name == delivery.destination && !state.is_up) {
             let why = state.last_words.as_deref().unwrap_or("");
             println!("    {} is down since {}, {} attempts: {why}", state.name, clock(state.since), state.failures);
