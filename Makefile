@@ -82,6 +82,12 @@ chaos: setup-test ## Kill the daemon a hundred times while eight senders push 2,
 	  ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
 	  $(CARGO) test --release --locked --package ichor --test e2e chaos:: -- --nocapture
 
+.PHONY: chaos-delivery
+chaos-delivery: setup-test ## Kill the daemon or its PACS fifty times while results are on their way
+	ICHOR_DELIVERY_KILLS=$${ICHOR_DELIVERY_KILLS:-50} ICHOR_REQUIRE_TOOLS=1 \
+	  ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
+	  $(CARGO) test --release --locked --package ichor --test e2e kills:: -- --nocapture
+
 ##@ Set-up (done by the targets above)
 .PHONY: setup
 setup: setup-build setup-test ## Everything below

@@ -1,5 +1,7 @@
 //! Readiness: whether a study that came now would be kept, and analysed.
 
+use ichor_core::DeliveryStatus;
+use ichor_store::QueueDepth;
 use serde::Serialize;
 
 use crate::Facts;
@@ -7,7 +9,7 @@ use crate::Facts;
 /// Whether the daemon is ready, and why not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Whether every check that matters passed.
+    /// Whether every check passed that says whether a study would be kept.
     pub ready: bool,
     /// Each check.
     pub checks: Vec<Check>,
@@ -25,9 +27,14 @@ pub struct Check {
 }
 
 pub(crate) async fn check(facts: &Facts) -> Readiness {
-    let store = match facts.store.queue_depths().await {
-        Ok(_) => Check { name: "store", passed: true, words: "the job log answers".to_owned() },
-        Err(error) => Check { name: "store", passed: false, words: error.to_string() },
+    let (store, deliveries) = match facts.store.queue_depths().await {
+        Ok(depths) => {
+            (Check { name: "store", passed: true, words: "the job log answers".to_owned() }, given_up(&depths))
+        }
+        Err(error) => {
+            let check = |name| Check { name, passed: false, words: error.to_string() };
+            (check("store"), check("deliveries"))
+        }
     };
     let (wanted, mib) = (facts.min_free_bytes, |bytes: u64| bytes >> 20);
     let disk = match facts.store.blobs().free_bytes() {
@@ -42,6 +49,15 @@ pub(crate) async fn check(facts: &Facts) -> Readiness {
         Some(model) => Check { name: "model", passed: true, words: model.clone() },
         None => Check { name: "model", passed: true, words: "none: studies are received and wait".to_owned() },
     };
-    let checks = vec![store, disk, model];
-    Readiness { ready: checks.iter().all(|check| check.passed), checks }
+    // What could not be delivered is for people to see; a study that came now would be kept all the same.
+    let ready = [&store, &disk, &model].iter().all(|check| check.passed);
+    Readiness { ready, checks: vec![store, disk, model, deliveries] }
+}
+
+/// Whether a result was given up.
+fn given_up(depths: &[QueueDepth]) -> Check {
+    let dead = depths.iter().filter(|depth| depth.status == DeliveryStatus::Dead && depth.count > 0);
+    let dead: Vec<String> = dead.map(|depth| format!("{} for {}", depth.count, depth.destination)).collect();
+    let words = if dead.is_empty() { "none is given up".to_owned() } else { format!("given up: {}", dead.join(", ")) };
+    Check { name: "deliveries", passed: dead.is_empty(), words }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ichor_core::{DeliveryStatus, MessageStatus, StudyStatus};
-use ichor_store::{Figures, Timestamp};
+use ichor_store::{DestinationState, Figures, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
@@ -53,11 +53,13 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     let now = (facts.now)();
     let since = Timestamp::from_millis(now.as_millis() - RECENT.as_millis() as i64);
     let figures = facts.store.figures(since).await.map_err(|error| error.to_string())?;
+    let states = facts.store.destinations(now).await.map_err(|error| error.to_string())?;
     let mut registry = Registry::with_prefix("ichor");
     let build = [("version", facts.version.to_owned()), ("model", facts.model.clone().unwrap_or_default())];
     registry.register("build", "Program and model", Info::new(build.to_vec()));
     studies(&mut registry, &figures);
     queues(&mut registry, facts, &figures, now);
+    destinations(&mut registry, facts, &states);
     disk(&mut registry, facts);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| error.to_string())?;
@@ -120,12 +122,32 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
         queue(&facts.destinations, &rows.collect::<Vec<_>>(), &all, &figures.oldest_deliveries, waits);
     registry.register("deliveries", "Deliveries by destination and state", depths);
     registry.register("delivery_wait_seconds", "How long the oldest delivery to a destination has waited", waiting);
+    let unproven = Family::<Name, Gauge>::default();
+    for name in facts.destinations.iter().chain(figures.unproven.iter().map(|(name, _)| name)) {
+        let known = figures.unproven.iter().find(|(found, _)| found == name);
+        unproven.get_or_create(&Name { name: name.clone() }).set(known.map_or(0, |(_, depth)| count(*depth)));
+    }
+    registry.register("deliveries_unproven", "Deliveries that were accepted and are still to be proven", unproven);
 
     let rows = figures.messages.iter().map(|depth| (depth.channel.as_str(), depth.status.as_str(), depth.count));
     let all: Vec<&'static str> = MessageStatus::ALL.iter().map(|status| status.as_str()).collect();
     let (depths, waiting) = queue(&facts.channels, &rows.collect::<Vec<_>>(), &all, &figures.oldest_messages, waits);
     registry.register("messages", "Messages by channel and state", depths);
     registry.register("message_wait_seconds", "How long the oldest message to a channel has waited", waiting);
+}
+
+/// Who is there, of those that are configured; one that was never tried counts as there.
+fn destinations(registry: &mut Registry, facts: &Facts, states: &[DestinationState]) {
+    let (up, refused) = (Family::<Name, Gauge>::default(), Family::<Name, Gauge>::default());
+    for name in &facts.destinations {
+        let state = states.iter().find(|state| state.name == *name);
+        let labels = Name { name: name.clone() };
+        up.get_or_create(&labels).set(i64::from(state.is_none_or(|state| state.is_up)));
+        refused.get_or_create(&labels).set(state.map_or(0, |state| count(state.refused.len() as u64)));
+    }
+    registry.register("destination_up", "Whether somebody was there at the last attempt", up);
+    let help = "SOP classes with transfer syntaxes that a destination does not accept; what is queued of them is held";
+    registry.register("destination_refused_contexts", help, refused);
 }
 
 /// Depths by name and state, and how long the oldest of a name has waited: of what is configured, so that a series is there

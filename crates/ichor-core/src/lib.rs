@@ -30,7 +30,7 @@ pub use precision::{Precision, UnknownPrecision};
 pub use priority::Priority;
 pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};
-pub use status::{DeliveryStatus, MessageStatus, StudyStatus, Subject, UnknownStatus};
+pub use status::{DeliveryStatus, MessageStatus, Proof, StudyStatus, Subject, UnknownStatus};
 pub use uid::{InvalidUid, Uid};
 pub use volume::VolumeUncertainty;
 

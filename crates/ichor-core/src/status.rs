@@ -72,8 +72,22 @@ status! {
         Sending = "sending",
         /// The peer itself said that it has it.
         Accepted = "accepted",
-        /// Refused for good, or attempts used up; `retry` queues it again.
+        /// The peer took responsibility for keeping it (storage commitment, PS3.4 Annex J).
+        Committed = "committed",
+        /// A query at the peer has found it.
+        Visible = "visible",
+        /// Refused for good, attempts used up, or accepted and not proven; `retry` queues it again.
         Dead = "dead",
+    }
+}
+
+status! {
+    /// How it is proven that a peer has what it accepted.
+    Proof {
+        /// Storage commitment (PS3.4 Annex J).
+        Commitment = "commitment",
+        /// A query for the instance: C-FIND, QIDO-RS or WADO-RS.
+        ReadBack = "read-back",
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ichor_core::Uid;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Body, Certificate, Client, Response, Url};
+use reqwest::{Body, Certificate, Client, Identity, RequestBuilder, Response, Url};
 use tracing::debug;
 
 use crate::error::StowError;
@@ -29,10 +29,10 @@ const SLOWEST_LINE: u64 = 64 * 1024;
 /// Stores instances at one DICOMweb service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StowClient {
-    http: Client,
-    base: Url,
+    pub(crate) http: Client,
+    pub(crate) base: Url,
     credentials: Option<Credentials>,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     max_response_bytes: usize,
 }
 
@@ -64,6 +64,9 @@ impl StowClient {
         } else if base.scheme() == "http" {
             // No certificate will be looked at; a machine without any must not keep the client from starting.
             http = http.tls_certs_only([]);
+        }
+        if let Some(pem) = &options.identity {
+            http = http.identity(Identity::from_pem(pem).map_err(client_error)?);
         }
         Ok(Self {
             http: http.build().map_err(client_error)?,
@@ -116,16 +119,20 @@ impl StowClient {
             // A large object on a slow line takes its time.
             .timeout(self.timeout + Duration::from_secs(multipart.content_length() / SLOWEST_LINE))
             .header(ACCEPT, "application/dicom+json");
-        request = match &self.credentials {
-            None => request,
-            Some(Credentials::Bearer(token)) => request.bearer_auth(token),
-            Some(Credentials::Basic { user, password }) => request.basic_auth(user, Some(password)),
-        };
+        request = self.with_credentials(request);
         let body = Body::wrap_stream(multipart.into_stream());
         let response = request.body(body).send().await.map_err(|e| self.transport(e))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = self.read_body(response).await?;
         interpret(status, &headers, &body, instances)
+    }
+
+    pub(crate) fn with_credentials(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.credentials {
+            None => request,
+            Some(Credentials::Bearer(token)) => request.bearer_auth(token),
+            Some(Credentials::Basic { user, password }) => request.basic_auth(user, Some(password)),
+        }
     }
 
     fn studies_url(&self, study: Option<&Uid>) -> Url {
@@ -140,7 +147,7 @@ impl StowClient {
     }
 
     /// Reads the answer up to the cap.
-    async fn read_body(&self, mut response: Response) -> Result<Vec<u8>, StowError> {
+    pub(crate) async fn read_body(&self, mut response: Response) -> Result<Vec<u8>, StowError> {
         let status = response.status().as_u16();
         let limit = self.max_response_bytes;
         let mut body = Vec::new();
@@ -153,8 +160,11 @@ impl StowClient {
         Ok(body)
     }
 
-    fn transport(&self, error: reqwest::Error) -> StowError {
-        if error.is_timeout() && !error.is_connect() {
+    pub(crate) fn transport(&self, error: reqwest::Error) -> StowError {
+        if error.is_connect() {
+            return StowError::Connect(chain(&error.without_url()));
+        }
+        if error.is_timeout() {
             return StowError::Timeout(self.timeout);
         }
         StowError::Connection(chain(&error.without_url()))

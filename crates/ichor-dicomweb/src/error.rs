@@ -36,7 +36,10 @@ pub enum StowError {
     /// The peer did not answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// No connection, or it broke before the answer.
+    /// No connection came about.
+    #[error("no connection to the DICOMweb service: {0}")]
+    Connect(String),
+    /// The connection broke before the answer.
     #[error("connection to the STOW-RS service failed: {0}")]
     Connection(String),
     /// The answer is longer than it may be.
@@ -87,9 +90,20 @@ impl StowError {
             Self::Url { .. } | Self::NoCryptoProvider | Self::Client(_) => true,
             // Gone is gone; everything else (descriptors, memory) may pass.
             Self::File { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-            Self::Timeout(_) | Self::Connection(_) | Self::Unconfirmed { .. } => false,
+            Self::Connect(_) | Self::Timeout(_) | Self::Connection(_) | Self::Unconfirmed { .. } => false,
             Self::Status { status, .. } | Self::ResponseTooLarge { status, .. } => is_permanent_status(*status),
             Self::Refused { reason, .. } => reason.is_permanent(),
+        }
+    }
+
+    /// Whether it speaks of the peer and not of what was sent: nobody is there, the gate is closed, or it is not there where we
+    /// look for it. The next object would fare the same.
+    #[must_use]
+    pub const fn is_of_peer(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::NoCryptoProvider | Self::Client(_) | Self::Url { .. } => true,
+            Self::Status { status, .. } => matches!(*status, 300..=399 | 401 | 403..=405 | 429 | 502..=504),
+            _ => false,
         }
     }
 
@@ -133,6 +147,9 @@ mod tests {
             let error = StowError::Status { status, words: String::new(), retry_after: None };
             assert_eq!(error.is_permanent(), permanent, "{status}");
         }
+        let of_peer = |status| StowError::Status { status, words: String::new(), retry_after: None }.is_of_peer();
+        assert!([301, 401, 403, 404, 429, 503].into_iter().all(of_peer));
+        assert!(![200, 400, 409, 413, 500, 507].into_iter().any(of_peer));
         let large = |status| StowError::ResponseTooLarge { status, limit: 1 };
         assert!(large(400).is_permanent() && !large(200).is_permanent());
     }

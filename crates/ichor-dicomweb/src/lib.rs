@@ -1,4 +1,5 @@
-//! DICOMweb: STOW-RS (PS3.18 10.5), as user agent and, in [`server`], as origin server.
+//! DICOMweb: STOW-RS (PS3.18 10.5), as user agent and, in [`server`], as origin server; as user agent also the question whether
+//! an instance is there.
 //!
 //! For the client an object counts as stored only when the peer names its SOP Instance UID in the Referenced SOP Sequence of its
 //! answer. Files are streamed; an answer is read up to a cap and never trusted beyond it.
@@ -8,6 +9,7 @@
 
 mod client;
 mod error;
+mod find;
 mod multipart;
 mod native_xml;
 mod options;
@@ -16,5 +18,6 @@ pub mod server;
 
 pub use client::{StowClient, StowInstance};
 pub use error::StowError;
+pub use find::{InstanceKey, Lookup};
 pub use options::{Credentials, StowOptions};
 pub use outcome::{FailureReason, InstanceOutcome, StowOutcome};

@@ -41,6 +41,8 @@ pub struct StowOptions {
     pub max_response_bytes: usize,
     /// Certificates in PEM form to trust **instead of** the system's: a hospital's own authority.
     pub root_certificates: Option<Vec<u8>>,
+    /// Own certificate with its chain, and its private key, in PEM form: for peers that ask for one (mutual TLS).
+    pub identity: Option<Vec<u8>>,
     /// Whether to go through the proxy that the environment names. Default no: a PACS is a neighbour.
     pub use_system_proxy: bool,
 }
@@ -56,6 +58,7 @@ impl StowOptions {
             timeout: Duration::from_secs(60),
             max_response_bytes: 1024 * 1024,
             root_certificates: None,
+            identity: None,
             use_system_proxy: false,
         }
     }

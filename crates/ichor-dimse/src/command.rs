@@ -63,6 +63,10 @@ pub mod field {
     pub const C_STORE_RQ: u16 = 0x0001;
     /// C-STORE-RSP.
     pub const C_STORE_RSP: u16 = 0x8001;
+    /// C-FIND-RQ.
+    pub const C_FIND_RQ: u16 = 0x0020;
+    /// C-FIND-RSP.
+    pub const C_FIND_RSP: u16 = 0x8020;
     /// C-ECHO-RQ.
     pub const C_ECHO_RQ: u16 = 0x0030;
     /// C-ECHO-RSP.
@@ -260,6 +264,17 @@ impl CommandSet {
             .with_u16(tag::PRIORITY, 0)
             .with_u16(tag::DATA_SET_TYPE, 0x0000)
             .with_uid(tag::AFFECTED_SOP_INSTANCE, sop_instance)
+    }
+
+    /// Makes a C-FIND-RQ (PS3.7 9.3.2.1) of medium priority; the identifier follows as a data set.
+    #[must_use]
+    pub fn c_find_request(message_id: u16, sop_class: &Uid) -> Self {
+        Self::default()
+            .with_uid(tag::AFFECTED_SOP_CLASS, sop_class)
+            .with_u16(tag::COMMAND_FIELD, field::C_FIND_RQ)
+            .with_u16(tag::MESSAGE_ID, message_id)
+            .with_u16(tag::PRIORITY, 0)
+            .with_u16(tag::DATA_SET_TYPE, 0x0000)
     }
 
     /// Makes a C-ECHO-RQ (PS3.7 9.3.5.1).

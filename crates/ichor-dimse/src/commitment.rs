@@ -1,10 +1,13 @@
 //! Data sets of the Storage Commitment Push Model (PS3.4 J.3.2 and J.3.3): the Action Information of a request is read
 //! within named bounds, the Event Information of a report is written.
 
+mod data_set;
+
 use ichor_core::Uid;
 use thiserror::Error;
 
-use crate::uids;
+use data_set::once;
+pub(crate) use data_set::{Reader, Writer};
 
 /// Action Type ID of a commitment request (PS3.4 table J.3-1).
 pub const REQUEST_ACTION: u16 = 1;
@@ -13,20 +16,15 @@ pub const ALL_COMMITTED_EVENT: u16 = 1;
 /// Event Type ID of a report with failures.
 pub const FAILURES_EVENT: u16 = 2;
 
+/// What a failure without a Failure Reason counts as: processing failure (PS3.3 C.14.1.1).
+const NO_REASON: u16 = 0x0110;
+
 /// Deepest nesting of sequences that is read; the request itself needs one level.
 const MAX_DEPTH: usize = 8;
-/// A length that is not known beforehand (PS3.5 7.1.1).
-const UNDEFINED: u32 = u32::MAX;
 
 const TRANSACTION: (u16, u16) = (0x0008, 0x1195);
 const FAILED_SEQUENCE: (u16, u16) = (0x0008, 0x1198);
 const REFERENCED_SEQUENCE: (u16, u16) = (0x0008, 0x1199);
-const REFERENCED_CLASS: (u16, u16) = (0x0008, 0x1150);
-const REFERENCED_INSTANCE: (u16, u16) = (0x0008, 0x1155);
-const FAILURE_REASON: (u16, u16) = (0x0008, 0x1197);
-const ITEM: (u16, u16) = (0xFFFE, 0xE000);
-const ITEM_END: (u16, u16) = (0xFFFE, 0xE00D);
-const SEQUENCE_END: (u16, u16) = (0xFFFE, 0xE0DD);
 
 /// An instance that a peer asks about, by class and identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,15 +88,16 @@ impl CommitmentRequest {
     /// # Errors
     /// [`CommitmentError`]
     pub fn read(bytes: &[u8], transfer_syntax: &Uid, max_references: usize) -> Result<Self, CommitmentError> {
-        let mut reader = Reader { bytes, at: 0, explicit: transfer_syntax.as_str() != uids::IMPLICIT_VR_LITTLE_ENDIAN };
+        let mut reader = Reader::new(bytes, transfer_syntax);
         let mut transaction = None;
         let mut references = None;
-        while reader.at < bytes.len() {
-            let header = reader.header()?;
+        while let Some(header) = reader.next_element()? {
             match header.tag {
                 TRANSACTION => once(&mut transaction, reader.uid(&header, "Transaction UID")?, "Transaction UID")?,
                 REFERENCED_SEQUENCE => {
-                    once(&mut references, reader.references(&header, max_references)?, "Referenced SOP Sequence")?;
+                    let found = reader.references(&header, max_references)?;
+                    let found = found.into_iter().map(|(reference, _)| reference).collect();
+                    once(&mut references, found, "Referenced SOP Sequence")?;
                 }
                 _ => reader.skip(&header, 0)?,
             }
@@ -120,11 +119,40 @@ impl CommitmentRequest {
         let mut writer = Writer::new(transfer_syntax);
         writer.uid(TRANSACTION, &self.transaction);
         writer.sequence(REFERENCED_SEQUENCE, self.references.iter().map(|reference| (reference, None)));
-        writer.bytes
+        writer.into_bytes()
     }
 }
 
 impl CommitmentReport {
+    /// Reads the Event Information (PS3.4 J.3.3.1.2), in Implicit or Explicit VR Little Endian, within the bounds of
+    /// [`CommitmentRequest::read`]. A failed instance without a reason has failed all the same.
+    ///
+    /// # Errors
+    /// [`CommitmentError`]
+    pub fn read(bytes: &[u8], transfer_syntax: &Uid, max_references: usize) -> Result<Self, CommitmentError> {
+        let mut reader = Reader::new(bytes, transfer_syntax);
+        let (mut transaction, mut committed, mut failed) = (None, None, None);
+        while let Some(header) = reader.next_element()? {
+            match header.tag {
+                TRANSACTION => once(&mut transaction, reader.uid(&header, "Transaction UID")?, "Transaction UID")?,
+                REFERENCED_SEQUENCE => {
+                    once(&mut committed, reader.references(&header, max_references)?, "Referenced SOP Sequence")?;
+                }
+                FAILED_SEQUENCE => {
+                    once(&mut failed, reader.references(&header, max_references)?, "Failed SOP Sequence")?;
+                }
+                _ => reader.skip(&header, 0)?,
+            }
+        }
+        Ok(Self {
+            transaction: transaction.ok_or(CommitmentError::Missing("Transaction UID"))?,
+            committed: committed.unwrap_or_default().into_iter().map(|(reference, _)| reference).collect(),
+            failed: (failed.unwrap_or_default().into_iter())
+                .map(|(reference, reason)| (reference, reason.unwrap_or(NO_REASON)))
+                .collect(),
+        })
+    }
+
     /// Event Type ID of the report (PS3.4 table J.3-2).
     #[must_use]
     pub fn event_type(&self) -> u16 {
@@ -142,258 +170,28 @@ impl CommitmentReport {
         if !self.committed.is_empty() {
             writer.sequence(REFERENCED_SEQUENCE, self.committed.iter().map(|reference| (reference, None)));
         }
-        writer.bytes
+        writer.into_bytes()
     }
 }
 
-fn once<T>(slot: &mut Option<T>, value: T, what: &'static str) -> Result<(), CommitmentError> {
-    if slot.replace(value).is_some() { Err(CommitmentError::Twice(what)) } else { Ok(()) }
-}
-
-struct Header {
-    tag: (u16, u16),
-    vr: Option<[u8; 2]>,
-    length: u32,
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    explicit: bool,
-}
-
-impl<'a> Reader<'a> {
-    fn malformed<T>(&self) -> Result<T, CommitmentError> {
-        Err(CommitmentError::Malformed(self.at))
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], CommitmentError> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let Some((taken, _)) = rest.split_at_checked(count) else { return self.malformed() };
-        self.at += count;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], CommitmentError> {
-        let at = self.at;
-        <[u8; N]>::try_from(self.take(N)?).map_err(|_| CommitmentError::Malformed(at))
-    }
-
-    fn u16(&mut self) -> Result<u16, CommitmentError> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    fn u32(&mut self) -> Result<u32, CommitmentError> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    /// Tag, VR and length (PS3.5 7.1.2 and 7.1.3). Items and their ends have no VR in either encoding.
-    fn header(&mut self) -> Result<Header, CommitmentError> {
-        let tag = (self.u16()?, self.u16()?);
-        if tag.0 == 0xFFFE || !self.explicit {
-            return Ok(Header { tag, vr: None, length: self.u32()? });
-        }
-        let vr: [u8; 2] = self.array()?;
-        let length = match &vr {
-            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV" => {
-                self.take(2)?;
-                self.u32()?
-            }
-            _ if vr.iter().all(u8::is_ascii_uppercase) => u32::from(self.u16()?),
-            _ => return self.malformed(),
-        };
-        Ok(Header { tag, vr: Some(vr), length })
-    }
-
-    fn value(&mut self, header: &Header) -> Result<&'a [u8], CommitmentError> {
-        match usize::try_from(header.length) {
-            Ok(length) if header.length != UNDEFINED => self.take(length),
-            _ => self.malformed(),
-        }
-    }
-
-    fn uid(&mut self, header: &Header, what: &'static str) -> Result<Uid, CommitmentError> {
-        if header.vr.is_some_and(|vr| &vr != b"UI") {
-            return Err(CommitmentError::NoUid(what));
-        }
-        let value = self.value(header)?;
-        let text = std::str::from_utf8(value).map_err(|_| CommitmentError::NoUid(what))?;
-        if text.trim_end_matches(['\0', ' ']).is_empty() {
-            return Err(CommitmentError::Missing(what));
-        }
-        Uid::parse(text).map_err(|_| CommitmentError::NoUid(what))
-    }
-
-    /// Where a value ends: `None` for one that ends with a delimiter.
-    fn end(&self, length: u32, outer: usize) -> Result<Option<usize>, CommitmentError> {
-        if length == UNDEFINED {
-            return Ok(None);
-        }
-        let end = usize::try_from(length).ok().and_then(|length| self.at.checked_add(length));
-        match end {
-            Some(end) if end <= outer => Ok(Some(end)),
-            _ => self.malformed(),
-        }
-    }
-
-    /// Visits the items of a sequence: `each` gets the reader and the end of the item.
-    fn items(
-        &mut self,
-        length: u32,
-        mut each: impl FnMut(&mut Self, Option<usize>) -> Result<(), CommitmentError>,
-    ) -> Result<(), CommitmentError> {
-        let end = self.end(length, self.bytes.len())?;
-        loop {
-            match end {
-                Some(end) if self.at == end => return Ok(()),
-                Some(end) if self.at > end => return self.malformed(),
-                _ => {}
-            }
-            let item = self.header()?;
-            match item.tag {
-                ITEM => {
-                    let item_end = self.end(item.length, end.unwrap_or(self.bytes.len()))?;
-                    each(self, item_end)?;
-                }
-                SEQUENCE_END if end.is_none() && item.length == 0 => return Ok(()),
-                _ => return self.malformed(),
-            }
-        }
-    }
-
-    /// The next element of an item, or `None` at its end.
-    fn next_in_item(&mut self, end: Option<usize>) -> Result<Option<Header>, CommitmentError> {
-        match end {
-            Some(end) if self.at == end => return Ok(None),
-            Some(end) if self.at > end => return self.malformed(),
-            _ => {}
-        }
-        let header = self.header()?;
-        if header.tag == ITEM_END && end.is_none() && header.length == 0 {
-            return Ok(None);
-        }
-        if header.tag.0 == 0xFFFE { self.malformed() } else { Ok(Some(header)) }
-    }
-
-    fn references(&mut self, header: &Header, most: usize) -> Result<Vec<Reference>, CommitmentError> {
-        if header.vr.is_some_and(|vr| &vr != b"SQ") {
-            return self.malformed();
-        }
-        let mut references = Vec::new();
-        self.items(header.length, |reader, end| {
-            if references.len() >= most {
-                return Err(CommitmentError::TooMany(most));
-            }
-            let (mut class, mut instance) = (None, None);
-            while let Some(header) = reader.next_in_item(end)? {
-                let (slot, what) = match header.tag {
-                    REFERENCED_CLASS => (&mut class, "Referenced SOP Class UID"),
-                    REFERENCED_INSTANCE => (&mut instance, "Referenced SOP Instance UID"),
-                    _ => {
-                        reader.skip(&header, 1)?;
-                        continue;
-                    }
-                };
-                once(slot, reader.uid(&header, what)?, what)?;
-            }
-            references.push(Reference {
-                sop_class: class.ok_or(CommitmentError::Missing("Referenced SOP Class UID"))?,
-                sop_instance: instance.ok_or(CommitmentError::Missing("Referenced SOP Instance UID"))?,
-            });
-            Ok(())
-        })?;
-        Ok(references)
-    }
-
-    fn skip(&mut self, header: &Header, depth: usize) -> Result<(), CommitmentError> {
-        if header.tag.0 == 0xFFFE {
-            return self.malformed();
-        }
-        if header.length != UNDEFINED {
-            return self.value(header).map(|_| ());
-        }
-        if depth >= MAX_DEPTH {
-            return Err(CommitmentError::TooDeep);
-        }
-        // Unknown VR of undefined length is a sequence in Implicit VR (PS3.5 6.2.2 note 2).
-        let explicit = self.explicit;
-        self.explicit &= header.vr != Some(*b"UN");
-        let skipped = self.items(UNDEFINED, |reader, end| {
-            while let Some(inner) = reader.next_in_item(end)? {
-                reader.skip(&inner, depth + 1)?;
-            }
-            Ok(())
-        });
-        self.explicit = explicit;
-        skipped
-    }
-}
-
-struct Writer {
-    bytes: Vec<u8>,
-    explicit: bool,
-}
-
-impl Writer {
-    fn new(transfer_syntax: &Uid) -> Self {
-        Self { bytes: Vec::new(), explicit: transfer_syntax.as_str() != uids::IMPLICIT_VR_LITTLE_ENDIAN }
-    }
-
-    fn tag(&mut self, (group, element): (u16, u16)) {
-        self.bytes.extend_from_slice(&group.to_le_bytes());
-        self.bytes.extend_from_slice(&element.to_le_bytes());
-    }
-
-    /// A short element; values here have at most 64 bytes.
-    fn element(&mut self, tag: (u16, u16), vr: [u8; 2], value: &[u8]) {
-        self.tag(tag);
-        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-        if self.explicit {
-            self.bytes.extend_from_slice(&vr);
-            self.bytes.extend_from_slice(&length.to_le_bytes());
-        } else {
-            self.bytes.extend_from_slice(&u32::from(length).to_le_bytes());
-        }
-        self.bytes.extend_from_slice(value);
-    }
-
-    fn uid(&mut self, tag: (u16, u16), uid: &Uid) {
-        let mut value = uid.as_str().as_bytes().to_vec();
-        if value.len() % 2 == 1 {
-            value.push(0);
-        }
-        self.element(tag, *b"UI", &value);
-    }
-
-    /// A sequence and items of undefined length, which no count of bytes can overflow.
-    fn sequence<'a>(&mut self, tag: (u16, u16), items: impl Iterator<Item = (&'a Reference, Option<u16>)>) {
-        self.tag(tag);
-        if self.explicit {
-            self.bytes.extend_from_slice(b"SQ\0\0");
-        }
-        self.bytes.extend_from_slice(&UNDEFINED.to_le_bytes());
-        for (reference, reason) in items {
-            self.tag(ITEM);
-            self.bytes.extend_from_slice(&UNDEFINED.to_le_bytes());
-            self.uid(REFERENCED_CLASS, &reference.sop_class);
-            self.uid(REFERENCED_INSTANCE, &reference.sop_instance);
-            if let Some(reason) = reason {
-                self.element(FAILURE_REASON, *b"US", &reason.to_le_bytes());
-            }
-            self.delimiter(ITEM_END);
-        }
-        self.delimiter(SEQUENCE_END);
-    }
-
-    fn delimiter(&mut self, tag: (u16, u16)) {
-        self.tag(tag);
-        self.bytes.extend_from_slice(&[0; 4]);
+/// What a Failure Reason (0008,1197) says (PS3.3 C.14.1.1).
+#[must_use]
+pub const fn failure_words(reason: u16) -> &'static str {
+    match reason {
+        0x0110 => "processing failure",
+        0x0112 => "no such object instance",
+        0x0119 => "class-instance conflict",
+        0x0122 => "referenced SOP class not supported",
+        0x0131 => "duplicate transaction UID",
+        0x0213 => "resource limitation",
+        _ => "unnamed reason",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uids;
     use proptest::prelude::*;
 
     fn uid(text: &str) -> Uid {
@@ -453,11 +251,38 @@ mod tests {
         assert_eq!(report.event_type(), FAILURES_EVENT);
     }
 
+    #[test]
+    fn reports_round_trip_and_are_bounded() {
+        let CommitmentRequest { transaction, mut references } = request(5);
+        let failed = references.split_off(3).into_iter().zip([0x0112, 0x0110]).collect();
+        let report = CommitmentReport { transaction, committed: references, failed };
+        for syntax in syntaxes() {
+            let bytes = report.write(&syntax);
+            assert_eq!(CommitmentReport::read(&bytes, &syntax, 3), Ok(report.clone()));
+            assert_eq!(CommitmentReport::read(&bytes, &syntax, 2), Err(CommitmentError::TooMany(2)));
+            let nothing = CommitmentReport::read(&[], &syntax, 3).unwrap_err();
+            assert_eq!(nothing, CommitmentError::Missing("Transaction UID"));
+        }
+    }
+
+    #[test]
+    fn a_failure_without_a_reason_is_one() {
+        let [syntax, _] = syntaxes();
+        let bytes = request(1).write(&syntax);
+        // The Failed SOP Sequence (0008,1198) in the place of the Referenced SOP Sequence (0008,1199).
+        let at = bytes.windows(4).position(|tag| tag == [0x08, 0x00, 0x99, 0x11]).unwrap();
+        let mut bytes = bytes;
+        bytes[at + 2] = 0x98;
+        let report = CommitmentReport::read(&bytes, &syntax, 5).unwrap();
+        assert_eq!((report.committed.len(), report.failed[0].1), (0, 0x0110));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             for syntax in syntaxes() {
                 let _ = CommitmentRequest::read(&bytes, &syntax, 100);
+                let _ = CommitmentReport::read(&bytes, &syntax, 100);
             }
         }
 

@@ -75,7 +75,7 @@ fn choose(
     let class = Uid::parse(&context.abstract_syntax).map_err(|_| ResultReason::AbstractSyntaxNotSupported)?;
     let rule =
         rules.iter().find(|rule| rule.sop_class == class.as_str()).ok_or(ResultReason::AbstractSyntaxNotSupported)?;
-    if proposed_roles(items, &class).is_some_and(|roles| !roles.scu) {
+    if proposed_roles(items, &class).is_some_and(|roles| !roles.scu) && !takes_both_roles(&class) {
         // The peer would be provider only, and so are we.
         return Err(ResultReason::UserRejection);
     }
@@ -91,6 +91,12 @@ fn choose(
     Ok(AcceptedContext { id: context.id, abstract_syntax: class, transfer_syntax })
 }
 
+/// Whether we may be the user as well: reports on requests of ours come on associations that the provider opens
+/// (PS3.4 J.3.3).
+fn takes_both_roles(class: &Uid) -> bool {
+    class.as_str() == uids::STORAGE_COMMITMENT
+}
+
 /// The roles that the peer proposes for a SOP class; the first item counts where there are several.
 fn proposed_roles(items: &[UserVariableItem], class: &Uid) -> Option<RequestorRoles> {
     items.iter().find_map(|item| match item {
@@ -101,7 +107,8 @@ fn proposed_roles(items: &[UserVariableItem], class: &Uid) -> Option<RequestorRo
     })
 }
 
-/// Answers proposed roles (PS3.7 D.3.3.4): the peer may be user, and we are the provider. An answer stands once for each
+/// Answers proposed roles (PS3.7 D.3.3.4): the peer may be user, and we are the provider; of Storage Commitment also the
+/// other way round. An answer stands once for each
 /// SOP class that was accepted; what was not proposed must not be accepted.
 fn answer_to_roles(items: &[UserVariableItem], accepted: &[AcceptedContext]) -> Vec<UserVariableItem> {
     let mut answered: Vec<&Uid> = Vec::new();
@@ -110,8 +117,8 @@ fn answer_to_roles(items: &[UserVariableItem], accepted: &[AcceptedContext]) -> 
         if answered.contains(&class) {
             continue;
         }
-        if let Some(RequestorRoles { scu, .. }) = proposed_roles(items, class) {
-            let roles = RequestorRoles { scu, scp: false };
+        if let Some(RequestorRoles { scu, scp }) = proposed_roles(items, class) {
+            let roles = RequestorRoles { scu, scp: scp && takes_both_roles(class) };
             answers.push(UserVariableItem::ScuScpRoleSelectionSubItem(class.to_string(), roles));
             answered.push(class);
         }
@@ -278,6 +285,18 @@ mod tests {
             [Acceptance, Acceptance, ResultReason::UserRejection, Acceptance, AbstractSyntaxNotSupported]
         );
         assert_eq!(negotiated.roles, [role(uids::CT_IMAGE_STORAGE, true, false)]);
+    }
+
+    #[test]
+    fn providers_of_storage_commitment_may_report() {
+        let rules = [SopClassRule { sop_class: uids::STORAGE_COMMITMENT, transfer_syntaxes: vec![IMPLICIT] }];
+        let contexts = [proposed(1, uids::STORAGE_COMMITMENT, &[IMPLICIT])];
+        for (scu, scp) in [(false, true), (true, true), (true, false)] {
+            let items = [role(uids::STORAGE_COMMITMENT, scu, scp)];
+            let negotiated = negotiate(&contexts, &items, &rules, Preference::Peer);
+            assert_eq!((negotiated.accepted.len(), negotiated.roles), (1, items.to_vec()));
+        }
+        assert!(negotiate(&contexts, &[], &rules, Preference::Peer).roles.is_empty());
     }
 
     #[test]

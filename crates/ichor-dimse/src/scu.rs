@@ -1,7 +1,9 @@
 //! Storage and Verification as user (PS3.4 Annex A and B): one association, one instance after the other, each in the
 //! transfer syntax that it has.
 
+mod commit;
 mod error;
+mod find;
 mod options;
 mod report;
 
@@ -19,7 +21,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
+pub use commit::{CommitmentScu, ReceivedReport};
 pub use error::ScuError;
+pub use find::{Found, InstanceKey};
 pub use options::{ProposedContext, ScuOptions, StoreItem, StoreResponse};
 
 use crate::command::{CommandSet, field, tag};
@@ -291,6 +295,24 @@ impl StorageScu {
             return Err(ScuError::Protocol("response with a data set".to_owned()));
         }
         Ok((StoreStatus::from_code(command.u16(tag::STATUS)?), command.comment()))
+    }
+
+    /// Reads the data set that follows a command, up to `most` bytes.
+    async fn read_data_set(&mut self, context: u8, most: usize) -> Result<Vec<u8>, ScuError> {
+        let limit = self.response_timeout;
+        let exchange = self.exchange.as_mut().ok_or(ScuError::Closed)?;
+        exchange.expect_data(context);
+        let mut bytes = Vec::new();
+        loop {
+            let fragment = exchange.next_fragment(limit).await?;
+            if bytes.len() + fragment.bytes.len() > most {
+                return Err(ScuError::Protocol(format!("data set of more than {most} bytes")));
+            }
+            bytes.extend_from_slice(&fragment.bytes);
+            if fragment.is_last {
+                return Ok(bytes);
+            }
+        }
     }
 
     fn next_message_id(&mut self) -> u16 {

@@ -12,6 +12,9 @@ pub const STORAGE_COMMITMENT: &str = "1.2.840.10008.1.20.1";
 /// Storage Commitment Push Model SOP Instance, the well-known one (PS3.4 J.3.5).
 pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 
+/// Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2.3.1).
+pub const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+
 /// Implicit VR Little Endian: the default transfer syntax.
 pub const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
 /// Explicit VR Little Endian.
@@ -98,7 +101,8 @@ mod tests {
 
     #[test]
     fn constants_are_valid_and_stand_once() {
-        let mut all = vec![APPLICATION_CONTEXT, VERIFICATION, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE];
+        let mut all =
+            vec![APPLICATION_CONTEXT, VERIFICATION, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, STUDY_ROOT_FIND];
         all.extend(STORAGE_SOP_CLASSES);
         all.extend(TRANSFER_SYNTAXES);
         for uid in &all {

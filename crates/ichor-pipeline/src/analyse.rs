@@ -23,6 +23,7 @@ pub use study::AnalysisError;
 
 use crate::backoff::Backoff;
 use crate::now;
+use crate::route::Rule;
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -40,6 +41,8 @@ pub struct AnalyseOptions {
     pub min_lesion_ml: f64,
     /// What each destination gets.
     pub destinations: Vec<DestinationObjects>,
+    /// Which of them get it; empty: all.
+    pub rules: Vec<Rule>,
 }
 
 /// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.

@@ -1,22 +1,31 @@
 //! Deliver: one task a destination takes from its own queue, so that a dead one delays no other. `accepted` is
-//! written on the peer's own word only.
+//! written on the peer's own word only. What keeps the destination as a whole from taking anything holds its queue as one
+//! (`breaker`), and costs no delivery an attempt.
 
-use std::path::Path;
-use std::time::Duration;
+mod breaker;
+mod c_store;
+mod folder;
+mod pace;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ichor_core::Reason;
 use ichor_dicomweb::{StowClient, StowError};
-use ichor_dimse::part10::{self, Part10Error};
-use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu, StoreItem};
-use ichor_dimse::status::StoreStatus;
-use ichor_store::{DeliveryClaim, Store, StoreError, Topic};
-use tokio::io::AsyncSeekExt;
+use ichor_dimse::scu::ScuOptions;
+use ichor_store::{Among, Context, DeliveryClaim, DeliveryObject, Store, StoreError, Topic};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::ingest::chain;
 use crate::now;
+use crate::prove::ProofOptions;
+use breaker::Breaker;
+use c_store::Link;
+pub use pace::Hours;
+use pace::Rate;
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -29,14 +38,47 @@ pub struct Destination {
     pub transport: Transport,
     /// Waits between attempts.
     pub backoff: Backoff,
+    /// What is asked for besides the peer's answer.
+    pub proof: ProofOptions,
+    /// When and how fast it is sent to.
+    pub flow: Flow,
 }
 
-/// The two ways to deliver.
+/// When and how fast a destination is sent to.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// How long an association is kept that has nothing to do.
+    pub idle: Duration,
+    /// Failures of deliveries in a row that hold the queue as if nobody were there; 0: none do.
+    pub failures: u32,
+    /// After how long a presentation context is proposed again that was not accepted.
+    pub propose_again: Duration,
+    /// Most objects a minute; 0: as fast as it goes.
+    pub per_minute: u32,
+    /// The hours in which others than positive findings go out; `None`: all.
+    pub hours: Option<Hours>,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(2),
+            failures: 3,
+            propose_again: Duration::from_secs(600),
+            per_minute: 0,
+            hours: None,
+        }
+    }
+}
+
+/// The ways to deliver.
 pub enum Transport {
     /// DIMSE C-STORE.
     CStore(ScuOptions),
     /// DICOMweb STOW-RS.
     StowRs(StowClient),
+    /// A file in a folder.
+    Folder(PathBuf),
 }
 
 /// What became of one attempt.
@@ -47,20 +89,25 @@ enum Attempt {
     Transient(Reason),
     /// No try will change it.
     Permanent(Reason),
+    /// Nobody is there: the next object would fare the same.
+    PeerDown(Reason),
+    /// The peer takes nothing of these kinds.
+    ContextRefused(Vec<Context>),
 }
 
 /// Delivers until `shutdown`. An attempt in flight at that moment is dropped; its row goes back to the queue at the
 /// next start, and the derived UID makes the repetition the same object.
-pub async fn run(store: Store, destination: Destination, shutdown: CancellationToken) {
+pub async fn run(store: Store, destination: Arc<Destination>, shutdown: CancellationToken) {
     let mut outbox = store.changes(Topic::Outbox);
+    let mut worker = Worker::new(store, destination);
     // After an error of the store a claim may be lost: its delivery must not wait for a restart.
     let mut claim_lost = false;
     loop {
         let work = async {
             if claim_lost {
-                store.requeue_deliveries(&destination.name, now()).await?;
+                worker.store.requeue_deliveries(&worker.destination.name, now()).await?;
             }
-            deliver_due(&store, &destination).await
+            worker.deliver_due().await
         };
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -68,139 +115,161 @@ pub async fn run(store: Store, destination: Destination, shutdown: CancellationT
         };
         claim_lost = result.is_err();
         let wait = result.unwrap_or_else(|error| {
-            error!(destination = destination.name, %error, "the outbox failed; trying again");
+            error!(destination = worker.destination.name, %error, "the outbox failed; trying again");
             POLL
         });
+        // While nobody is there, what was just queued wakes nobody up.
+        let may_wake = worker.breaker.closed_for(Instant::now()).is_none();
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => return worker.link.hang_up().await,
             () = tokio::time::sleep(wait) => {}
-            () = outbox.changed() => {}
+            () = outbox.changed(), if may_wake => {}
         }
     }
 }
 
-/// Delivers everything that is due and says how long to wait for the next.
-async fn deliver_due(store: &Store, destination: &Destination) -> Result<Duration, StoreError> {
-    while let Some(claim) = store.claim_delivery(&destination.name, now()).await? {
-        let attempt = match &destination.transport {
-            Transport::CStore(options) => c_store(options, &claim).await,
-            Transport::StowRs(client) => stow(client, &claim).await,
+struct Worker {
+    store: Store,
+    destination: Arc<Destination>,
+    link: Link,
+    breaker: Breaker,
+    rate: Rate,
+}
+
+impl Worker {
+    fn new(store: Store, destination: Arc<Destination>) -> Self {
+        let breaker = Breaker::new(destination.backoff, destination.flow.failures);
+        let rate = Rate::new(destination.flow.per_minute);
+        Self { store, destination, link: Link::default(), breaker, rate }
+    }
+
+    /// Delivers everything that is due and says how long to wait for the next look.
+    async fn deliver_due(&mut self) -> Result<Duration, StoreError> {
+        let destination = Arc::clone(&self.destination);
+        let among = match destination.flow.hours {
+            Some(hours) if hours.opens_in(now()).is_some() => Among::Urgent,
+            _ => Among::All,
         };
-        record(store, destination, claim, attempt).await?;
+        loop {
+            let held = self.breaker.closed_for(Instant::now()).or_else(|| self.rate.wait(Instant::now()));
+            if let Some(wait) = held {
+                return Ok(self.keep_link(wait).await);
+            }
+            let Some(claim) = self.store.claim_delivery_among(&destination.name, among, now()).await? else { break };
+            self.rate.sent(Instant::now());
+            let attempt = self.attempt(&claim.object).await?;
+            self.record(claim, attempt).await?;
+        }
+        let next = self.store.next_delivery_deadline(&destination.name).await?;
+        let wait = next.map_or(POLL, |deadline| deadline.since(now())).min(POLL);
+        // What is due and was not claimed waits for its hour, or is not accepted there.
+        let wait = if wait.is_zero() { POLL } else { wait.max(Duration::from_millis(1)) };
+        Ok(self.keep_link(wait).await)
     }
-    let next = store.next_delivery_deadline(&destination.name).await?;
-    Ok(next.map_or(POLL, |deadline| deadline.since(now())).clamp(Duration::from_millis(1), POLL))
-}
 
-async fn record(
-    store: &Store,
-    destination: &Destination,
-    claim: DeliveryClaim,
-    attempt: Attempt,
-) -> Result<(), StoreError> {
-    let (name, object) = (&destination.name, claim.object.sop_instance.clone());
-    match attempt {
-        Attempt::Accepted(words) => {
-            info!(destination = name, sop_instance = %object, answer = words, "delivered");
-            store.delivery_accepted(claim, &words, now()).await
-        }
-        Attempt::Permanent(reason) => {
-            error!(destination = name, sop_instance = %object, %reason, "delivery given up");
-            store.delivery_failed(claim, reason, None, now()).await
-        }
-        Attempt::Transient(reason) => {
-            let failed = claim.attempts;
-            let next = destination.backoff.after(failed).map(|wait| now().after(wait));
-            warn!(
-                destination = name,
-                sop_instance = %object,
-                attempt = failed,
-                again = next.is_some(),
-                %reason,
-                "delivery failed"
-            );
-            store.delivery_failed(claim, reason, next, now()).await
+    /// Ends an association that has nothing to do for too long; how long to wait, at most until that moment.
+    async fn keep_link(&mut self, wait: Duration) -> Duration {
+        match self.link.idles_for(self.destination.flow.idle) {
+            Some(left) if left.is_zero() => {
+                self.link.hang_up().await;
+                wait
+            }
+            Some(left) => wait.min(left),
+            None => wait,
         }
     }
-}
 
-async fn c_store(options: &ScuOptions, claim: &DeliveryClaim) -> Attempt {
-    match try_c_store(options, claim).await {
-        Ok(attempt) => attempt,
-        Err(error) => {
-            let permanent = error.is_permanent();
-            let reason = Reason::new(if permanent { "refused" } else { "unreachable" }, chain(&error));
-            if permanent { Attempt::Permanent(reason) } else { Attempt::Transient(reason) }
+    async fn attempt(&mut self, object: &DeliveryObject) -> Result<Attempt, StoreError> {
+        let destination = Arc::clone(&self.destination);
+        Ok(match &destination.transport {
+            Transport::CStore(options) => {
+                // What else waits is proposed along with it, and goes over the same association.
+                let others = if self.link.proposes(object) {
+                    Vec::new()
+                } else {
+                    self.store.queued_contexts(&destination.name, now()).await?
+                };
+                self.link.deliver(options, object, others).await
+            }
+            Transport::StowRs(client) => stow(client, object).await,
+            Transport::Folder(root) => folder::deliver(root, object).await,
+        })
+    }
+
+    async fn record(&mut self, claim: DeliveryClaim, attempt: Attempt) -> Result<(), StoreError> {
+        let destination = Arc::clone(&self.destination);
+        let (name, object, proof) = (&destination.name, claim.object.sop_instance.clone(), &destination.proof);
+        match attempt {
+            Attempt::Accepted(words) => {
+                info!(destination = name, sop_instance = %object, answer = words, "delivered");
+                self.is_there().await?;
+                self.store.delivery_accepted(claim, &words, proof.plan, now().after(proof.after), now()).await
+            }
+            Attempt::Permanent(reason) => {
+                error!(destination = name, sop_instance = %object, %reason, "delivery given up");
+                self.is_there().await?;
+                self.store.delivery_failed(claim, reason, None, now()).await
+            }
+            Attempt::Transient(reason) => {
+                let failed = claim.attempts;
+                let next = destination.backoff.after(failed).map(|wait| now().after(wait));
+                let again = next.is_some();
+                warn!(destination = name, sop_instance = %object, attempt = failed, again, %reason, "delivery failed");
+                let words = reason.to_string();
+                self.store.delivery_failed(claim, reason, next, now()).await?;
+                if self.breaker.failed() {
+                    let text = format!("{} deliveries in a row failed, the last: {words}", destination.flow.failures);
+                    self.is_away(Reason::new("failures", text)).await?;
+                }
+                Ok(())
+            }
+            Attempt::PeerDown(reason) => {
+                self.store.delivery_held(claim, &reason, now()).await?;
+                self.is_away(reason).await
+            }
+            Attempt::ContextRefused(refused) => {
+                let until = now().after(destination.flow.propose_again);
+                let text = format!("{name} does not accept {} in this transfer syntax", claim.object.sop_class);
+                self.store.delivery_held(claim, &Reason::new("no-context", text), now()).await?;
+                let waiting = self.store.contexts_refused(name, &refused, until, now()).await?;
+                warn!(
+                    destination = name,
+                    ?refused,
+                    waiting,
+                    "the destination does not accept what is queued for it: held"
+                );
+                self.is_there().await
+            }
         }
     }
-}
 
-async fn try_c_store(options: &ScuOptions, claim: &DeliveryClaim) -> Result<Attempt, ScuError> {
-    let object = &claim.object;
-    let (offset, mut file) = match open_dataset(&object.path).await {
-        Ok(opened) => opened,
-        Err(attempt) => return Ok(attempt),
-    };
-    if let Err(error) = file.seek(std::io::SeekFrom::Start(offset)).await {
-        return Ok(Attempt::Transient(Reason::new("object-unreadable", error.to_string())));
+    async fn is_there(&mut self) -> Result<(), StoreError> {
+        if self.breaker.is_tripped() {
+            info!(destination = self.destination.name, "the destination is back; its queue goes on");
+        }
+        self.breaker.succeeded();
+        self.store.destination_up(&self.destination.name, now()).await
     }
-    let context = ProposedContext::new(object.sop_class.clone(), [object.transfer_syntax.clone()]);
-    let mut scu = StorageScu::connect(options, &[context]).await?;
-    let item = StoreItem {
-        sop_class: object.sop_class.clone(),
-        sop_instance: object.sop_instance.clone(),
-        transfer_syntax: object.transfer_syntax.clone(),
-    };
-    let response = scu.store(&item, &mut file).await?;
-    if let Err(error) = scu.release().await {
-        // The peer's answer counts; how it hangs up does not.
-        warn!(address = options.address, %error, "release after C-STORE failed");
+
+    async fn is_away(&mut self, reason: Reason) -> Result<(), StoreError> {
+        let was_away = self.breaker.is_tripped();
+        let wait = self.breaker.trip(Instant::now());
+        let name = &self.destination.name;
+        if was_away {
+            info!(destination = name, %reason, ?wait, "the destination is still away");
+        } else {
+            warn!(destination = name, %reason, ?wait, "the destination is away: its queue is held");
+        }
+        self.store.destination_down(name, &reason, now().after(wait), now()).await
     }
-    let words = match &response.comment {
-        Some(comment) => format!("{} ({comment})", response.status),
-        None => response.status.to_string(),
-    };
-    // UIDs are derived from what the object was made of: a duplicate is this very object, and its peer has it.
-    Ok(if response.status.is_success_or_warning() || response.status == StoreStatus::DuplicateSopInstance {
-        Attempt::Accepted(words)
-    } else if response.status.is_permanent_failure() {
-        Attempt::Permanent(Reason::new("refused", words))
-    } else {
-        Attempt::Transient(Reason::new("refused-for-now", words))
-    })
 }
 
-/// Opens the object's file. One that is gone or damaged stays so; descriptors and memory come back.
-async fn open_dataset(path: &Path) -> Result<(u64, tokio::fs::File), Attempt> {
-    let failed = |gone: bool, text: String| {
-        let reason = Reason::new("object-unreadable", text);
-        if gone { Attempt::Permanent(reason) } else { Attempt::Transient(reason) }
-    };
-    let header = part10::read_header(path).map_err(|error| {
-        let gone = match &error {
-            Part10Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-            Part10Error::File { .. } => true,
-        };
-        failed(gone, chain(&error))
-    })?;
-    let file = tokio::fs::File::open(path).await;
-    let file = file.map_err(|error| {
-        failed(error.kind() == std::io::ErrorKind::NotFound, format!("{}: {error}", path.display()))
-    })?;
-    Ok((header.dataset_offset, file))
-}
-
-async fn stow(client: &StowClient, claim: &DeliveryClaim) -> Attempt {
-    match client.store_one(&claim.object.sop_instance, &claim.object.path).await {
+async fn stow(client: &StowClient, object: &DeliveryObject) -> Attempt {
+    match client.store_one(&object.sop_instance, &object.path).await {
         Ok(words) => Attempt::Accepted(words),
         Err(error @ StowError::Refused { reason, .. }) if reason.is_duplicate() => Attempt::Accepted(error.to_string()),
-        Err(error) => {
-            let reason = Reason::new(stow_code(&error), chain(&error));
-            if error.is_permanent() { Attempt::Permanent(reason) } else { Attempt::Transient(reason) }
-        }
+        Err(error) if error.is_of_peer() => Attempt::PeerDown(Reason::new("unreachable", chain(&error))),
+        Err(error) if error.is_permanent() => Attempt::Permanent(Reason::new("refused", chain(&error))),
+        Err(error) => Attempt::Transient(Reason::new("broken-off", chain(&error))),
     }
-}
-
-fn stow_code(error: &StowError) -> &'static str {
-    if error.is_permanent() { "refused" } else { "unreachable" }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ichor_core::{AeTitle, Uid};
-use ichor_dimse::commitment::CommitmentRequest;
+use ichor_dimse::commitment::{CommitmentReport, CommitmentRequest};
 use ichor_dimse::part10;
 use ichor_dimse::scp::{
     AssociationEnd, InstanceSink, PeerInfo, PeerRule, PendingReport, Rejection, StorageHandler, StoreFailure,
@@ -139,6 +139,14 @@ impl StorageHandler for Ingest {
         request: &CommitmentRequest,
     ) -> Result<(), StoreFailure> {
         self.record_request(association, request).await
+    }
+
+    async fn report_received(
+        &self,
+        association: &OpenAssociation,
+        report: &CommitmentReport,
+    ) -> Result<(), StoreFailure> {
+        self.record_report(association, report).await
     }
 
     async fn report_due(&self, association: &OpenAssociation) {

@@ -121,9 +121,30 @@ pub struct AnalysisOutcome {
     pub objects: Vec<NewObject>,
     /// Stages and how long they took, in milliseconds.
     pub timings: Vec<(String, u64)>,
+    /// What the routing rules came to; `None`: there are none.
+    pub routed: Option<Routed>,
+}
+
+/// What routing rules came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// The rule that fired.
+    pub rule: Option<String>,
+    /// The rules before it, and why each did not.
+    pub passed_over: Vec<(String, String)>,
+    /// Whether its objects go before others; `None`: if positive.
+    pub urgent: Option<bool>,
 }
 
 impl Store {
+    /// The file of the first instance of a study that is not our own.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn first_instance(&self, study: &Uid) -> Result<Option<PathBuf>, StoreError> {
+        self.index().first_instance(self.blobs(), study).await
+    }
+
     /// Claims the analysis that has waited longest; `None` if none is due. A claim is held by one worker only.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ pub enum Topic {
     Messages,
     /// A commitment was asked for, or its report became due.
     Commitments,
+    /// A proof of a delivery is due, or has come.
+    Proofs,
 }
 
 /// Senders of all topics.
@@ -28,6 +30,7 @@ pub(crate) struct Topics {
     alert: watch::Sender<()>,
     messages: watch::Sender<()>,
     commitments: watch::Sender<()>,
+    proofs: watch::Sender<()>,
 }
 
 impl Topics {
@@ -40,6 +43,7 @@ impl Topics {
             alert: topic(),
             messages: topic(),
             commitments: topic(),
+            proofs: topic(),
         }
     }
 
@@ -51,6 +55,7 @@ impl Topics {
             Topic::Alert => &self.alert,
             Topic::Messages => &self.messages,
             Topic::Commitments => &self.commitments,
+            Topic::Proofs => &self.proofs,
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ichor_core::{DeliveryStatus, Reason, Uid};
 use serde::Serialize;
 
-use crate::{Store, StoreError, Timestamp};
+use crate::{Among, ProofPlan, Store, StoreError, Timestamp, Topic};
 
 /// The right to send one object to one destination, held by one task.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct DeliveryObject {
     pub path: PathBuf,
     /// Study Instance UID.
     pub study_instance: Uid,
+    /// Series Instance UID.
+    pub series_instance: Uid,
     /// Whether it belongs to a positive finding.
     pub positive: bool,
 }
@@ -58,10 +60,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn claim_delivery(&self, destination: &str, now: Timestamp) -> Result<Option<DeliveryClaim>, StoreError> {
-        self.index().claim_delivery(self.blobs(), destination, now).await
+        self.claim_delivery_among(destination, Among::All, now).await
     }
 
-    /// Records that the peer said it has the object, in its words.
+    /// Records that the peer said it has the object, in its words, and which proofs of it are due, from `prove_at` on.
     ///
     /// # Errors
     /// [`StoreError::StaleClaim`] if the claim is no longer held; else as [`Self::claim_delivery`].
@@ -69,9 +71,15 @@ impl Store {
         &self,
         claim: DeliveryClaim,
         peer_words: &str,
+        proofs: ProofPlan,
+        prove_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.index().delivery_accepted(&claim, peer_words, now).await
+        self.index().delivery_accepted(&claim, peer_words, proofs, prove_at, now).await?;
+        if !proofs.is_empty() {
+            self.topics().notify(Topic::Proofs);
+        }
+        Ok(())
     }
 
     /// Records a failed attempt. With `next_attempt` the delivery is queued for that moment; without, it is dead

@@ -19,6 +19,8 @@ pub struct Figures {
     pub deliveries: Vec<QueueDepth>,
     /// By destination, since when the delivery that has waited longest is in the outbox.
     pub oldest_deliveries: Vec<(String, Timestamp)>,
+    /// By destination, how many deliveries are accepted and still to be proven.
+    pub unproven: Vec<(String, u64)>,
     /// Messages by channel and state.
     pub messages: Vec<ChannelDepth>,
     /// By channel, since when the message that has waited longest is in the queue.

@@ -18,11 +18,14 @@ mod blobs;
 mod changes;
 mod commitment;
 mod deliver;
+mod destination;
 mod error;
 mod events;
 mod figures;
+mod forward;
 mod group_commit;
 mod message;
+mod proof;
 mod query;
 mod receive;
 mod recovery;
@@ -38,7 +41,9 @@ fn folder() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::TempDir::new_in(memory) } else { tempfile::TempDir::new() }.unwrap()
 }
 
-pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
+pub use analyse::{
+    AnalysisClaim, AnalysisOutcome, NewObject, Routed, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict,
+};
 pub use assemble::StudyRef;
 pub use backup::{Copied, Examined, examine, restore};
 pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob};
@@ -48,10 +53,13 @@ pub use commitment::{
     PROCESSING_FAILURE,
 };
 pub use deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
+pub use destination::{Among, Context, DeliveryFilter, DeliverySummary, DestinationState};
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};
+pub use forward::{ClosedStudy, Forwarding};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
+pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{
     Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,
     StudySummary,

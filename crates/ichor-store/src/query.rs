@@ -208,6 +208,14 @@ pub struct DeliveryDetail {
     pub finished_at: Option<Timestamp>,
     /// What the peer, or the last failed attempt, said.
     pub last_words: Option<String>,
+    /// What is delivered, such as `seg`; `source`: an instance as it was received.
+    pub kind: String,
+    /// What is still to be proven: `commitment`, `read-back` or both; `None`: nothing.
+    pub proof_due: Option<String>,
+    /// How often it was sent again because the peer had lost it.
+    pub resends: u32,
+    /// When the last proof came.
+    pub proven_at: Option<Timestamp>,
 }
 
 /// Everything about a study.

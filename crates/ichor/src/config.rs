@@ -8,10 +8,13 @@ mod commitment;
 mod decoder;
 mod destination;
 mod dicomweb;
+mod forward;
 mod gate;
 mod limits;
 mod listen;
 mod objects;
+mod proof;
+mod rule;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,9 +30,11 @@ pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
+pub(crate) use forward::ForwardConfig;
 pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
+pub(crate) use rule::{OutcomeName, RuleConfig};
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -73,6 +78,12 @@ pub(crate) struct Config {
     /// Where results go.
     #[serde(default, rename = "destination")]
     pub(crate) destinations: Vec<DestinationConfig>,
+    /// Who gets which results; empty: everybody what they ask for.
+    #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rules: Vec<RuleConfig>,
+    /// What is forwarded as it was received; empty: nothing.
+    #[serde(default, rename = "forward", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) forwards: Vec<ForwardConfig>,
     /// Who is told what happens to studies.
     #[serde(default, rename = "channel")]
     pub(crate) channels: Vec<ChannelConfig>,
@@ -208,6 +219,11 @@ impl Config {
         self.alert.check()?;
         self.model.check()?;
         names_differ("destination.name", self.destinations.iter().map(|destination| &destination.name))?;
+        names_differ("rule.name", self.rules.iter().map(|rule| &rule.name))?;
+        let names: Vec<&str> = self.destinations.iter().map(|destination| destination.name.as_str()).collect();
+        self.rules.iter().try_for_each(|rule| rule.check(&names))?;
+        names_differ("forward.name", self.forwards.iter().map(|rule| &rule.name))?;
+        self.forwards.iter().try_for_each(|rule| rule.check(&names))?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)

@@ -5,28 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use ichor_core::{AeTitle, DeliveryStatus};
 use ichor_decode::Decoder;
-use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scp::{CommitmentLimits, PeerRule, Preference, ScpOptions, StorageScp, UserRule};
-use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::commit::{CommitOptions, ReportAddress};
-use ichor_pipeline::deliver::{Destination, Transport};
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
 use ichor_pipeline::traffic::Traffic;
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
-use ichor_pipeline::{analyse, assemble, commit, deliver, now, tell, triage};
+use ichor_pipeline::{analyse, assemble, commit, now, tell, triage};
 use ichor_store::{Store, StoreOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, Prefer, seconds};
+use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
 use crate::engine::Engine;
 use crate::stow;
-use crate::{admin, certificates, channels, secrets};
+use crate::{admin, certificates, channels, destinations, secrets};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,21 +131,7 @@ impl Daemon {
             commit::run(stage_store, options, token).await;
             "commit"
         });
-        for destination in &config.destinations {
-            let destination = open_destination(destination, &config.listen.ae_title)?;
-            let (stage_store, token) = (store.clone(), stop.clone());
-            tasks.spawn(async move {
-                deliver::run(stage_store, destination, token).await;
-                "deliver"
-            });
-        }
-        for queue in store.queue_depths().await.context("outbox")? {
-            let is_served = config.destinations.iter().any(|destination| destination.name == queue.destination);
-            if !is_served && matches!(queue.status, DeliveryStatus::Queued | DeliveryStatus::Sending) {
-                let (destination, waiting) = (&queue.destination, queue.count);
-                warn!(destination, waiting, "deliveries wait for a destination that is not configured any more");
-            }
-        }
+        destinations::start(config, &store, &stop, &mut tasks).await?;
         for channel in &config.channels {
             let (channel, stage_store, token) = (channels::open(channel)?, store.clone(), stop.clone());
             tasks.spawn(async move {
@@ -158,9 +140,6 @@ impl Daemon {
             });
         }
         channels::warn_of_orphans(&store, &config.channels).await?;
-        if config.destinations.is_empty() {
-            warn!("no [[destination]] is configured: results stay here");
-        }
         info!(%address, ae_title = %config.listen.ae_title, "listening");
         Ok(Self { address, store, tasks, stop })
     }
@@ -328,41 +307,7 @@ fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseO
         },
         min_lesion_ml: config.analysis.min_lesion_ml,
         destinations: config.destinations.iter().map(objects).collect::<Result<_, _>>()?,
-    })
-}
-
-fn open_destination(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {
-    let timeout = seconds(config.timeout_s);
-    let endpoint = config.endpoint().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
-    let transport = match endpoint {
-        Endpoint::CStore { address, ae_title, calling_ae_title, tls } => {
-            let mut options = ScuOptions::new(calling_ae_title.unwrap_or_else(|| own_title.clone()), ae_title, address);
-            options.connect_timeout = timeout;
-            options.response_timeout = timeout;
-            if let Some(tls) = &tls {
-                tls.check().with_context(|| format!("destination {:?}", config.name))?;
-            }
-            options.tls = tls;
-            Transport::CStore(options)
-        }
-        Endpoint::StowRs { url, credentials } => {
-            let mut options = StowOptions::new(&url);
-            options.timeout = timeout;
-            options.credentials = credentials.map(read_credentials).transpose()?;
-            Transport::StowRs(StowClient::new(options)?)
-        }
-    };
-    let backoff = Backoff {
-        first: seconds(config.first_backoff_s),
-        longest: seconds(config.max_backoff_s),
-        attempts: config.attempts,
-    };
-    Ok(Destination { name: config.name.clone(), transport, backoff })
-}
-
-fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
-    Ok(match files {
-        CredentialFiles::Bearer(file) => Credentials::Bearer(secrets::read(&file)?),
-        CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: secrets::read(&file)? },
+        rules: (config.rules.iter().map(RuleConfig::rule).collect::<Result<_, _>>())
+            .map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
     })
 }

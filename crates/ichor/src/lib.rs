@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod daemon;
+mod destinations;
 mod doctor;
 pub mod engine;
 mod logging;
@@ -19,7 +20,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, CommitmentsCommand, ConfigCommand, MessagesCommand, StudiesCommand};
+use crate::cli::{
+    Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, RouteCommand, StudiesCommand,
+};
 pub use crate::config::ModelConfig;
 use crate::config::{LogConfig, LogFormat};
 use crate::engine::{Engine, NoEngine, become_engine};
@@ -75,6 +78,12 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Man { out } => commands::manual::man(&out),
+        Command::Deliveries(DeliveriesCommand::List(args)) => in_runtime(commands::deliveries::list(args, json)),
+        Command::Deliveries(DeliveriesCommand::Destinations(args)) => {
+            in_runtime(commands::deliveries::destinations(args, json))
+        }
+        Command::Deliveries(DeliveriesCommand::Retry(args)) => in_runtime(commands::deliveries::retry(args, json)),
+        Command::Route(RouteCommand::Test(args)) => in_runtime(commands::route::test(args, json)),
         Command::Phantom(args) => commands::phantom::run(&args, json),
         Command::Explain(args) => in_runtime(commands::explain::run::<E>(args, json)),
         Command::Engine(command) => E::run(command, json),

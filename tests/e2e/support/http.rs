@@ -19,6 +19,11 @@ pub(crate) fn put(port: u16, path: &str, body: &[u8]) -> Result<Vec<u8>, String>
     ask(port, "PUT", path, body)
 }
 
+/// DELETEs what is at `path`.
+pub(crate) fn delete(port: u16, path: &str) -> Result<Vec<u8>, String> {
+    ask(port, "DELETE", path, &[])
+}
+
 fn ask(port: u16, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| format!("connect: {e}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(|e| e.to_string())?;

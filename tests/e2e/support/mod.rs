@@ -9,6 +9,7 @@ pub(crate) mod judge;
 pub(crate) mod mllp;
 pub(crate) mod orthanc;
 pub(crate) mod part10;
+pub(crate) mod proving_pacs;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod scratch;

@@ -1,6 +1,6 @@
 //! An Orthanc of our own, with its DICOMweb plug-in.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +18,18 @@ pub(crate) struct Orthanc {
     pub(crate) http_port: u16,
     pub(crate) dicom_port: u16,
     scratch: Scratch,
+}
+
+/// Starts the program on the configuration in a folder.
+fn spawn(folder: &Path) -> Child {
+    let log = OpenOptions::new().create(true).append(true).open(folder.join("orthanc.log")).unwrap();
+    Command::new(find("Orthanc").unwrap())
+        .arg(folder.join("orthanc.json"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 /// A Segmentation in the PACS.
@@ -54,17 +66,22 @@ impl Orthanc {
         });
         let file = scratch.path().join("orthanc.json");
         std::fs::write(&file, serde_json::to_vec_pretty(&configuration).unwrap()).unwrap();
-        let log = File::create(scratch.path().join("orthanc.log")).unwrap();
-        let child = Command::new(find("Orthanc").unwrap())
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = spawn(scratch.path());
         let mut orthanc = Self { child, http_port, dicom_port, scratch };
         orthanc.wait_until_ready();
         orthanc
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it on what it had kept.
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(self.scratch.path());
+        self.wait_until_ready();
     }
 
     fn wait_until_ready(&mut self) {
@@ -112,7 +129,8 @@ impl Orthanc {
         self.ask(&format!("/storage-commitment/{transaction}"))
     }
 
-    fn knows_ichor(&self, port: u16) {
+    /// Tells it where ichor listens, for reports and for sending.
+    pub(crate) fn knows_ichor(&self, port: u16) {
         let modality = json!({ "AET": "ICHOR", "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": true });
         http::put(self.http_port, "/modalities/ichor", modality.to_string().as_bytes()).unwrap();
     }
@@ -145,6 +163,11 @@ impl Orthanc {
     /// The Segmentations of a study, each SOP instance once.
     pub(crate) fn segmentations(&self, study_uid: &str) -> Vec<StoredSegmentation> {
         self.objects(study_uid, "SEG")
+    }
+
+    /// Loses a Segmentation.
+    pub(crate) fn lose(&self, segmentation: &StoredSegmentation) {
+        http::delete(self.http_port, &format!("/instances/{}", segmentation.orthanc_id)).unwrap();
     }
 
     /// The objects of a modality in a study.

@@ -196,6 +196,11 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
                 let (status, comment) = self.action(&context, &command, has_data).await?;
                 Answer::new(status, comment)
             }
+            field::N_EVENT_REPORT_RQ => {
+                let context = context.clone();
+                let (status, comment) = self.event(&context, &command, has_data).await?;
+                Answer::new(status, comment)
+            }
             field::C_CANCEL_RQ => {
                 // Nothing that could be cancelled runs; the operation has no response (PS3.7 9.3.2.3).
                 self.discard_data(has_data).await?;

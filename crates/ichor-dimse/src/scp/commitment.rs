@@ -85,27 +85,48 @@ impl<H: StorageHandler, S: Stream> Service<'_, H, S> {
             let failure = checked.err().unwrap_or_else(|| invalid("no data set follows"));
             return Ok((failure.status, failure.comment));
         }
-        let sink = checked.map(|()| Collected { bytes: Vec::new(), most: self.options.commitment.max_bytes });
-        let taken = match self.receive_data(sink).await? {
-            Ok(Collected { bytes, .. }) => self.requested(context, &bytes).await,
+        let taken = match self.collect(checked).await? {
+            Ok(bytes) => self.requested(context, &bytes).await,
             Err(failure) => Err(failure),
         };
-        Ok(match taken {
-            Ok(()) => (StoreStatus::Success, String::new()),
-            Err(failure) => (failure.status, failure.comment),
-        })
+        Ok(said(taken))
+    }
+
+    /// Takes an N-EVENT-REPORT, on a request of our own; the status and comment of the response.
+    pub(super) async fn event(
+        &mut self,
+        context: &AcceptedContext,
+        command: &CommandSet,
+        has_data: bool,
+    ) -> Result<(StoreStatus, String), Ending> {
+        let checked = check_event(context, command);
+        if !has_data {
+            return Ok(said(checked.and_then(|()| Err(invalid("no data set follows")))));
+        }
+        let taken = match self.collect(checked).await? {
+            Ok(bytes) => self.reported(context, &bytes).await,
+            Err(failure) => Err(failure),
+        };
+        Ok(said(taken))
+    }
+
+    /// Reads the data set that follows a command; what was found wrong with the command comes first.
+    async fn collect(&mut self, checked: Result<(), StoreFailure>) -> Result<Result<Vec<u8>, StoreFailure>, Ending> {
+        let sink = checked.map(|()| Collected { bytes: Vec::new(), most: self.options.commitment.max_bytes });
+        Ok(self.receive_data(sink).await?.map(|collected| collected.bytes))
+    }
+
+    async fn reported(&self, context: &AcceptedContext, bytes: &[u8]) -> Result<(), StoreFailure> {
+        let most = self.options.commitment.max_references;
+        let report =
+            CommitmentReport::read(bytes, &context.transfer_syntax, most).map_err(|error| unreadable(&error))?;
+        self.handler.report_received(self.association, &report).await
     }
 
     async fn requested(&self, context: &AcceptedContext, bytes: &[u8]) -> Result<(), StoreFailure> {
         let most = self.options.commitment.max_references;
-        let request = CommitmentRequest::read(bytes, &context.transfer_syntax, most).map_err(|error| {
-            let status = match error {
-                CommitmentError::TooMany(_) => StoreStatus::ResourceLimitation,
-                CommitmentError::Malformed(_) | CommitmentError::TooDeep => StoreStatus::ProcessingFailure,
-                _ => StoreStatus::InvalidArgumentValue,
-            };
-            StoreFailure::new(status, error.to_string())
-        })?;
+        let request = CommitmentRequest::read(bytes, &context.transfer_syntax, most);
+        let request = request.map_err(|error| unreadable(&error))?;
         self.handler.commitment_requested(self.association, &request).await
     }
 
@@ -153,6 +174,36 @@ pub(crate) fn report_command(message_id: u16, report: &CommitmentReport) -> Comm
 
 fn well_known() -> (Uid, Uid) {
     (uids::known(uids::STORAGE_COMMITMENT), uids::known(uids::STORAGE_COMMITMENT_INSTANCE))
+}
+
+fn unreadable(error: &CommitmentError) -> StoreFailure {
+    let status = match error {
+        CommitmentError::TooMany(_) => StoreStatus::ResourceLimitation,
+        CommitmentError::Malformed(_) | CommitmentError::TooDeep => StoreStatus::ProcessingFailure,
+        _ => StoreStatus::InvalidArgumentValue,
+    };
+    StoreFailure::new(status, error.to_string())
+}
+
+fn said(taken: Result<(), StoreFailure>) -> (StoreStatus, String) {
+    match taken {
+        Ok(()) => (StoreStatus::Success, String::new()),
+        Err(failure) => (failure.status, failure.comment),
+    }
+}
+
+/// Holds an event against PS3.4 J.3.3 (statuses of PS3.7 10.1.1.1.8). Its type says no more than the data set does.
+fn check_event(context: &AcceptedContext, command: &CommandSet) -> Result<(), StoreFailure> {
+    let (class, _) = well_known();
+    let failure = |status, comment: &str| Err(StoreFailure::new(status, comment));
+    if context.abstract_syntax != class {
+        return failure(StoreStatus::UnrecognizedOperation, "not a Storage Commitment context");
+    }
+    match command.uid(tag::AFFECTED_SOP_CLASS) {
+        Ok(found) if found == class => Ok(()),
+        Ok(_) => failure(StoreStatus::ClassInstanceConflict, "SOP class is not that of the context"),
+        Err(error) => failure(StoreStatus::NoSuchSopClass, &error.to_string()),
+    }
 }
 
 fn invalid(comment: &str) -> StoreFailure {

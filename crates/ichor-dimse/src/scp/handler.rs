@@ -13,7 +13,7 @@ use dicom_ul::pdu::{
 use ichor_core::Uid;
 
 use super::commitment::PendingReport;
-use crate::commitment::CommitmentRequest;
+use crate::commitment::{CommitmentReport, CommitmentRequest};
 use crate::status::StoreStatus;
 use crate::tls::TlsPeer;
 
@@ -274,6 +274,18 @@ pub trait StorageHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreFailure>> + Send {
         let _ = (association, request);
         let failure = StoreFailure::new(StoreStatus::UnrecognizedOperation, "storage commitment is not supported");
+        std::future::ready(Err(failure))
+    }
+
+    /// Takes a report on a storage commitment request of our own (PS3.4 J.3.3), on an association that its provider has
+    /// opened. The peer hears of success after this has returned it. By default it is not supported.
+    fn report_received(
+        &self,
+        association: &Self::Association,
+        report: &CommitmentReport,
+    ) -> impl Future<Output = Result<(), StoreFailure>> + Send {
+        let _ = (association, report);
+        let failure = StoreFailure::new(StoreStatus::UnrecognizedOperation, "reports are not supported");
         std::future::ready(Err(failure))
     }
 

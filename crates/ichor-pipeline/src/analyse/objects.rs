@@ -71,6 +71,26 @@ impl ObjectKind {
         }
     }
 
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Segmentation(_) => "segmentation",
+            Self::Report(_) => "report",
+            Self::KeyObjects(..) => "key-objects",
+            Self::Captures(_) => "capture",
+            Self::Presentation => "presentation-state",
+        }
+    }
+
+    /// Makes it refer to no Segmentation.
+    pub(crate) const fn without_segmentation(&mut self) {
+        match self {
+            Self::Report(form) | Self::KeyObjects(_, form) => *form = None,
+            Self::Segmentation(_) | Self::Captures(_) | Self::Presentation => {}
+        }
+    }
+
     /// Whether it needs the HU of the mask's pixels.
     pub(super) fn has_hounsfield(&self) -> bool {
         matches!(self, Self::Report(_))
@@ -144,10 +164,11 @@ pub(super) async fn build(
     store: &Store,
     traits: &ModelTraits,
     options: &AnalyseOptions,
+    destinations: &[DestinationObjects],
     claim: &AnalysisClaim,
     conclusions: Conclusions,
 ) -> Result<Built, AnalysisError> {
-    let wanted = wanted(&options.destinations, &conclusions.verdict);
+    let wanted = wanted(destinations, &conclusions.verdict);
     let mut built = Built::default();
     if wanted.is_empty() {
         return Ok(built);

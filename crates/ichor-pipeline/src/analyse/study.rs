@@ -15,7 +15,7 @@ use ichor_ct::series::{SeriesChoice, choose_series};
 use ichor_ct::volume::{PlacedSlice, Slice, Stack};
 use ichor_decode::{DecodeError, Decoder, Unavailable};
 use ichor_store::{
-    AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceProbability, SliceScore, Store, StoreError, Verdict,
+    AnalysisClaim, AnalysisOutcome, Routed, SeriesOutcomeRow, SliceProbability, SliceScore, Store, StoreError, Verdict,
 };
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -24,7 +24,8 @@ use tracing::{debug, warn};
 use super::batches::{Batches, classify, mask};
 use super::finished::Conclusions;
 use super::prepare::Purpose;
-use super::{AnalyseOptions, ModelError, ModelTraits, ObjectKind, SliceModel, objects};
+use super::{AnalyseOptions, DestinationObjects, ModelError, ModelTraits, ObjectKind, SliceModel, objects};
+use crate::route;
 
 /// Why an analysis failed, as opposed to a study that cannot be analysed, which is a result.
 #[derive(Debug, Error)]
@@ -128,7 +129,8 @@ pub(super) async fn analyse<M: SliceModel>(
     let Analysed { verdict, scored, slices_known } = analysed;
     let slices = scored.as_ref().map_or_else(Vec::new, |scored| slice_scores(scored, &verdict));
     let conclusions = Conclusions { verdict: verdict.clone(), scored, series: rows.clone() };
-    let built = objects::build(store, model.traits(), options, claim, conclusions).await?;
+    let (destinations, routed) = route(options, claim, &verdict).await?;
+    let built = objects::build(store, model.traits(), options, &destinations, claim, conclusions).await?;
     // Where nothing was chosen, with the first series: somewhere `why` must say it.
     let place = rows.iter().position(|row| row.chosen).unwrap_or(0);
     if let Some(row) = rows.get_mut(place) {
@@ -137,7 +139,44 @@ pub(super) async fn analyse<M: SliceModel>(
     timings.lap("result", &mut started);
     let (model, notice) = (Some(model.traits().id.clone()), model.traits().notice.clone());
     let (objects, timings) = (built.objects, timings.0);
-    Ok(AnalysisOutcome { verdict, model, notice, series: rows, slices, slices_known, objects, timings })
+    Ok(AnalysisOutcome { verdict, model, notice, series: rows, slices, slices_known, objects, timings, routed })
+}
+
+/// Asks the rules, if there are any: which destinations get what, and what the job log is to say of it.
+async fn route(
+    options: &AnalyseOptions,
+    claim: &AnalysisClaim,
+    verdict: &Verdict,
+) -> Result<(Vec<DestinationObjects>, Option<Routed>), AnalysisError> {
+    if options.rules.is_empty() {
+        return Ok((options.destinations.clone(), None));
+    }
+    let first = claim.instances.iter().min_by_key(|instance| instance.id).map(|instance| instance.path.clone());
+    let instance = spawn_blocking(move || first.map(|path| route::read_instance(&path)).transpose()).await?;
+    let instance = instance.unwrap_or_else(|error| {
+        warn!(study = %claim.study.study_instance, %error, "rules cannot look at the first instance");
+        None
+    });
+    let (outcome, reason) = route::outcome_of(verdict);
+    let facts = route::Facts {
+        source: claim.source_ae.as_ref().map(ichor_core::AeTitle::as_str),
+        instance: instance.as_ref(),
+        outcome: Some(outcome),
+        reason: reason.map(|reason| reason.code.as_str()),
+        now: crate::now(),
+    };
+    let routing = route::route(&options.rules, &facts);
+    let destinations = options.destinations.iter();
+    let destinations = match routing.fired {
+        Some(rule) => destinations.filter_map(|destination| rule.narrow(destination)).collect(),
+        None => destinations.cloned().collect(),
+    };
+    let routed = Routed {
+        rule: routing.fired.map(|rule| rule.name.clone()),
+        passed_over: routing.passed_over.iter().map(|(rule, why)| (rule.name.clone(), why.clone())).collect(),
+        urgent: routing.fired.and_then(|rule| rule.urgent),
+    };
+    Ok((destinations, Some(routed)))
 }
 
 /// What came of the slices.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ichor_core::Reason;
-use ichor_dimse::commitment::CommitmentRequest;
+use ichor_dimse::commitment::{CommitmentReport, CommitmentRequest};
 use ichor_dimse::scp::{PendingReport, StoreFailure};
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{CommitmentRecorded, NewCommitment, StoreError, Topic};
@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{Ingest, OpenAssociation, chain};
 use crate::commit::{event_words, report_of};
 use crate::now;
+use crate::prove::proof_report;
 
 /// What an association has to do with commitments. Most have nothing, and cost nothing then.
 #[derive(Debug, Default)]
@@ -62,6 +63,31 @@ impl Ingest {
                     _ => StoreStatus::ProcessingFailure,
                 };
                 Err(StoreFailure::new(status, chain(&error)))
+            }
+        }
+    }
+
+    /// Records a report on a request of our own, which its provider gives on an association that it has opened.
+    pub(super) async fn record_report(
+        &self,
+        association: &OpenAssociation,
+        report: &CommitmentReport,
+    ) -> Result<(), StoreFailure> {
+        let peer = association.calling_ae.as_ref().map_or_else(String::new, ToString::to_string);
+        let transaction = &report.transaction;
+        match self.store.commitment_report(&proof_report(report, peer), now()).await {
+            Ok(Some(taken)) => {
+                let (committed, lost) = (taken.committed, taken.lost);
+                info!(association = association.id.get(), %transaction, committed, lost, "commitment report taken");
+                Ok(())
+            }
+            Ok(None) => {
+                warn!(association = association.id.get(), %transaction, "commitment report on a request that was never made");
+                Err(StoreFailure::new(StoreStatus::InvalidArgumentValue, "unknown Transaction UID"))
+            }
+            Err(error) => {
+                error!(association = association.id.get(), %transaction, %error, "commitment report could not be recorded");
+                Err(StoreFailure::new(StoreStatus::ProcessingFailure, "cannot be recorded just now"))
             }
         }
     }

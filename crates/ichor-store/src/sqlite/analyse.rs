@@ -127,7 +127,8 @@ impl Sqlite {
         published: &mut Vec<BlobRef>,
     ) -> Result<(), StoreError> {
         let during = "recording an outcome";
-        let AnalysisOutcome { verdict, model, notice, series, slices, slices_known, objects, timings } = outcome;
+        let AnalysisOutcome { verdict, model, notice, series, slices, slices_known, objects, timings, routed } =
+            outcome;
         let (finding, reason) = match &verdict {
             Verdict::Analysed(finding) => (Some(finding), None),
             Verdict::NotAnalysed(reason) => (None, Some(reason)),
@@ -160,7 +161,11 @@ impl Sqlite {
         if finding.is_none_or(|finding| finding.verdict == Call::Negative) {
             write_withdrawal(&mut tx, study, now).await?;
         }
-        let urgent = finding.is_some_and(|finding| finding.verdict == Call::Positive);
+        let urgent = routed.as_ref().and_then(|routed| routed.urgent);
+        let urgent = urgent.unwrap_or_else(|| finding.is_some_and(|finding| finding.verdict == Call::Positive));
+        if let Some(routed) = &routed {
+            super::route::write_event(&mut tx, study, routed, now).await?;
+        }
         for object in objects {
             let context = ObjectContext { blobs, study, analysis: claim.id, urgent, now };
             insert_object(&mut tx, &context, object, published).await?;

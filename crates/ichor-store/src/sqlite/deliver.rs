@@ -3,6 +3,7 @@
 use ichor_core::Reason;
 use serde_json::json;
 
+use super::destination::HELD;
 use super::events::NewEvent;
 use super::failure::During;
 use super::values::{blob as parse_blob, uid, unsigned, word};
@@ -10,7 +11,7 @@ use super::{Connection, Sqlite, one_row};
 use crate::blobs::BlobStore;
 use crate::deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 use crate::events::peer_text;
-use crate::{StoreError, Timestamp};
+use crate::{Among, ProofPlan, StoreError, Timestamp};
 
 #[derive(sqlx::FromRow)]
 struct ClaimRow {
@@ -25,6 +26,8 @@ struct ClaimRow {
     transfer_syntax: String,
     blob: String,
     study_instance: String,
+    series_instance: String,
+    last_words: Option<String>,
 }
 
 impl Sqlite {
@@ -32,6 +35,7 @@ impl Sqlite {
         &self,
         blobs: &BlobStore,
         destination: &str,
+        among: Among,
         now: Timestamp,
     ) -> Result<Option<DeliveryClaim>, StoreError> {
         let during = "claiming a delivery";
@@ -39,17 +43,24 @@ impl Sqlite {
             return Ok(None);
         }
         let mut tx = self.begin(during).await?;
+        // Without a refused context, which is the rule, the index alone finds the next.
         let row: Option<ClaimRow> = sqlx::query_as(
-            "SELECT d.id, o.study_id, d.attempts + 1 AS attempts, d.queued_at, d.urgent, o.kind, o.sop_class,
-                 o.sop_instance, o.transfer_syntax, o.blob, s.study_instance
-             FROM outbox d INDEXED BY outbox_order
-             JOIN object o ON o.id = d.object_id
-             JOIN study s ON s.id = o.study_id
-             WHERE d.destination = ? AND d.status = 'queued' AND d.next_attempt <= ?
-             ORDER BY d.urgent DESC, d.queued_at, d.id LIMIT 1",
+            "SELECT d.id, d.study_id, d.attempts + 1 AS attempts, d.queued_at, d.urgent, d.kind, d.sop_class,
+                 d.sop_instance, d.series_instance, d.transfer_syntax, d.blob, s.study_instance, d.last_words
+             FROM delivery d JOIN study s ON s.id = d.study_id
+             WHERE d.id = (
+                 SELECT q.id FROM outbox q INDEXED BY outbox_order
+                 WHERE q.destination = ?1 AND q.status = 'queued' AND q.urgent >= ?3 AND q.next_attempt <= ?2
+                   AND (NOT EXISTS (SELECT 1 FROM refused_context WHERE destination = ?1 AND until > ?2)
+                        OR NOT EXISTS (
+                            SELECT 1 FROM delivery k JOIN refused_context r ON r.destination = ?1
+                                AND r.sop_class = k.sop_class AND r.transfer_syntax = k.transfer_syntax AND r.until > ?2
+                            WHERE k.id = q.id))
+                 ORDER BY q.urgent DESC, q.queued_at, q.id LIMIT 1)",
         )
         .bind(destination)
         .bind(now.as_millis())
+        .bind(among == Among::Urgent)
         .fetch_optional(&mut *tx)
         .await
         .during(during)?;
@@ -60,12 +71,16 @@ impl Sqlite {
             .execute(&mut *tx)
             .await
             .during(during)?;
-        let text = format!("sending {} to {destination}, attempt {}", row.kind, row.attempts);
-        NewEvent::new(now, "delivery-started", text)
-            .detail(json!({ "sop_instance": row.sop_instance, "destination": destination, "attempt": row.attempts }))
-            .study(row.study_id)
-            .write(&mut tx)
-            .await?;
+        // While its destination is away, a delivery is tried for a night; that it is held was said once. Of received instances
+        // there are thousands: that all have arrived is said.
+        let was_held = row.last_words.as_deref().is_some_and(|words| words.starts_with(HELD));
+        if !was_held && row.kind != SOURCE {
+            let text = format!("sending {} to {destination}, attempt {}", row.kind, row.attempts);
+            let detail = json!({
+                "sop_instance": row.sop_instance, "destination": destination, "attempt": row.attempts,
+            });
+            NewEvent::new(now, "delivery-started", text).detail(detail).study(row.study_id).write(&mut tx).await?;
+        }
         tx.commit().await.during(during)?;
         Ok(Some(DeliveryClaim {
             id: row.id,
@@ -77,6 +92,7 @@ impl Sqlite {
                 transfer_syntax: uid(&row.transfer_syntax)?,
                 path: blobs.path_of(&parse_blob(&row.blob)?),
                 study_instance: uid(&row.study_instance)?,
+                series_instance: uid(&row.series_instance)?,
                 positive: row.urgent,
             },
             attempts: unsigned(row.attempts)?,
@@ -88,17 +104,22 @@ impl Sqlite {
         &self,
         claim: &DeliveryClaim,
         peer_words: &str,
+        proofs: ProofPlan,
+        prove_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let during = "recording a delivery";
         let words = peer_text(peer_words);
         let mut tx = self.begin(during).await?;
         let changed = sqlx::query(
-            "UPDATE outbox SET status = 'accepted', finished_at = ?, last_words = ?
+            "UPDATE outbox SET status = 'accepted', finished_at = ?, last_words = ?, proof = ?, next_proof = ?,
+                 proof_attempts = 0, request_id = NULL, missing = NULL
              WHERE id = ? AND status = 'sending' AND attempts = ?",
         )
         .bind(now.as_millis())
         .bind(&words)
+        .bind(proofs.word())
+        .bind(proofs.word().map(|_| prove_at.as_millis()))
         .bind(claim.id)
         .bind(claim.attempts)
         .execute(&mut *tx)
@@ -106,8 +127,12 @@ impl Sqlite {
         .during(during)?
         .rows_affected();
         one_row(changed, || describe(claim))?;
-        let text = format!("{} accepted {}: {words}", claim.destination, claim.object.kind);
-        write_event(&mut tx, claim, NewEvent::new(now, "delivery-accepted", text), json!(words)).await?;
+        if claim.object.kind == SOURCE {
+            tell_when_all_are_there(&mut tx, claim, now).await?;
+        } else {
+            let text = format!("{} accepted {}: {words}", claim.destination, claim.object.kind);
+            write_event(&mut tx, claim, NewEvent::new(now, "delivery-accepted", text), json!(words)).await?;
+        }
         tx.commit().await.during(during)
     }
 
@@ -169,7 +194,32 @@ impl Sqlite {
     }
 }
 
-fn describe(claim: &DeliveryClaim) -> String {
+/// What the view `delivery` calls a received instance.
+pub(super) const SOURCE: &str = "source";
+
+/// Says that every received instance of a study that goes to a destination is accepted there.
+async fn tell_when_all_are_there(
+    connection: &mut Connection,
+    claim: &DeliveryClaim,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (open, all): (i64, i64) = sqlx::query_as(
+        "SELECT COALESCE(SUM(status IN ('queued', 'sending')), 0), COUNT(*) FROM outbox
+         WHERE destination = ? AND instance_id IS NOT NULL AND study_id = (SELECT study_id FROM outbox WHERE id = ?)",
+    )
+    .bind(&claim.destination)
+    .bind(claim.id)
+    .fetch_one(&mut *connection)
+    .await
+    .during("recording a delivery")?;
+    if open > 0 {
+        return Ok(());
+    }
+    let text = format!("none of {all} received instances waits for {} any more", claim.destination);
+    write_event(connection, claim, NewEvent::new(now, "forwarding-done", text), json!(all)).await
+}
+
+pub(super) fn describe(claim: &DeliveryClaim) -> String {
     format!("{} {} for {}", claim.object.kind, claim.object.sop_instance, claim.destination)
 }
 
@@ -179,12 +229,11 @@ async fn write_event(
     event: NewEvent,
     words: serde_json::Value,
 ) -> Result<(), StoreError> {
-    let study: i64 =
-        sqlx::query_scalar("SELECT o.study_id FROM outbox d JOIN object o ON o.id = d.object_id WHERE d.id = ?")
-            .bind(claim.id)
-            .fetch_one(&mut *connection)
-            .await
-            .during("recording a delivery")?;
+    let study: i64 = sqlx::query_scalar("SELECT study_id FROM outbox WHERE id = ?")
+        .bind(claim.id)
+        .fetch_one(&mut *connection)
+        .await
+        .during("recording a delivery")?;
     event
         .detail(json!({
             "sop_instance": claim.object.sop_instance, "destination": claim.destination,

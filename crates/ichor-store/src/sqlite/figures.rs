@@ -33,6 +33,13 @@ impl Sqlite {
         .fetch_all(&mut *tx)
         .await
         .during(DURING)?;
+        let unproven: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT destination, COUNT(*) FROM outbox
+             WHERE proof IS NOT NULL AND status IN ('accepted', 'committed') GROUP BY destination",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .during(DURING)?;
         let oldest_messages: Vec<(String, i64)> = sqlx::query_as(
             "SELECT channel, MIN(queued_at) FROM message WHERE status IN ('queued', 'sending') GROUP BY channel",
         )
@@ -59,6 +66,10 @@ impl Sqlite {
             open_associations: unsigned(open_associations)?,
             oldest_analysis: oldest_analysis.map(Timestamp::from_millis),
             oldest_deliveries: moments(oldest_deliveries),
+            unproven: unproven
+                .into_iter()
+                .map(|(name, count)| Ok::<_, StoreError>((name, unsigned(count)?)))
+                .collect::<Result<_, _>>()?,
             oldest_messages: moments(oldest_messages),
             recent: Recent {
                 positive: count(|(positive, _, _)| *positive == Some(true)),

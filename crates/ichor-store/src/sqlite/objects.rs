@@ -67,9 +67,10 @@ pub(super) async fn insert_object(
     };
     for destination in &destinations {
         sqlx::query(
-            "INSERT INTO outbox (object_id, destination, status, urgent, queued_at, next_attempt)
-             VALUES (?, ?, 'queued', ?, ?, ?) ON CONFLICT (object_id, destination) DO NOTHING",
+            "INSERT INTO outbox (study_id, object_id, destination, status, urgent, queued_at, next_attempt)
+             VALUES (?, ?, ?, 'queued', ?, ?, ?) ON CONFLICT (object_id, destination) DO NOTHING",
         )
+        .bind(context.study)
         .bind(id)
         .bind(destination)
         .bind(context.urgent)

@@ -318,9 +318,10 @@ impl Sqlite {
 async fn revive_deliveries(connection: &mut Connection, study: i64, now: Timestamp) -> Result<u64, StoreError> {
     let during = "queueing deliveries again";
     let revived: Vec<(String, String)> = sqlx::query_as(
-        "UPDATE outbox SET status = 'queued', attempts = 0, next_attempt = ?, finished_at = NULL
-         WHERE status = 'dead' AND object_id IN (SELECT id FROM object WHERE study_id = ?)
-         RETURNING destination, (SELECT sop_instance FROM object WHERE id = object_id)",
+        "UPDATE outbox SET status = 'queued', attempts = 0, next_attempt = ?, finished_at = NULL, proof = NULL,
+             request_id = NULL, missing = NULL, resends = 0
+         WHERE status = 'dead' AND study_id = ?
+         RETURNING destination, (SELECT sop_instance FROM delivery WHERE delivery.id = outbox.id)",
     )
     .bind(now.as_millis())
     .bind(study)
@@ -468,13 +469,17 @@ struct DeliveryRow {
     next_attempt: i64,
     finished_at: Option<i64>,
     last_words: Option<String>,
+    kind: String,
+    proof: Option<String>,
+    resends: i64,
+    proven_at: Option<i64>,
 }
 
 async fn deliveries(connection: &mut Connection, study: i64) -> Result<Vec<DeliveryDetail>, StoreError> {
     let rows: Vec<DeliveryRow> = sqlx::query_as(
-        "SELECT o.sop_instance, d.destination, d.status, d.attempts, d.queued_at, d.next_attempt, d.finished_at,
-             d.last_words
-         FROM outbox d JOIN object o ON o.id = d.object_id WHERE o.study_id = ? ORDER BY d.id",
+        "SELECT sop_instance, destination, status, attempts, queued_at, next_attempt, finished_at, last_words, kind, proof,
+             resends, proven_at
+         FROM delivery WHERE study_id = ? ORDER BY id",
     )
     .bind(study)
     .fetch_all(connection)
@@ -490,6 +495,10 @@ async fn deliveries(connection: &mut Connection, study: i64) -> Result<Vec<Deliv
             queued_at: Timestamp::from_millis(row.queued_at),
             finished_at: row.finished_at.map(Timestamp::from_millis),
             last_words: row.last_words,
+            kind: row.kind,
+            proof_due: row.proof,
+            resends: unsigned(row.resends)?,
+            proven_at: row.proven_at.map(Timestamp::from_millis),
         })
     };
     rows.into_iter().map(detail).collect()

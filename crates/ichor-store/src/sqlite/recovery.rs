@@ -100,8 +100,8 @@ impl Sqlite {
             "SELECT 'instance', i.sop_instance, i.blob, i.size FROM instance i JOIN study s ON s.id = i.study_id
              WHERE s.status IN ('receiving', 'queued') AND i.own = 0
              UNION ALL
-             SELECT DISTINCT 'object', o.sop_instance, o.blob, o.size FROM outbox d JOIN object o ON o.id = d.object_id
-             WHERE d.status = 'queued'",
+             SELECT DISTINCT CASE WHEN object_id IS NULL THEN 'instance' ELSE 'object' END, sop_instance, blob, size
+             FROM delivery WHERE status = 'queued'",
         )
         .fetch_all(&self.read)
         .await
@@ -190,9 +190,8 @@ async fn requeue_deliveries(
 ) -> Result<u64, StoreError> {
     let during = "recovering deliveries";
     let sending: Vec<(i64, String, i64, String, String)> = sqlx::query_as(
-        "SELECT d.id, d.destination, o.study_id, o.kind, o.sop_instance
-         FROM outbox d JOIN object o ON o.id = d.object_id
-         WHERE d.status = 'sending' AND (?1 IS NULL OR d.destination = ?1)",
+        "SELECT id, destination, study_id, kind, sop_instance FROM delivery
+         WHERE status = 'sending' AND (?1 IS NULL OR destination = ?1)",
     )
     .bind(destination)
     .fetch_all(&mut *connection)
@@ -249,6 +248,8 @@ async fn shorten_waits(connection: &mut Connection, now: Timestamp) -> Result<()
         ("UPDATE analysis SET not_before = ?1 WHERE status = 'queued' AND not_before > ?1", limit),
         ("UPDATE outbox SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),
         ("UPDATE message SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),
+        ("UPDATE refused_context SET until = ?1 WHERE until > ?1", limit),
+        ("UPDATE outbox SET next_proof = ?1 WHERE proof IS NOT NULL AND next_proof > ?1", limit),
         (
             "UPDATE commitment SET next_attempt = MIN(next_attempt, ?1), wait_until = MIN(wait_until, ?1)
              WHERE status IN ('waiting', 'ready') AND (next_attempt > ?1 OR wait_until > ?1)",

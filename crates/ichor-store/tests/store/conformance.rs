@@ -52,6 +52,10 @@ macro_rules! conformance {
                     object_made_again_with_other_content_is_not_replaced,
                     study_of_two_thousand_slices,
                 }
+                forward {
+                    instances_of_closed_studies_are_queued_once,
+                    decision_for_nobody_is_one,
+                }
                 figures {
                     an_empty_store_has_figures,
                     figures_tell_what_waits,
@@ -71,6 +75,21 @@ macro_rules! conformance {
                     failed_delivery_is_due_later,
                     dead_delivery_is_revived_by_retry,
                     stale_claim_is_told,
+                }
+                destination {
+                    absence_is_told_once_and_costs_nothing,
+                    refused_contexts_are_left_out_until_their_time,
+                    urgent_ones_are_claimed_alone,
+                    deliveries_are_listed_and_retried,
+                }
+                proof {
+                    accepted_becomes_committed_and_visible,
+                    what_is_not_committed_is_sent_again_and_then_dead,
+                    late_report_is_taken_and_a_late_failure_is_not,
+                    absent_peer_costs_no_attempt_and_one_event,
+                    report_that_is_silent_about_an_instance_is_a_failure,
+                    plan_that_changed_settles_what_is_due,
+                    request_takes_what_was_asked_for_equally_often,
                 }
                 commitment {
                     what_is_there_is_committed_at_once,

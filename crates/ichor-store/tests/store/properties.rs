@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::*;
 use ichor_core::{DeliveryStatus, Reason, StudyStatus, Uid};
-use ichor_store::{AnalysisClaim, DeliveryClaim, Recorded, RetryOutcome, Store, StudyFilter, Timestamp};
+use ichor_store::{AnalysisClaim, DeliveryClaim, ProofPlan, Recorded, RetryOutcome, Store, StudyFilter, Timestamp};
 use proptest::prelude::*;
 
 const STUDIES: [&str; 3] = ["a", "b", "c"];
@@ -123,7 +123,7 @@ impl World {
                 if let Some(claim) = self.delivery.take() {
                     let sent = (claim.object.sop_instance.clone(), claim.destination.clone());
                     assert!(self.accepted.insert(sent), "accepted twice");
-                    store.delivery_accepted(claim, "Success", now).await.unwrap();
+                    store.delivery_accepted(claim, "Success", ProofPlan::default(), now, now).await.unwrap();
                 }
             }
             Step::Refuse { again } => {

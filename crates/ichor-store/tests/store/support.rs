@@ -238,6 +238,7 @@ pub(crate) async fn outcome(
         }],
         slices_known: 0,
         timings: vec![("classify".to_owned(), 1_200), ("mask".to_owned(), 800)],
+        routed: None,
     }
 }
 
@@ -251,6 +252,7 @@ pub(crate) fn not_analysed() -> AnalysisOutcome {
         objects: Vec::new(),
         slices_known: 0,
         timings: Vec::new(),
+        routed: None,
     }
 }
 

@@ -246,6 +246,8 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             threads: 0,
             batch: 8,
         },
+        rules: Vec::new(),
+        forwards: Vec::new(),
         channels: Vec::new(),
         destinations: vec![DestinationConfig::c_store("pacs", pacs.address, pacs.ae_title.clone())],
         log: LogConfig::default(),

@@ -1,8 +1,8 @@
 //! `ichor studies`: the admin queries over the job log.
 
 use anyhow::Context;
-use ichor_core::RuleOutcome;
-use ichor_store::{RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudySummary};
+use ichor_core::{DeliveryStatus, RuleOutcome};
+use ichor_store::{DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudySummary};
 use serde_json::json;
 
 use super::job_log::{clock, open};
@@ -172,9 +172,45 @@ pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
         let offset = first.map_or(0, |first| event.at.as_millis() - first.as_millis());
         println!("{}  {:>+9.3} s  {:<20}  {}", clock(event.at), offset as f64 / 1000.0, event.kind, event.text);
     }
+    print_unfinished(&store, &study).await?;
     for series in study.series.iter().filter(|series| !series.rules.is_empty()) {
         println!("\nthe gate on series {}", series.series_instance);
         print_rules(&series.rules, "  ");
+    }
+    Ok(())
+}
+
+/// What is not through yet, and what its destination waits for.
+async fn print_unfinished(store: &Store, study: &StudyDetail) -> anyhow::Result<()> {
+    let states = store.destinations(ichor_pipeline::now()).await?;
+    let is_open = |delivery: &&DeliveryDetail| {
+        let waits =
+            !matches!(delivery.status, DeliveryStatus::Accepted | DeliveryStatus::Committed | DeliveryStatus::Visible);
+        waits || delivery.proof_due.is_some()
+    };
+    // Received instances that are forwarded are many, and fare alike.
+    let mut open: Vec<(&DeliveryDetail, usize)> = Vec::new();
+    for delivery in study.deliveries.iter().filter(is_open) {
+        let fate = |one: &DeliveryDetail| {
+            (one.kind.clone(), one.destination.clone(), one.status, one.proof_due.clone(), one.last_words.clone())
+        };
+        match open.iter_mut().find(|(known, _)| fate(known) == fate(delivery)) {
+            Some((_, count)) => *count += 1,
+            None => open.push((delivery, 1)),
+        }
+    }
+    if !open.is_empty() {
+        println!("\nnot through yet");
+    }
+    for (delivery, count) in open {
+        let times = if count == 1 { String::new() } else { format!("{count} times ") };
+        let due = delivery.proof_due.as_deref().map_or_else(String::new, |proof| format!(", {proof} is due"));
+        let words = delivery.last_words.as_deref().unwrap_or("");
+        println!("  {times}{} for {}: {}{due}  {words}", delivery.kind, delivery.destination, delivery.status);
+        if let Some(state) = states.iter().find(|state| state.name == delivery.destination && !state.is_up) {
+            let why = state.last_words.as_deref().unwrap_or("");
+            println!("    {} is down since {}, {} attempts: {why}", state.name, clock(state.since), state.failures);
+        }
     }
     Ok(())
 }

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use ichor_core::AeTitle;
 use ichor_dimse::tls::{ClientTls, IdentityFiles};
 use ichor_pipeline::analyse::{DestinationObjects, ObjectKind};
+use ichor_pipeline::deliver::Flow;
 use serde::{Deserialize, Serialize};
 
 use super::objects::{
     CaptureConfig, KeyObjectsConfig, ObjectName, ObjectSettings, ReportConfig, SegmentationConfig, default_objects,
     object_kinds,
 };
-use super::{Durations, Fault, host_and_port, none_is_set};
+use super::proof::ProofConfig;
+use super::{Durations, Fault, host_and_port, none_is_set, seconds};
 
 /// `[[destination]]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,7 +34,22 @@ pub(crate) struct DestinationConfig {
     /// Time for connecting, and for each answer, in seconds.
     #[serde(default = "default::delivery_timeout_s")]
     pub(crate) timeout_s: f64,
-    /// `c-store` or `stow-rs`.
+    /// How long an association is kept that has nothing to do, in seconds.
+    #[serde(default = "default::idle_s")]
+    pub(crate) idle_s: f64,
+    /// Failures in a row that hold the queue as if nobody were there; 0: none do.
+    #[serde(default = "default::failures")]
+    pub(crate) failures: u32,
+    /// After how long a presentation context is proposed again that was not accepted, in seconds.
+    #[serde(default = "default::propose_again_s")]
+    pub(crate) propose_again_s: f64,
+    /// Most objects a minute; 0: as fast as it goes.
+    #[serde(default)]
+    pub(crate) per_minute: u32,
+    /// Hours in which others than positive findings go out, in UTC, such as `19:00-06:30`; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hours_utc: Option<String>,
+    /// `c-store`, `stow-rs` or `folder`.
     pub(crate) kind: DestinationKind,
     /// C-STORE: `host:port`.
     pub(crate) address: Option<String>,
@@ -43,13 +60,13 @@ pub(crate) struct DestinationConfig {
     /// C-STORE: TLS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) tls: bool,
-    /// C-STORE with TLS: authorities of which one must have issued the peer's certificate, PEM; absent: the system's.
+    /// C-STORE with TLS, STOW-RS: authorities of which one must have issued the peer's certificate, PEM; absent: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls_ca_file: Option<PathBuf>,
-    /// C-STORE with TLS: own certificate with its chain, PEM.
+    /// C-STORE with TLS, STOW-RS: own certificate with its chain, PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls_certificate_file: Option<PathBuf>,
-    /// C-STORE with TLS: its private key, PEM, not encrypted.
+    /// C-STORE with TLS, STOW-RS: its private key, PEM, not encrypted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls_key_file: Option<PathBuf>,
     /// C-STORE with TLS: name in the peer's certificate; absent: the host of `address`.
@@ -58,6 +75,9 @@ pub(crate) struct DestinationConfig {
     /// C-STORE with TLS: whether that name must stand there; absent: yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls_check_name: Option<bool>,
+    /// Folder: where to; it must be there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<PathBuf>,
     /// STOW-RS: base URL of the DICOMweb service, without `/studies`.
     pub(crate) url: Option<String>,
     /// STOW-RS: file that holds a bearer token.
@@ -69,6 +89,9 @@ pub(crate) struct DestinationConfig {
     /// Which result objects it gets.
     #[serde(default = "default_objects")]
     pub(crate) objects: Vec<ObjectName>,
+    /// What is asked for besides its answer; absent: nothing.
+    #[serde(default)]
+    pub(crate) proof: ProofConfig,
     /// The form of its Segmentation; absent: the default's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) segmentation: Option<SegmentationConfig>,
@@ -83,7 +106,7 @@ pub(crate) struct DestinationConfig {
     pub(crate) capture: Option<CaptureConfig>,
 }
 
-/// The two ways to deliver.
+/// The ways to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum DestinationKind {
@@ -91,6 +114,18 @@ pub(crate) enum DestinationKind {
     CStore,
     /// DICOMweb STOW-RS.
     StowRs,
+    /// Files in a folder.
+    Folder,
+}
+
+impl DestinationKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::CStore => "c-store",
+            Self::StowRs => "stow-rs",
+            Self::Folder => "folder",
+        }
+    }
 }
 
 /// A destination's kind together with the keys that belong to it.
@@ -113,7 +148,13 @@ pub(crate) enum Endpoint {
         url: String,
         /// Who we say we are.
         credentials: Option<CredentialFiles>,
+        /// Authorities to trust instead of the system's.
+        ca_file: Option<PathBuf>,
+        /// Own certificate and key.
+        identity: Option<(PathBuf, PathBuf)>,
     },
+    /// Files in a folder.
+    Folder(PathBuf),
 }
 
 /// Where a STOW-RS destination's secrets lie.
@@ -135,6 +176,12 @@ impl DestinationConfig {
             max_backoff_s: default::max_backoff_s(),
             attempts: 0,
             timeout_s: default::delivery_timeout_s(),
+            idle_s: default::idle_s(),
+            failures: default::failures(),
+            propose_again_s: default::propose_again_s(),
+            per_minute: 0,
+            hours_utc: None,
+            path: None,
             kind: DestinationKind::CStore,
             address: Some(address.to_string()),
             ae_title: Some(ae_title),
@@ -150,6 +197,7 @@ impl DestinationConfig {
             user: None,
             password_file: None,
             objects: default_objects(),
+            proof: ProofConfig::default(),
             segmentation: None,
             report: None,
             key_objects: None,
@@ -182,9 +230,6 @@ impl DestinationConfig {
             ("ae_title", self.ae_title.is_some()),
             ("calling_ae_title", self.calling_ae_title.is_some()),
             ("tls", self.tls),
-            ("tls_ca_file", self.tls_ca_file.is_some()),
-            ("tls_certificate_file", self.tls_certificate_file.is_some()),
-            ("tls_key_file", self.tls_key_file.is_some()),
             ("tls_server_name", self.tls_server_name.is_some()),
             ("tls_check_name", self.tls_check_name.is_some()),
         ];
@@ -194,14 +239,24 @@ impl DestinationConfig {
             ("user", self.user.is_some()),
             ("password_file", self.password_file.is_some()),
         ];
-        let (foreign, kind) = match self.kind {
-            DestinationKind::CStore => (&stow_rs_keys[..], "c-store"),
-            DestinationKind::StowRs => (&c_store_keys[..], "stow-rs"),
+        let tls_keys = [
+            ("tls_ca_file", self.tls_ca_file.is_some()),
+            ("tls_certificate_file", self.tls_certificate_file.is_some()),
+            ("tls_key_file", self.tls_key_file.is_some()),
+        ];
+        let folder_keys = [("path", self.path.is_some())];
+        let foreign: [&[(&str, bool)]; 3] = match self.kind {
+            DestinationKind::CStore => [&stow_rs_keys, &folder_keys, &[]],
+            DestinationKind::StowRs => [&c_store_keys, &folder_keys, &[]],
+            DestinationKind::Folder => [&c_store_keys, &stow_rs_keys, &tls_keys],
         };
-        none_is_set(foreign, kind)?;
+        foreign.into_iter().try_for_each(|keys| none_is_set(keys, self.kind.as_str()))?;
         match self.kind {
             DestinationKind::CStore => self.c_store_endpoint(),
             DestinationKind::StowRs => self.stow_rs_endpoint(),
+            DestinationKind::Folder => {
+                self.path.clone().map(Endpoint::Folder).ok_or_else(|| "kind folder needs the key path".to_owned())
+            }
         }
     }
 
@@ -245,7 +300,30 @@ impl DestinationConfig {
             (None, Some(user), Some(file)) => Some(CredentialFiles::Basic(user.clone(), file.clone())),
             _ => return Err("give bearer_token_file, or user and password_file together".to_owned()),
         };
-        Ok(Endpoint::StowRs { url, credentials })
+        let identity = match (&self.tls_certificate_file, &self.tls_key_file) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            _ => return Err("give tls_certificate_file and tls_key_file together".to_owned()),
+        };
+        if url.starts_with("http://") && (identity.is_some() || self.tls_ca_file.is_some()) {
+            return Err("keys of TLS do nothing with an http:// url".to_owned());
+        }
+        Ok(Endpoint::StowRs { url, credentials, ca_file: self.tls_ca_file.clone(), identity })
+    }
+
+    /// When and how fast it is sent to.
+    ///
+    /// # Errors
+    /// A sentence about the key that cannot be right.
+    pub(crate) fn flow(&self) -> Result<Flow, String> {
+        let hours = self.hours_utc.as_deref().map(str::parse).transpose();
+        Ok(Flow {
+            idle: seconds(self.idle_s),
+            failures: self.failures,
+            propose_again: seconds(self.propose_again_s),
+            per_minute: self.per_minute,
+            hours: hours.map_err(|message: String| format!("hours_utc: {message}"))?,
+        })
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
@@ -255,6 +333,7 @@ impl DestinationConfig {
             &mut self.tls_ca_file,
             &mut self.tls_certificate_file,
             &mut self.tls_key_file,
+            &mut self.path,
         ];
         for path in files.into_iter().flatten() {
             *path = folder.join(&path);
@@ -262,17 +341,25 @@ impl DestinationConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), Fault> {
-        let checked = self.endpoint().and_then(|_| self.objects());
-        checked.map(drop).map_err(|message| (format!("destination {:?}", self.name), message))
+        let checked = self
+            .endpoint()
+            .and_then(|_| self.objects())
+            .and_then(|_| self.proof.check(self.kind))
+            .and_then(|()| self.flow().map(drop));
+        checked.map_err(|message| (format!("destination {:?}", self.name), message))
     }
 
     pub(super) fn durations(&self) -> Durations {
         let key = |name: &str| format!("destination {:?} {name}", self.name);
-        vec![
+        let mut durations = vec![
             (key("first_backoff_s"), self.first_backoff_s),
             (key("max_backoff_s"), self.max_backoff_s),
             (key("timeout_s"), self.timeout_s),
-        ]
+            (key("idle_s"), self.idle_s),
+            (key("propose_again_s"), self.propose_again_s),
+        ];
+        durations.extend(self.proof.durations(&self.name));
+        durations
     }
 }
 
@@ -283,6 +370,15 @@ mod default {
     }
     pub(super) const fn max_backoff_s() -> f64 {
         300.0
+    }
+    pub(super) const fn idle_s() -> f64 {
+        2.0
+    }
+    pub(super) const fn failures() -> u32 {
+        3
+    }
+    pub(super) const fn propose_again_s() -> f64 {
+        600.0
     }
     pub(super) const fn delivery_timeout_s() -> f64 {
         30.0

@@ -20,6 +20,19 @@ pub(crate) enum ObjectName {
     PresentationState,
 }
 
+impl ObjectName {
+    /// The name, as [`ObjectKind::name`] has it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Segmentation => "segmentation",
+            Self::Report => "report",
+            Self::KeyObjects => "key-objects",
+            Self::Capture => "capture",
+            Self::PresentationState => "presentation-state",
+        }
+    }
+}
+
 /// `[destination.capture]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -161,9 +174,6 @@ pub(super) fn default_objects() -> Vec<ObjectName> {
 /// A sentence about the kind that is missing, named twice, or has settings that cannot be.
 pub(super) fn object_kinds(objects: &[ObjectName], settings: ObjectSettings) -> Result<Vec<ObjectKind>, String> {
     let ObjectSettings { segmentation, report, key_objects, capture } = settings;
-    if objects.is_empty() {
-        return Err("objects must name at least one kind".to_owned());
-    }
     if let Some((at, twice)) = objects.iter().enumerate().find(|(at, name)| objects[..*at].contains(name)) {
         return Err(format!("objects names {twice:?} twice, again at place {}", at + 1));
     }

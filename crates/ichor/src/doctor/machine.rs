@@ -65,7 +65,8 @@ fn existing(folder: &Path) -> PathBuf {
     }
 }
 
-fn writable(subject: &str, folder: &Path) -> Outcome {
+/// Whether a folder can be written, or made.
+pub(super) fn writable(subject: &str, folder: &Path) -> Outcome {
     let subject = format!("{subject} {}", folder.display());
     let place = existing(folder);
     match tempfile::Builder::new().prefix(".ichor-doctor-").tempfile_in(&place) {

@@ -110,6 +110,7 @@ async fn destination(config: &DestinationConfig, own_title: &AeTitle) -> Outcome
             }
         }
         Ok(Endpoint::StowRs { url, .. }) => reached(subject, &url, timeout).await,
+        Ok(Endpoint::Folder(folder)) => super::machine::writable(&subject, &folder),
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use ichor_core::{DeliveryStatus, Reason, StudyStatus, Uid};
-use ichor_store::{RetryOutcome, SeriesOutcomeRow, SliceScore, StoreError, Timestamp};
+use ichor_store::{ProofPlan, RetryOutcome, SeriesOutcomeRow, SliceScore, StoreError, Timestamp};
 
 use crate::support::*;
 
@@ -164,7 +164,7 @@ pub(crate) async fn retry_keeps_the_object_and_sends_it_once(backend: impl Backe
     closed_study(&store, "a", 2, 0).await;
     analyse(&store, true, &["pacs"], at(20)).await;
     let delivery = store.claim_delivery("pacs", at(21)).await.unwrap().unwrap();
-    store.delivery_accepted(delivery, "Success", at(22)).await.unwrap();
+    store.delivery_accepted(delivery, "Success", ProofPlan::default(), at(22), at(22)).await.unwrap();
     let before = detail(&store, "a").await;
 
     store.retry(&study_uid("a"), at(30)).await.unwrap();

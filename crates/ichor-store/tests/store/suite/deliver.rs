@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use ichor_core::{DeliveryStatus, Reason, StudyStatus};
-use ichor_store::{DeliveryClaim, DeliveryObject, QueueDepth, RetryOutcome, Store, StoreError};
+use ichor_store::{DeliveryClaim, DeliveryObject, ProofPlan, QueueDepth, RetryOutcome, Store, StoreError};
 
 use crate::support::*;
 
@@ -59,7 +59,7 @@ pub(crate) async fn claim_is_exclusive(backend: impl Backend) {
                 let mut claimed = Vec::new();
                 while let Some(claim) = store.claim_delivery("pacs", at(30)).await.unwrap() {
                     claimed.push(claim.object.sop_instance.clone());
-                    store.delivery_accepted(claim, "Success", at(31)).await.unwrap();
+                    store.delivery_accepted(claim, "Success", ProofPlan::default(), at(31), at(31)).await.unwrap();
                 }
                 claimed
             })
@@ -80,7 +80,7 @@ pub(crate) async fn dead_destination_delays_no_other(backend: impl Backend) {
     let down = store.claim_delivery("down", at(101)).await.unwrap().unwrap();
     store.delivery_failed(down, Reason::new("unreachable", "no route"), Some(at(900)), at(102)).await.unwrap();
     let pacs = store.claim_delivery("pacs", at(102)).await.unwrap().unwrap();
-    store.delivery_accepted(pacs, "Success", at(103)).await.unwrap();
+    store.delivery_accepted(pacs, "Success", ProofPlan::default(), at(103), at(103)).await.unwrap();
     assert_eq!(store.next_delivery_deadline("pacs").await.unwrap(), None);
     assert_eq!(store.next_delivery_deadline("down").await.unwrap(), Some(at(900)));
     assert!(store.claim_delivery("elsewhere", at(900)).await.unwrap().is_none());
@@ -100,7 +100,7 @@ pub(crate) async fn failed_delivery_is_due_later(backend: impl Backend) {
 
     let claim = store.claim_delivery("pacs", at(110)).await.unwrap().unwrap();
     assert_eq!((claim.attempts, claim.queued_at), (2, at(100)));
-    store.delivery_accepted(claim, "0000H\u{7} Success", at(111)).await.unwrap();
+    store.delivery_accepted(claim, "0000H\u{7} Success", ProofPlan::default(), at(111), at(111)).await.unwrap();
     let delivery = &detail(&store, "a").await.deliveries[0];
     assert_eq!((delivery.status, delivery.finished_at), (DeliveryStatus::Accepted, Some(at(111))));
     assert_eq!(delivery.last_words.as_deref(), Some("0000H  Success"));
@@ -118,7 +118,7 @@ pub(crate) async fn dead_delivery_is_revived_by_retry(backend: impl Backend) {
     assert_eq!(retried, RetryOutcome::Queued { version: 1, deliveries: 1 });
     let claim = store.claim_delivery("pacs", at(200)).await.unwrap().unwrap();
     assert_eq!(claim.attempts, 1, "attempts are counted anew");
-    store.delivery_accepted(claim, "Success", at(201)).await.unwrap();
+    store.delivery_accepted(claim, "Success", ProofPlan::default(), at(201), at(201)).await.unwrap();
     assert_eq!(detail(&store, "a").await.summary.status, StudyStatus::Queued);
     analyse(&store, true, &["pacs"], at(202)).await;
     assert!(store.claim_delivery("pacs", at(9_000)).await.unwrap().is_none(), "accepted is accepted");
@@ -133,10 +133,10 @@ pub(crate) async fn stale_claim_is_told(backend: impl Backend) {
     queued(&store, "a", true, &["pacs"], 100).await;
     let claim = store.claim_delivery("pacs", at(101)).await.unwrap().unwrap();
     let stale = copy(&claim);
-    store.delivery_accepted(claim, "Success", at(102)).await.unwrap();
+    store.delivery_accepted(claim, "Success", ProofPlan::default(), at(102), at(102)).await.unwrap();
     let error = store.delivery_failed(copy(&stale), Reason::new("x", "y"), None, at(103)).await.unwrap_err();
     assert!(matches!(error, StoreError::StaleClaim { .. }), "{error}");
-    let error = store.delivery_accepted(stale, "again", at(103)).await.unwrap_err();
+    let error = store.delivery_accepted(stale, "again", ProofPlan::default(), at(103), at(103)).await.unwrap_err();
     assert!(matches!(error, StoreError::StaleClaim { .. }), "{error}");
     assert_eq!(detail(&store, "a").await.deliveries[0].last_words.as_deref(), Some("Success"));
 }

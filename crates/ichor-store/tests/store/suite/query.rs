@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ichor_core::{AeTitle, Reason, StudyStatus};
-use ichor_store::{AssociationEnd, RetryOutcome, Store, StoreError, StudyFilter, StudyKey, Topic};
+use ichor_store::{AssociationEnd, ProofPlan, RetryOutcome, Store, StoreError, StudyFilter, StudyKey, Topic};
 
 use crate::support::*;
 
@@ -131,7 +131,7 @@ pub(crate) async fn timeline_tells_the_story_without_the_patient(backend: impl B
     let store = backend.open().await;
     four(&store).await;
     let delivery = store.claim_delivery("pacs", at(500)).await.unwrap().unwrap();
-    store.delivery_accepted(delivery, "0000H", at(501)).await.unwrap();
+    store.delivery_accepted(delivery, "0000H", ProofPlan::default(), at(501), at(501)).await.unwrap();
     let timeline = store.timeline(&study_uid("positive")).await.unwrap();
     let kinds: Vec<_> = timeline.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(

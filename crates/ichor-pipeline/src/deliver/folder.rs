@@ -1,0 +1,90 @@
+//! A folder as a destination: one file an object, there as a whole or not at all.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ichor_core::Reason;
+use ichor_store::DeliveryObject;
+
+use super::Attempt;
+
+/// Copies an object to `root/STUDY/OBJECT.dcm`.
+pub(super) async fn deliver(root: &Path, object: &DeliveryObject) -> Attempt {
+    let (root, source) = (root.to_owned(), object.path.clone());
+    // UIDs hold digits and full stops, and begin with a digit where they are ours; a peer's might be "..".
+    let (study, name) = (safe(object.study_instance.as_str()), safe(object.sop_instance.as_str()));
+    let copied = tokio::task::spawn_blocking(move || copy(&root, &source, &study, &name)).await;
+    copied.unwrap_or_else(|error| Attempt::Transient(Reason::new("task-failed", error.to_string())))
+}
+
+fn safe(uid: &str) -> String {
+    uid.trim_matches('.').to_owned()
+}
+
+fn copy(root: &Path, source: &Path, study: &str, name: &str) -> Attempt {
+    let mut from = match File::open(source) {
+        Ok(file) => file,
+        Err(error) => {
+            let reason = Reason::new("object-unreadable", format!("{}: {error}", source.display()));
+            let is_gone = error.kind() == io::ErrorKind::NotFound;
+            return if is_gone { Attempt::Permanent(reason) } else { Attempt::Transient(reason) };
+        }
+    };
+    // The folder itself is not made: one that is not there is one that is not mounted.
+    if !root.is_dir() {
+        let text = format!("{} is no folder, or not mounted", root.display());
+        return Attempt::PeerDown(Reason::new("folder-missing", text));
+    }
+    match place(&mut from, root, study, name) {
+        Ok(path) => Attempt::Accepted(format!("written to {}", path.display())),
+        Err(error) => Attempt::PeerDown(Reason::new("folder-refuses", format!("{}: {error}", root.display()))),
+    }
+}
+
+/// Writes beside the place, syncs, renames, and syncs the folders.
+fn place(from: &mut File, root: &Path, study: &str, name: &str) -> io::Result<PathBuf> {
+    let folder = root.join(study);
+    if !folder.is_dir() {
+        std::fs::create_dir(&folder)?;
+        File::open(root)?.sync_all()?;
+    }
+    let (path, part) = (folder.join(format!("{name}.dcm")), folder.join(format!(".{name}.part")));
+    let written = (|| {
+        let mut to = File::create(&part)?;
+        io::copy(from, &mut to)?;
+        to.sync_all()?;
+        std::fs::rename(&part, &path)
+    })();
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&part);
+        return Err(error);
+    }
+    File::open(&folder)?.sync_all()?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_is_there_whole_or_not_at_all() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let (source, root) = (scratch.path().join("object"), scratch.path().join("out"));
+        std::fs::write(&source, b"DICM").unwrap();
+        let attempt = copy(&root, &source, "1.2", "1.2.3");
+        assert!(matches!(&attempt, Attempt::PeerDown(reason) if reason.to_string().contains("not mounted")));
+        std::fs::create_dir(&root).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(copy(&root, &source, "1.2", "1.2.3"), Attempt::Accepted(_)));
+        }
+        assert_eq!(std::fs::read(root.join("1.2/1.2.3.dcm")).unwrap(), b"DICM");
+        assert_eq!(std::fs::read_dir(root.join("1.2")).unwrap().count(), 1, "nothing lies beside it");
+        let gone = copy(&root, &scratch.path().join("absent"), "1.2", "1.2.4");
+        assert!(matches!(gone, Attempt::Permanent(_)));
+        // A file where the study's folder should be.
+        std::fs::write(root.join("1.9"), b"").unwrap();
+        assert!(matches!(copy(&root, &source, "1.9", "1.2.3"), Attempt::PeerDown(_)));
+    }
+}

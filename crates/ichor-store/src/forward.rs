@@ -1,0 +1,60 @@
+//! Forwarding: received instances of closed studies go into the outbox, as they are.
+
+use std::path::PathBuf;
+
+use ichor_core::{AeTitle, Uid};
+
+use crate::{Store, StoreError, Timestamp, Topic};
+
+/// A study that closed, and of which nobody has decided yet whether it is forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosedStudy {
+    pub(crate) id: i64,
+    /// Study Instance UID.
+    pub study_instance: Uid,
+    /// The version that closed.
+    pub version: u32,
+    /// Who sent the first instance.
+    pub source_ae: Option<AeTitle>,
+    /// The file of the first instance that is not our own.
+    pub first_instance: Option<PathBuf>,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Where its instances go.
+    pub destinations: Vec<String>,
+    /// Whether they go before others.
+    pub urgent: bool,
+    /// What the job log is to say; `None`: nothing.
+    pub words: Option<String>,
+}
+
+impl Store {
+    /// Closed versions that wait for the decision, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn undecided_studies(&self, most: u32) -> Result<Vec<ClosedStudy>, StoreError> {
+        self.index().undecided_studies(self.blobs(), most).await
+    }
+
+    /// Queues every instance of a study that was not queued for these destinations before, and records the decision, in one
+    /// transaction. Returns how many were queued.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn forward(
+        &self,
+        study: &ClosedStudy,
+        forwarding: &Forwarding,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let queued = self.index().forward(study, forwarding, now).await?;
+        if queued > 0 {
+            self.topics().notify(Topic::Outbox);
+        }
+        Ok(queued)
+    }
+}

@@ -1,0 +1,82 @@
+//! Statements of forwarding.
+
+use ichor_core::AeTitle;
+use serde_json::json;
+
+use super::Sqlite;
+use super::events::NewEvent;
+use super::failure::During;
+use super::values::{blob as parse_blob, uid, unsigned};
+use crate::blobs::BlobStore;
+use crate::forward::{ClosedStudy, Forwarding};
+use crate::{StoreError, Timestamp};
+
+type StudyRow = (i64, String, i64, Option<String>, Option<String>);
+
+impl Sqlite {
+    pub(crate) async fn undecided_studies(&self, blobs: &BlobStore, most: u32) -> Result<Vec<ClosedStudy>, StoreError> {
+        let rows: Vec<StudyRow> = sqlx::query_as(
+            "SELECT id, study_instance, version, source_ae,
+                 (SELECT blob FROM instance WHERE study_id = s.id AND own = 0 ORDER BY id LIMIT 1)
+             FROM study s WHERE version > forwarded_version ORDER BY id LIMIT ?",
+        )
+        .bind(most)
+        .fetch_all(&self.read)
+        .await
+        .during("looking for studies to forward")?;
+        let study = |(id, study, version, source, blob): StudyRow| {
+            let path = blob.map(|blob| Ok::<_, StoreError>(blobs.path_of(&parse_blob(&blob)?))).transpose()?;
+            Ok(ClosedStudy {
+                id,
+                study_instance: uid(&study)?,
+                version: unsigned(version)?,
+                source_ae: source.and_then(|title| AeTitle::parse(&title).ok()),
+                first_instance: path,
+            })
+        };
+        rows.into_iter().map(study).collect()
+    }
+
+    pub(crate) async fn forward(
+        &self,
+        study: &ClosedStudy,
+        forwarding: &Forwarding,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let during = "forwarding a study";
+        let mut tx = self.begin(during).await?;
+        let mut queued = 0;
+        for destination in &forwarding.destinations {
+            queued += sqlx::query(
+                "INSERT INTO outbox (study_id, instance_id, destination, status, urgent, queued_at, next_attempt)
+                 SELECT study_id, id, ?1, 'queued', ?2, ?3, ?3 FROM instance WHERE study_id = ?4 AND own = 0 ORDER BY id
+                 ON CONFLICT (instance_id, destination) DO NOTHING",
+            )
+            .bind(destination)
+            .bind(forwarding.urgent)
+            .bind(now.as_millis())
+            .bind(study.id)
+            .execute(&mut *tx)
+            .await
+            .during(during)?
+            .rows_affected();
+        }
+        sqlx::query("UPDATE study SET forwarded_version = ?1 WHERE id = ?2 AND forwarded_version < ?1")
+            .bind(study.version)
+            .bind(study.id)
+            .execute(&mut *tx)
+            .await
+            .during(during)?;
+        if let Some(words) = &forwarding.words {
+            NewEvent::new(now, "forwarded", format!("{words}; {queued} instances are queued"))
+                .detail(
+                    json!({ "destinations": forwarding.destinations, "instances": queued, "version": study.version }),
+                )
+                .study(study.id)
+                .write(&mut tx)
+                .await?;
+        }
+        tx.commit().await.during(during)?;
+        Ok(queued)
+    }
+}

@@ -1,0 +1,52 @@
+use ichor_store::{Forwarding, ProofPlan};
+
+use crate::support::*;
+
+fn to(destinations: &[&str]) -> Forwarding {
+    Forwarding {
+        destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
+        urgent: false,
+        words: Some("rule fires".to_owned()),
+    }
+}
+
+pub(crate) async fn instances_of_closed_studies_are_queued_once(backend: impl Backend) {
+    let store = backend.open().await;
+    assert!(store.undecided_studies(10).await.unwrap().is_empty());
+    Slice::of("open", 0).record(&store, at(0)).await;
+    assert!(store.undecided_studies(10).await.unwrap().is_empty(), "it has not closed");
+    closed_study(&store, "a", 3, 0).await;
+    Slice { own: true, ..Slice::of("a", 9) }.record(&store, at(20)).await;
+    let undecided = store.undecided_studies(10).await.unwrap();
+    let study = undecided.iter().find(|study| study.study_instance == study_uid("a")).unwrap();
+    assert_eq!(study.source_ae.as_ref().unwrap().as_str(), "SCANNER");
+    assert!(study.first_instance.as_ref().unwrap().is_file());
+    assert_eq!(store.forward(study, &to(&["vna", "mirror"]), at(30)).await.unwrap(), 6, "our own stay here");
+    // As after a crash between the commit and the next look.
+    assert_eq!(store.forward(study, &to(&["vna", "mirror"]), at(31)).await.unwrap(), 0);
+    let claim = store.claim_delivery("vna", at(40)).await.unwrap().unwrap();
+    assert_eq!((claim.object.kind.as_str(), &claim.object.sop_instance), ("source", &slice_uid("a", 0)));
+    assert_eq!(claim.object.series_instance, uid(&["series", "a"]));
+    assert_eq!(std::fs::read(&claim.object.path).unwrap(), b"headerpixels", "as it was received");
+    store.delivery_accepted(claim, "Success", ProofPlan::default(), at(41), at(41)).await.unwrap();
+
+    // A late slice makes another version: only it is queued.
+    Slice::of("a", 7).record(&store, at(50)).await;
+    store.close_quiet_studies(quiet_after(50)).await.unwrap();
+    let undecided = store.undecided_studies(10).await.unwrap();
+    let study = undecided.iter().find(|study| study.study_instance == study_uid("a")).unwrap();
+    assert_eq!(study.version, 2);
+    assert_eq!(store.forward(study, &to(&["vna"]), at(61)).await.unwrap(), 1);
+    assert!(kinds(&store, "a").await.contains(&"forwarded".to_owned()));
+    let sources = detail(&store, "a").await.deliveries;
+    assert_eq!(sources.iter().filter(|delivery| delivery.kind == "source").count(), 7);
+}
+
+pub(crate) async fn decision_for_nobody_is_one(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 2, 0).await;
+    let undecided = store.undecided_studies(10).await.unwrap();
+    assert_eq!(store.forward(&undecided[0], &Forwarding::default(), at(20)).await.unwrap(), 0);
+    assert!(store.undecided_studies(10).await.unwrap().is_empty());
+    assert!(!kinds(&store, "a").await.contains(&"forwarded".to_owned()));
+}

@@ -1,0 +1,187 @@
+//! Destinations, from their configuration: one task each that sends, and one that asks for proof.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use ichor_core::{AeTitle, DeliveryStatus, Proof};
+use ichor_dicomweb::{Credentials, StowClient, StowOptions};
+use ichor_dimse::scu::ScuOptions;
+use ichor_pipeline::backoff::Backoff;
+use ichor_pipeline::deliver::{Destination, Transport};
+use ichor_pipeline::forward::{self, ForwardOptions};
+use ichor_pipeline::{deliver, prove};
+use ichor_store::Store;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, ForwardConfig, seconds};
+use crate::secrets;
+
+/// Starts the tasks of every destination, and says what waits for none.
+pub(crate) async fn start(
+    config: &Config,
+    store: &Store,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<&'static str>,
+) -> anyhow::Result<()> {
+    for section in &config.destinations {
+        refuse_ourselves(config, section).await?;
+        let destination = Arc::new(open(section, &config.listen.ae_title)?);
+        warn_of_unheard_reports(config, section);
+        let (stage_store, own, token) = (store.clone(), Arc::clone(&destination), stop.clone());
+        tasks.spawn(async move {
+            prove::run(stage_store, own, token).await;
+            "prove"
+        });
+        let (stage_store, token) = (store.clone(), stop.clone());
+        tasks.spawn(async move {
+            deliver::run(stage_store, destination, token).await;
+            "deliver"
+        });
+    }
+    let options = forward_options(config)?;
+    let (stage_store, token) = (store.clone(), stop.clone());
+    tasks.spawn(async move {
+        forward::run(stage_store, options, token).await;
+        "forward"
+    });
+    for queue in store.queue_depths().await.context("outbox")? {
+        let is_served = config.destinations.iter().any(|destination| destination.name == queue.destination);
+        if !is_served && matches!(queue.status, DeliveryStatus::Queued | DeliveryStatus::Sending) {
+            let (destination, waiting) = (&queue.destination, queue.count);
+            warn!(destination, waiting, "deliveries wait for a destination that is not configured any more");
+        }
+    }
+    if config.destinations.is_empty() {
+        warn!("no [[destination]] is configured: results stay here");
+    }
+    Ok(())
+}
+
+fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
+    let rules = config.forwards.iter().map(ForwardConfig::rule).collect::<Result<_, _>>();
+    let titles = config.destinations.iter();
+    Ok(ForwardOptions {
+        rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
+        titles: titles.filter_map(|section| Some((section.name.clone(), section.ae_title.clone()?))).collect(),
+    })
+}
+
+/// Refuses a destination at which we listen ourselves: results would come back for ever. A name that cannot be resolved is
+/// nobody's.
+async fn refuse_ourselves(config: &Config, section: &DestinationConfig) -> anyhow::Result<()> {
+    let mut own = vec![config.listen.address];
+    own.extend(config.listen.tls.as_ref().map(|tls| tls.address));
+    own.extend(config.dicomweb.as_ref().map(|dicomweb| dicomweb.address));
+    let Some(address) = section.address.clone().or_else(|| section.url.as_deref().and_then(host_of)) else {
+        return Ok(());
+    };
+    let Ok(peers) = tokio::net::lookup_host(&address).await else { return Ok(()) };
+    for peer in peers {
+        let is_ours = own.iter().any(|listen| is_own(*listen, peer));
+        anyhow::ensure!(!is_ours, "destination {:?}: {address} is where this daemon listens itself", section.name);
+    }
+    Ok(())
+}
+
+/// `host:port` of an HTTP URL.
+fn host_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?']).next()?;
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let port = if scheme == "https" { 443 } else { 80 };
+    Some(if has_port { host.to_owned() } else { format!("{host}:{port}") })
+}
+
+fn is_own(listen: SocketAddr, peer: SocketAddr) -> bool {
+    // Only an address of this machine can be bound.
+    let is_local = |ip: IpAddr| ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok();
+    let same = listen.ip() == peer.ip();
+    listen.port() == peer.port() && (same || (listen.ip().is_unspecified() && is_local(peer.ip())))
+}
+
+/// A peer that reports on an association of its own must be let in.
+fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {
+    let Some(title) = &section.ae_title else { return };
+    let may_come = config.sources.iter().any(|source| source.ae_title.as_ref().is_none_or(|known| known == title));
+    if section.proof.ask.contains(&Proof::Commitment) && !may_come {
+        let (destination, ae_title) = (&section.name, title.as_str());
+        warn!(
+            destination,
+            ae_title, "no [[source]] has its AE title: commitment reports on associations of its own are refused"
+        );
+    }
+}
+
+fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {
+    let timeout = seconds(config.timeout_s);
+    let endpoint = config.endpoint().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+    let transport = match endpoint {
+        Endpoint::CStore { address, ae_title, calling_ae_title, tls } => {
+            let mut options = ScuOptions::new(calling_ae_title.unwrap_or_else(|| own_title.clone()), ae_title, address);
+            options.connect_timeout = timeout;
+            options.response_timeout = timeout;
+            if let Some(tls) = &tls {
+                tls.check().with_context(|| format!("destination {:?}", config.name))?;
+            }
+            options.tls = tls;
+            Transport::CStore(options)
+        }
+        Endpoint::StowRs { url, credentials, ca_file, identity } => {
+            let mut options = StowOptions::new(&url);
+            options.timeout = timeout;
+            options.credentials = credentials.map(read_credentials).transpose()?;
+            let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
+            options.root_certificates = ca_file.as_deref().map(read).transpose()?;
+            if let Some((certificate, key)) = identity {
+                options.identity = Some([read(&certificate)?, b"\n".to_vec(), read(&key)?].concat());
+            }
+            Transport::StowRs(StowClient::new(options)?)
+        }
+        Endpoint::Folder(path) => Transport::Folder(path),
+    };
+    let flow = config.flow().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+    let backoff = Backoff {
+        first: seconds(config.first_backoff_s),
+        longest: seconds(config.max_backoff_s),
+        attempts: config.attempts,
+    };
+    Ok(Destination { name: config.name.clone(), transport, backoff, proof: config.proof.options(), flow })
+}
+
+fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
+    Ok(match files {
+        CredentialFiles::Bearer(file) => Credentials::Bearer(secrets::read(&file)?),
+        CredentialFiles::Basic(user, file) => Credentials::Basic { user, password: secrets::read(&file)? },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_known() {
+        let is = |listen: &str, peer: &str| is_own(listen.parse().unwrap(), peer.parse().unwrap());
+        assert!(is("0.0.0.0:11112", "127.0.0.1:11112"));
+        assert!(is("127.0.0.1:11112", "127.0.0.1:11112"));
+        assert!(!is("0.0.0.0:11112", "127.0.0.1:104"), "another port");
+        assert!(!is("127.0.0.1:11112", "127.0.0.2:11112"), "another address");
+        assert!(!is("0.0.0.0:11112", "192.0.2.1:11112"), "another machine");
+    }
+
+    #[test]
+    fn hosts_of_urls() {
+        for (url, host) in [
+            ("http://pacs/dicom-web", Some("pacs:80")),
+            ("https://pacs.example.org", Some("pacs.example.org:443")),
+            ("http://127.0.0.1:8042/dicom-web", Some("127.0.0.1:8042")),
+            ("pacs", None),
+        ] {
+            assert_eq!(host_of(url).as_deref(), host, "{url}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The auto-router: received studies go on as they are.
+
+use std::collections::BTreeMap;
+
+use crate::support::daemon::{Daemon, Settings};
+use crate::support::dcmtk::StoreScu;
+use crate::support::orthanc::Orthanc;
+use crate::support::scratch::Scratch;
+use crate::support::study::{Phantom, Study};
+use crate::support::tools::requires;
+use crate::support::{eventually, free_port, part10, seconds};
+
+fn states(daemon: &Daemon, study: &Study, destination: &str) -> BTreeMap<String, usize> {
+    let shown = daemon.show(&study.study_uid);
+    let mut states = BTreeMap::new();
+    for one in shown["deliveries"].as_array().unwrap() {
+        if one["destination"] == destination && one["kind"] == "source" {
+            *states.entry(one["status"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    states
+}
+
+#[test]
+fn studies_go_on_byte_for_byte_and_not_back() {
+    requires!(Dcmtk, Orthanc);
+    let (scratch, orthanc) = (Scratch::new("forward"), Orthanc::start());
+    let folder = scratch.folder("archive");
+    let destination = |name: &str, keys: &str| {
+        format!(
+            "[[destination]]\nname = {name:?}\nfirst_backoff_s = 0.2\nmax_backoff_s = 0.5\nobjects = []\n{keys}\n\n"
+        )
+    };
+    let c_store =
+        |port: u16, title: &str| format!("kind = \"c-store\"\naddress = \"127.0.0.1:{port}\"\nae_title = \"{title}\"");
+    let sections = [
+        destination("archive", &format!("kind = \"folder\"\npath = {folder:?}")),
+        destination("pacs", &format!("{}\n[destination.proof]\nask = [\"read-back\"]\nafter_s = 0.2", c_store(orthanc.dicom_port, "ORTHANC"))),
+        // Whoever sends is called so.
+        destination("sender", &c_store(free_port(), "STORESCU")),
+        "[[forward]]\nname = \"others\"\nsources = [\"OTHER\"]\ndestinations = [\"pacs\"]\n\n".to_owned(),
+        "[[forward]]\nname = \"heads\"\ntags = { Modality = \"CT\" }\ndestinations = [\"archive\", \"pacs\", \"sender\"]\n".to_owned(),
+    ];
+    let mut daemon = Daemon::start(&Settings { sections: sections.concat(), ..Settings::default() });
+    let study = Phantom::BLEEDING.slices(16).matrix(128).write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    // In the middle of it, perhaps.
+    eventually(seconds(30), "instances in the outbox", || {
+        let queued: usize = states(&daemon, &study, "pacs").values().sum();
+        if queued == 16 { Ok(()) } else { Err(format!("{queued}")) }
+    });
+    daemon.kill();
+    daemon.start_again();
+    eventually(seconds(60), "everything there", || {
+        let found = (states(&daemon, &study, "archive"), states(&daemon, &study, "pacs"));
+        let wanted = |state: &str| BTreeMap::from([(state.to_owned(), 16)]);
+        if found == (wanted("accepted"), wanted("visible")) { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    assert!(states(&daemon, &study, "sender").is_empty(), "back to its sender");
+    for instance in &study.instances {
+        let file = folder.join(&study.study_uid).join(format!("{}.dcm", instance.sop_instance));
+        assert_eq!(part10::data_set(&file), part10::data_set(&instance.path), "byte for byte");
+    }
+    assert_eq!(orthanc.objects(&study.study_uid, "CT").len(), 16);
+    let why = daemon.why(&study.study_uid);
+    assert!(why.contains("forwarding rule \"heads\" fires, to archive, pacs; not to sender"), "{why}");
+    assert!(why.contains("none of 16 received instances waits for archive any more"), "{why}");
+    assert_eq!(why.matches("delivery-accepted").count(), 0, "not a line for each slice\n{why}");
+}
