@@ -38,8 +38,8 @@ pub(crate) async fn check(facts: &Facts) -> Readiness {
         Err(error) => Check { name: "disk", passed: false, words: error.to_string() },
     };
     // Receiving without a model is a mode of its own: studies are kept and wait.
-    let model = match &facts.model {
-        Some(model) => Check { name: "model", passed: true, words: model.clone() },
+    let model = match facts.model() {
+        Some(model) => Check { name: "model", passed: true, words: model.to_owned() },
         None => Check { name: "model", passed: true, words: "none: studies are received and wait".to_owned() },
     };
     let checks = vec![store, disk, model];

@@ -54,7 +54,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     let since = Timestamp::from_millis(now.as_millis() - RECENT.as_millis() as i64);
     let figures = facts.store.figures(since).await.map_err(|error| error.to_string())?;
     let mut registry = Registry::with_prefix("ichor");
-    let build = [("version", facts.version.to_owned()), ("model", facts.model.clone().unwrap_or_default())];
+    let build = [("version", facts.version.to_owned()), ("model", facts.model().unwrap_or_default().to_owned())];
     registry.register("build", "Program and model", Info::new(build.to_vec()));
     studies(&mut registry, &figures);
     queues(&mut registry, facts, &figures, now);

@@ -11,6 +11,7 @@
 //! What is common to all backends (types, blobs, wake-ups, group commit) lies in this folder; `sqlite` holds the
 //! statements. `tests/store/conformance.rs` runs one suite over each backend.
 
+mod access;
 mod analyse;
 mod assemble;
 mod blobs;
@@ -25,6 +26,7 @@ mod message;
 mod query;
 mod receive;
 mod recovery;
+mod search;
 mod sqlite;
 mod store;
 mod timestamp;
@@ -37,6 +39,9 @@ fn folder() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::TempDir::new_in(memory) } else { tempfile::TempDir::new() }.unwrap()
 }
 
+pub use access::{
+    Admitted, AuditEntry, AuditFilter, NewAudit, NewSession, Role, SecretDigest, TokenSummary, UnknownRole, User,
+};
 pub use analyse::{AnalysisClaim, AnalysisOutcome, NewObject, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 pub use assemble::StudyRef;
 pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob};
@@ -50,14 +55,15 @@ pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
-pub use query::{
-    Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,
-    StudySummary,
-};
+pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
 };
 pub use recovery::{MissingBlob, Recovery};
+pub use search::{
+    Cursor, DayFigures, DeliveryFilter, LoggedEvent, Page, QueuedDelivery, ReasonCount, ReleaseOutcome, SourceFigures,
+    Statistics, StudyFilter, StudyOrder, Turnaround,
+};
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};

@@ -10,6 +10,7 @@ mod config;
 mod daemon;
 pub mod engine;
 mod logging;
+mod pictures;
 mod secrets;
 mod stow;
 
