@@ -20,6 +20,7 @@ mod enhanced;
 mod explain;
 mod gate;
 mod main_job;
+mod pages;
 mod real_series;
 mod reports;
 mod restart;

@@ -13,7 +13,9 @@ use ichor_core::Uid;
 use ichor_store::{NewAudit, Role};
 use serde_json::Value;
 
-pub(crate) use caller::{AsAdmin, AsOperator, AsViewer, COOKIE, Caller, Peer, TLS_COOKIE, anonymous, check_origin};
+pub(crate) use caller::{
+    AsAdmin, AsOperator, AsViewer, COOKIE, Caller, PageAdmin, PageViewer, Peer, TLS_COOKIE, check_origin,
+};
 pub(crate) use limiter::Limiter;
 pub(crate) use secrets::{Passwords, Secret, check_name, check_password};
 

@@ -1,6 +1,9 @@
 //! The pages: HTML made here, one script and one style sheet of ours, nothing from elsewhere.
 
 mod enter;
+mod study;
+mod tables;
+mod worklist;
 
 use std::sync::Arc;
 
@@ -9,15 +12,29 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use ichor_store::{Role, Timestamp};
 
 use crate::App;
+use crate::access::Caller;
 use crate::problem::Problem;
+use crate::words;
 
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
+        .route("/", get(worklist::page))
+        .route("/worklist/rows", get(worklist::rows))
+        .route("/studies/{study}", get(study::page))
+        .route("/queues", get(tables::queues))
+        .route("/statistics", get(tables::statistics))
+        .route("/models", get(tables::models))
+        .route("/health", get(tables::health))
+        .route("/users", get(tables::users))
+        .route("/account", get(tables::account))
+        .route("/audit", get(tables::audited))
         .route("/login", get(enter::login_page).post(enter::login))
         .route("/welcome", get(enter::welcome_page).post(enter::welcome))
         .route("/logout", post(enter::logout))
+        .route("/assets/ichor.svg", get(|| async { asset("image/svg+xml", include_str!("../assets/ichor.svg")) }))
         .route(
             "/assets/ichor.css",
             get(|| async { asset("text/css; charset=utf-8", include_str!("../assets/ichor.css")) }),
@@ -48,6 +65,18 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    pub(crate) fn of(app: &App, caller: &Caller, here: &'static str) -> Self {
+        Self {
+            user: caller.admitted.name.clone(),
+            role: caller.admitted.role.to_string(),
+            csrf: caller.admitted.csrf.clone().unwrap_or_default(),
+            here,
+            is_admin: caller.admitted.role >= Role::Admin,
+            is_operator: caller.admitted.role >= Role::Operator,
+            ..Self::stranger(app)
+        }
+    }
+
     pub(crate) fn stranger(app: &App) -> Self {
         Self {
             user: String::new(),
@@ -75,3 +104,18 @@ fn rendered(status: StatusCode, page: &impl Template) -> Response {
         }
     }
 }
+
+/// A moment, for programs and for people.
+pub(crate) struct Moment {
+    pub(crate) iso: String,
+    pub(crate) text: String,
+}
+
+impl Moment {
+    pub(crate) fn of(at: Timestamp) -> Self {
+        Self { iso: words::moment(at), text: words::clock(at) }
+    }
+}
+
+#[cfg(test)]
+mod contrast;

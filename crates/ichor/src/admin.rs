@@ -1,5 +1,6 @@
 //! The service for administrators and those who read, from its configuration.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -73,10 +74,15 @@ fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&M
             stream: seconds(section.stream_s),
             max_pictures: section.max_pictures,
         },
-        url: section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", section.address)),
+        url: section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address))),
         version: env!("CARGO_PKG_VERSION"),
         now: ichor_pipeline::now,
     })
+}
+
+/// An address that a browser on this machine can open: one that stands for all of them is none.
+fn place(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
 fn model_facts(traits: &ModelTraits) -> ModelFacts {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use ichor_store::{Admitted, Role, SecretDigest};
 use subtle::ConstantTimeEq;
 
@@ -143,11 +144,6 @@ pub(crate) fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// The caller, if they are known; for pages, which ask strangers to log in.
-pub(crate) async fn anonymous(parts: &Parts, app: &App) -> Option<Caller> {
-    Caller::of(parts, app).await.ok()
-}
-
 macro_rules! role {
     ($(#[$doc:meta])* $name:ident, $role:expr) => {
         $(#[$doc])*
@@ -169,6 +165,30 @@ role!(/// An operator or an admin.
     AsOperator, Role::Operator);
 role!(/// An admin.
     AsAdmin, Role::Admin);
+
+macro_rules! page_role {
+    ($(#[$doc:meta])* $name:ident, $role:expr) => {
+        $(#[$doc])*
+        pub(crate) struct $name(pub(crate) Caller);
+
+        impl FromRequestParts<Arc<App>> for $name {
+            type Rejection = Response;
+
+            async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+                let caller = Caller::of(parts, app).await.and_then(|caller| caller.at_least($role));
+                caller.map(Self).map_err(|problem| match problem.status {
+                    401 => Redirect::to("/login").into_response(),
+                    _ => problem.into_response(),
+                })
+            }
+        }
+    };
+}
+
+page_role!(/// Anybody who is known; a stranger is sent to the login.
+    PageViewer, Role::Viewer);
+page_role!(/// An admin; a stranger is sent to the login.
+    PageAdmin, Role::Admin);
 
 #[cfg(test)]
 mod tests {

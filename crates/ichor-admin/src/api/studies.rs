@@ -22,6 +22,10 @@ use crate::problem::Problem;
 /// Most studies on a page of the API.
 const LONGEST_PAGE: u32 = 1_000;
 
+/// Most days that a list goes back by `days`.
+const MOST_DAYS: i64 = 3_660;
+const DAY_MS: i64 = 86_400_000;
+
 /// Most deliveries and messages of one study that are shown.
 const MOST_OF_A_STUDY: u32 = 500;
 
@@ -46,6 +50,9 @@ pub(crate) struct StudyQuery {
     pub(crate) received_from: Option<String>,
     /// First instance received before or at.
     pub(crate) received_to: Option<String>,
+    /// First instance received within so many whole days before today, or `all` (default). Not asked where a patient, an
+    /// accession number, a study or a date is named.
+    pub(crate) days: Option<String>,
     /// AE title or client name of who sent it.
     pub(crate) source: Option<String>,
     /// `receiving`, `queued`, `analysing`, `analysed`, `not-analysed` or `failed`.
@@ -64,37 +71,7 @@ pub(crate) struct StudyQuery {
 
 impl StudyQuery {
     /// The store's filter.
-    pub(crate) fn filter(&self) -> Result<StudyFilter, Problem> {
-        let text = |value: &Option<String>| {
-            value.as_deref().map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned)
-        };
-        let bad = |what: &str, value: &str, expected: &str| Problem::bad(format!("{what} {value:?} is not {expected}"));
-        let moment = |what, value: &Option<String>| {
-            let parse = |value: String| {
-                let millis = value.parse().map_err(|_| bad(what, &value, "a number of milliseconds"))?;
-                Ok::<_, Problem>(Timestamp::from_millis(millis))
-            };
-            text(value).map(parse).transpose()
-        };
-        let positive = match text(&self.verdict).as_deref() {
-            None => None,
-            Some("positive") => Some(true),
-            Some("negative") => Some(false),
-            Some(other) => return Err(bad("verdict", other, "positive or negative")),
-        };
-        let order = match text(&self.sort).as_deref() {
-            None | Some("time") => StudyOrder::Time,
-            Some("priority") => StudyOrder::Priority,
-            Some(other) => return Err(bad("sort", other, "time or priority")),
-        };
-        let limit = match text(&self.limit) {
-            None => 50,
-            Some(limit) => limit
-                .parse()
-                .ok()
-                .filter(|limit| (1..=LONGEST_PAGE).contains(limit))
-                .ok_or_else(|| bad("limit", &limit, &format!("a number from 1 to {LONGEST_PAGE}")))?,
-        };
+    pub(crate) fn filter(&self, now: Timestamp) -> Result<StudyFilter, Problem> {
         let status = text(&self.status).map(|status| status.parse::<StudyStatus>()).transpose();
         let source = text(&self.source).map(|title| AeTitle::parse(&title)).transpose();
         let study = text(&self.study);
@@ -103,23 +80,47 @@ impl StudyQuery {
         {
             return Err(bad("study", uid, "the beginning of a UID"));
         }
+        let received_from = match moment("received_from", &self.received_from)? {
+            Some(from) => Some(from),
+            None => self.since(now)?,
+        };
         Ok(StudyFilter {
             date_from: text(&self.date_from).map(|date| day("date_from", &date)).transpose()?,
             date_to: text(&self.date_to).map(|date| day("date_to", &date)).transpose()?,
-            received_from: moment("received_from", &self.received_from)?,
+            received_from,
             received_to: moment("received_to", &self.received_to)?,
             patient_id: text(&self.patient_id),
             patient_name: text(&self.name),
             accession_number: text(&self.accession),
             study_instance: study,
             status: status.map_err(|error| Problem::bad(error.to_string()))?,
-            positive,
+            positive: one_of("verdict", &self.verdict, &[("positive", true), ("negative", false)])?,
             reason: text(&self.reason),
             source_ae: source.map_err(|error| Problem::bad(format!("source: {error}")))?,
-            order,
-            limit,
+            order: one_of("sort", &self.sort, &[("time", StudyOrder::Time), ("priority", StudyOrder::Priority)])?
+                .unwrap_or_default(),
+            limit: self.rows()?,
             after: text(&self.page).map(|page| page.parse()).transpose()?,
         })
+    }
+
+    fn rows(&self) -> Result<u32, Problem> {
+        let Some(limit) = text(&self.limit) else { return Ok(50) };
+        let parsed = limit.parse().ok().filter(|rows| (1..=LONGEST_PAGE).contains(rows));
+        parsed.ok_or_else(|| bad("limit", &limit, &format!("a number from 1 to {LONGEST_PAGE}")))
+    }
+
+    /// Since when, by `days`: not where one patient or study is looked for, who may have come whenever.
+    fn since(&self, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+        let Some(days) = text(&self.days).filter(|days| days != "all") else { return Ok(None) };
+        let parsed = days.parse::<i64>().ok().filter(|days| (1..=MOST_DAYS).contains(days));
+        let parsed = parsed.ok_or_else(|| bad("days", &days, &format!("a number from 1 to {MOST_DAYS}, or all")))?;
+        let names_one = [&self.patient_id, &self.accession, &self.study, &self.date_from, &self.date_to]
+            .into_iter()
+            .any(|value| text(value).is_some());
+        // By the day, so that the token of a page belongs to the next question too.
+        let today = now.as_millis().div_euclid(DAY_MS) * DAY_MS;
+        Ok((!names_one).then_some(Timestamp::from_millis(today - parsed * DAY_MS)))
     }
 
     /// What was asked, without what was not: for the audit trail.
@@ -130,6 +131,29 @@ impl StudyQuery {
         }
         asked
     }
+}
+
+/// What was written, unless it is empty.
+fn text(value: &Option<String>) -> Option<String> {
+    value.as_deref().map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
+fn bad(what: &str, value: &str, expected: &str) -> Problem {
+    Problem::bad(format!("{what} {value:?} is not {expected}"))
+}
+
+/// One of a few words.
+fn one_of<T: Copy>(what: &str, value: &Option<String>, words: &[(&str, T)]) -> Result<Option<T>, Problem> {
+    let Some(value) = text(value) else { return Ok(None) };
+    let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+    let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    found.map(Some).ok_or_else(|| bad(what, &value, &all.join(" or ")))
+}
+
+fn moment(what: &str, value: &Option<String>) -> Result<Option<Timestamp>, Problem> {
+    let Some(value) = text(value) else { return Ok(None) };
+    let millis = value.parse().map_err(|_| bad(what, &value, "a number of milliseconds"))?;
+    Ok(Some(Timestamp::from_millis(millis)))
 }
 
 /// A date as the store keeps it.
@@ -165,7 +189,7 @@ pub(crate) async fn list(
     query: Result<Query<StudyQuery>, QueryRejection>,
 ) -> Result<Json<StudyPage>, Problem> {
     let Query(query) = query?;
-    let page = app.facts.store.studies(&query.filter()?).await?;
+    let page = app.facts.store.studies(&query.filter((app.facts.now)())?).await?;
     audit(&app, &caller, "studies-searched", None, query.asked()).await?;
     Ok(Json(StudyPage { items: page.items, next: page.next.map(|next| next.to_string()) }))
 }
@@ -280,12 +304,22 @@ mod tests {
         let of = |edit: fn(&mut StudyQuery)| {
             let mut query = StudyQuery::default();
             edit(&mut query);
-            query.filter().map_err(|problem| problem.detail)
+            query.filter(Timestamp::from_millis(10 * DAY_MS + 5)).map_err(|problem| problem.detail)
         };
-        let some = |text: &str| Some(text.to_owned());
+        fn some(text: &str) -> Option<String> {
+            Some(text.to_owned())
+        }
         assert_eq!(of(|q| q.status = Some(" ".to_owned())).unwrap(), StudyFilter::default());
         assert_eq!(of(|q| q.date_from = Some("2026-03-01".to_owned())).unwrap().date_from, some("20260301"));
-        let cases: [(fn(&mut StudyQuery), &str); 9] = [
+        assert_eq!(of(|q| q.days = some("3")).unwrap().received_from, Some(Timestamp::from_millis(7 * DAY_MS)));
+        assert_eq!(of(|q| q.days = some("all")).unwrap().received_from, None);
+        let one = of(|q| {
+            q.days = some("3");
+            q.patient_id = some("P");
+        });
+        assert_eq!(one.unwrap().received_from, None, "one patient is found whenever they came");
+        let cases: [(fn(&mut StudyQuery), &str); 10] = [
+            (|q| q.days = some("soon"), "days"),
             (|q| q.status = Some("done".to_owned()), "done"),
             (|q| q.verdict = Some("yes".to_owned()), "verdict"),
             (|q| q.sort = Some("name".to_owned()), "sort"),

@@ -27,7 +27,15 @@ async fn strangers_see_nothing() {
         let answer = site.get(&Who::default(), page).await;
         assert!(answer.status == 303 && answer.headers["location"] == "/login", "{page}: {answer:?}");
     }
-    for open in ["/health/live", "/health/ready", "/metrics", "/login", "/assets/ichor.css", "/assets/ichor.js"] {
+    for open in [
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/login",
+        "/assets/ichor.css",
+        "/assets/ichor.js",
+        "/assets/ichor.svg",
+    ] {
         assert_eq!(site.get(&Who::default(), open).await.status, 200, "{open}");
     }
 }
@@ -194,7 +202,7 @@ async fn every_answer_keeps_the_browser_in_bounds() {
         let policy = headers["content-security-policy"].to_str().unwrap();
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}");
         assert!(!policy.contains("unsafe"), "{policy}");
-        for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")] {
+        for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")] {
             assert_eq!(headers[name], value, "{path}");
         }
         assert!(!headers.contains_key("strict-transport-security"), "not in the clear");

@@ -323,3 +323,71 @@ async fn end_sessions(connection: &mut Connection, user: i64) -> Result<(), Stor
     sqlx::query("DELETE FROM admin_session WHERE user_id = ?").bind(user).execute(connection).await.during(DURING)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use ichor_core::Uid;
+    use serde_json::json;
+
+    use super::super::tests::options;
+    use super::*;
+    use crate::access::{AuditFilter, NewAudit};
+    use crate::folder;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1_000)
+    }
+
+    #[tokio::test]
+    async fn the_audit_trail_only_grows() {
+        let folder = folder();
+        let index = Sqlite::open(&options(&folder)).await.unwrap();
+        for number in 0..5 {
+            let entry = NewAudit {
+                at: at(number),
+                actor: if number % 2 == 0 { "anna" } else { "bob" }.to_owned(),
+                role: Some(Role::Viewer),
+                address: "127.0.0.1".to_owned(),
+                action: "study-viewed",
+                study: Some(Uid::derive(["nobody has this study"])),
+                detail: json!({ "number": number }),
+            };
+            index.audit(&entry).await.unwrap();
+        }
+        for statement in ["UPDATE audit SET actor = 'eve'", "DELETE FROM audit", "DELETE FROM audit WHERE id = 1"] {
+            let refused = sqlx::query(statement).execute(&index.write).await.unwrap_err();
+            assert!(refused.to_string().contains("audit trail is never"), "{refused}");
+        }
+        let of_anna = AuditFilter { actor: Some("anna".to_owned()), ..AuditFilter::default() };
+        let rows = index.audited(&of_anna, 2).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [5, 3]);
+        let older = index.audited(&AuditFilter { before: Some(3), ..of_anna }, 2).await.unwrap();
+        assert_eq!(older.iter().map(|row| row.id).collect::<Vec<_>>(), [1]);
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_admits_nobody() {
+        let folder = folder();
+        let index = Sqlite::open(&options(&folder)).await.unwrap();
+        index.invite([1; 32], None, at(0), at(100)).await.unwrap();
+        assert!(index.invitation([1; 32], at(100)).await.is_err(), "the link has ended");
+        assert_eq!(index.invitation([1; 32], at(99)).await.unwrap(), None);
+        let anna = index.accept_invitation([1; 32], "anna", "hash", at(50)).await.unwrap();
+        assert_eq!((anna.role, index.has_admin().await.unwrap()), (Role::Admin, true));
+        assert!(index.accept_invitation([1; 32], "eve", "hash", at(50)).await.is_err(), "once");
+        let session = NewSession { digest: [2; 32], user: anna.id, csrf: "word".to_owned(), expires_at: at(200) };
+        index.begin_session(&session, at(60)).await.unwrap();
+        index.add_token([3; 32], anna.id, "test", at(60), Some(at(300))).await.unwrap();
+        assert!(index.session([2; 32], at(199)).await.unwrap().is_some());
+        assert!(index.session([2; 32], at(200)).await.unwrap().is_none());
+        assert!(index.session([3; 32], at(60)).await.unwrap().is_none(), "a token is no session");
+        assert!(index.token([3; 32], at(299)).await.unwrap().is_some());
+        assert!(index.token([3; 32], at(300)).await.unwrap().is_none());
+        // A new password ends what was begun with the old one.
+        index.invite([4; 32], Some(anna.id), at(70), at(100)).await.unwrap();
+        index.accept_invitation([4; 32], "", "other hash", at(80)).await.unwrap();
+        assert!(index.session([2; 32], at(90)).await.unwrap().is_none());
+        assert!(index.token([3; 32], at(90)).await.unwrap().is_none());
+        assert_eq!(index.password_of("ANNA").await.unwrap().unwrap().1, "other hash");
+    }
+}
