@@ -1,6 +1,6 @@
 //! The pages in a browser: what a radiologist and an administrator see.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
@@ -56,13 +56,22 @@ fn pages_are_seen_and_used_with_keys() {
     }
 
     let folder = artefacts("pages");
-    let output = Command::new("node")
+    let judge = Command::new("node")
         .arg(repository("tests/judges/pages/judge.mjs"))
         .arg(viewer().unwrap())
         .args([CHROMIUM, &first_link(&daemon), &positive.study_uid])
         .arg(&folder)
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    let late = single.restamped(&daemon.folder("late"), "77");
+    let listening = folder.join("listening");
+    eventually(seconds(60), "an open worklist", || {
+        if listening.exists() { Ok(()) } else { Err("the page is not open yet".to_owned()) }
+    });
+    StoreScu::to(daemon.port).send(&late).expect_all(1);
+    let output = judge.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
     check(&seen, [&positive, &single, &negative]);
@@ -112,5 +121,8 @@ fn check(seen: &Value, studies: [&Study; 3]) {
     assert_eq!(keys["slices"], serde_json::json!([0, 1, last, index]));
     assert_eq!(keys["clicked"], last, "the end of the strip is the last slice");
     assert!(seen["invitation"].as_str().unwrap().contains("/welcome?code="));
+    assert_eq!(seen["live"], 1, "a study that arrives is seen without asking");
+    assert_eq!(seen["dialogs"], serde_json::json!(["Analyse this study again?"]));
+    assert!(seen["retried"].as_str().unwrap().contains("is queued for analysis"), "{}", seen["retried"]);
     assert_eq!(seen["out"], "/login");
 }

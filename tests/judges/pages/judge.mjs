@@ -3,9 +3,11 @@
 //     node judge.mjs VIEWER CHROMIUM LINK STUDY OUT
 //
 // VIEWER is the folder of scripts/setup_viewer.sh (for puppeteer), LINK the first admin's one-time link, STUDY the UID of a
-// positive study. Writes pictures to OUT, and prints what was seen as JSON; everything on the console is part of it.
+// positive study. Writes pictures to OUT, and prints what was seen as JSON; everything on the console is part of it. When
+// OUT/listening is there, another study is to be sent: the open list must show it by itself.
 
 import { createRequire } from 'node:module';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 const [viewer, chromium, link, study, out] = process.argv.slice(2);
@@ -16,7 +18,7 @@ const base = new URL(link).origin;
 const args = ['--disable-dev-shm-usage'];
 if (process.getuid?.() === 0) args.push('--no-sandbox');
 const browser = await puppeteer.launch({ executablePath: chromium, args, protocolTimeout: 120_000 });
-const seen = { console: [], foreign: [], keys: {}, pages: {}, contrast: [] };
+const seen = { console: [], foreign: [], dialogs: [], keys: {}, pages: {} };
 try {
   const page = await browser.newPage();
   page.on('console', (message) => seen.console.push(`${page.url()}: ${message.text()}`));
@@ -24,7 +26,7 @@ try {
   page.on('request', (request) => {
     if (!request.url().startsWith(base) && !request.url().startsWith('data:')) seen.foreign.push(request.url());
   });
-  page.on('dialog', (dialog) => { seen.console.push(`dialog: ${dialog.message()}`); dialog.accept(); });
+  page.on('dialog', (dialog) => { seen.dialogs.push(dialog.message()); dialog.accept(); });
   const wide = { width: 1280, height: 900, deviceScaleFactor: 1 };
   const phone = { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
   await page.setViewport(wide);
@@ -51,6 +53,12 @@ try {
   seen.scripts = await page.$$eval('#list script', (found) => found.length);
   await shot('worklist');
   seen.pages.worklist = await overflow();
+
+  writeFileSync(path.join(out, 'listening'), '');
+  const rows = seen.rows.length;
+  await page.waitForFunction((known) => document.querySelectorAll('#list tr[data-href]').length > known,
+    { timeout: 60_000 }, rows);
+  seen.live = await page.$$eval('#list tr[data-href]', (found) => found.length) - rows;
 
   await page.keyboard.press('/');
   seen.keys.search = await page.evaluate(() => document.activeElement.id);
@@ -115,6 +123,11 @@ try {
   seen.keys.help = await page.$eval('#keys', (dialog) => dialog.open);
   await shot('keys');
   await page.keyboard.press('Escape');
+
+  await page.click('[data-post$="/retry"]');
+  await page.waitForSelector('#toast.shown');
+  seen.retried = await text('#toast');
+  await page.waitForNavigation();
 
   for (const [name, place] of [['queues', '/queues'], ['statistics', '/statistics'], ['models', '/models'],
     ['health', '/health'], ['users', '/users'], ['account', '/account'], ['audit', '/audit']]) {

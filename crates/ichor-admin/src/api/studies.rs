@@ -318,7 +318,8 @@ mod tests {
             q.patient_id = some("P");
         });
         assert_eq!(one.unwrap().received_from, None, "one patient is found whenever they came");
-        let cases: [(fn(&mut StudyQuery), &str); 10] = [
+        type Edit = fn(&mut StudyQuery);
+        let cases: [(Edit, &str); 10] = [
             (|q| q.days = some("soon"), "days"),
             (|q| q.status = Some("done".to_owned()), "done"),
             (|q| q.verdict = Some("yes".to_owned()), "verdict"),

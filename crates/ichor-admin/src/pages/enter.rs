@@ -141,7 +141,7 @@ pub(crate) async fn welcome_page(
     check_served(&app)?;
     let Query(Code { code }) = query?;
     let invitation = app.facts.store.invitation(Secret::brought(&code).digest(), (app.facts.now)()).await;
-    Ok(welcome_form(&app, code, invitation, String::new())?)
+    welcome_form(&app, code, invitation, String::new())
 }
 
 fn welcome_form(

@@ -1,4 +1,5 @@
 //! The service, asked without a network: who may do what, what it answers, what it refuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking, also in its helpers")]
 
 mod access;
 mod actions;

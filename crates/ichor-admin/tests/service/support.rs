@@ -257,8 +257,8 @@ impl Site {
                 reasons: Vec::new(),
                 rules: Vec::new(),
             }],
-            slices: (claim.instances.iter().map(|_| verdict).flatten().zip(&claim.instances))
-                .map(|(_, instance)| SliceScore {
+            slices: (claim.instances.iter().filter(|_| verdict.is_some()))
+                .map(|instance| SliceScore {
                     sop_instance: instance.sop_instance.clone(),
                     frame: None,
                     probability: 0.5,

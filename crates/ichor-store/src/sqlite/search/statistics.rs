@@ -71,7 +71,7 @@ impl Sqlite {
             reasons.into_iter().map(|(code, studies)| ReasonCount { code: code.to_owned(), studies }).collect();
         reasons.sort_by(|a, b| b.studies.cmp(&a.studies).then_with(|| a.code.cmp(&b.code)));
         let mut sources: Vec<SourceFigures> = sources.into_iter().map(|(name, group)| source(name, group)).collect();
-        sources.sort_by(|a, b| b.studies.cmp(&a.studies));
+        sources.sort_by_key(|source| std::cmp::Reverse(source.studies));
         Ok(Statistics {
             studies: all.studies,
             positive: all.positive,

@@ -170,10 +170,8 @@ async fn lists_of_a_million_studies_are_quick_and_read_an_index() {
 }
 
 async fn plan_of(index: &Sqlite, filter: &StudyFilter) -> Vec<String> {
-    let name = match &filter.patient_name {
-        Some(name) => Some(NameMatch { query: name_query(name).unwrap(), is_common: false }),
-        None => None,
-    };
+    let name = filter.patient_name.as_ref();
+    let name = name.map(|name| NameMatch { query: name_query(name).unwrap(), is_common: false });
     let mut steps = Vec::new();
     for statement in studies_statements(filter, name.as_ref()).unwrap() {
         let statement = statement.limited(51).into_string();
