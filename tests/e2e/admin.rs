@@ -16,7 +16,8 @@ use crate::support::{eventually, free_port, seconds};
 fn ask(port: u16, method: &str, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(seconds(20))).unwrap();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -130,4 +131,61 @@ fn readiness_says_why_not() {
     let disk = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == "disk").unwrap();
     assert!(disk["passed"] == false && disk["words"].as_str().unwrap().contains("MiB free"), "{disk}");
     drop(daemon);
+}
+
+/// The same behind TLS.
+fn ask_in_tls(port: u16, certificate: &rcgen::Certificate, path: &str) -> String {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let mut connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(seconds(20))).unwrap();
+    let mut tls = rustls::Stream::new(&mut connection, &mut stream);
+    write!(tls, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // A server that closes without a farewell has said all the same.
+    let _ = tls.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn beyond_loopback_patients_are_behind_tls() {
+    let port = free_port();
+    let open = format!("[admin]\naddress = \"0.0.0.0:{port}\"\n");
+    let daemon = Daemon::start(&Settings { sections: open.clone(), ..Settings::default() });
+    for path in ["/login", "/api/studies", "/welcome?code=x"] {
+        let (status, _, body) = ask(port, "GET", path);
+        assert!(status == 403 && body.contains("tls_certificate_file"), "{path}: {status} {body}");
+    }
+    assert_eq!(ask(port, "GET", "/metrics").0, 200);
+    let log = daemon.log();
+    assert!(!log.contains("/welcome") && log.contains("without TLS: health and metrics only"), "{log}");
+    drop(daemon);
+
+    let scratch = crate::support::scratch::Scratch::new("admin-tls");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (scratch.path().join("ichor.crt"), scratch.path().join("ichor.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let sections = format!("{open}tls_certificate_file = {certificate:?}\ntls_key_file = {key:?}\n");
+    let settings = Settings { sections, ..Settings::default() };
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&key, mode(0o644)).unwrap();
+    assert!(Daemon::refuses_to_start(&settings).contains("anybody may read it"), "a key that is none");
+    std::fs::set_permissions(&key, mode(0o600)).unwrap();
+    let daemon = Daemon::start(&settings);
+    let answer = ask_in_tls(port, &made.cert, "/login");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("strict-transport-security"), "{answer}");
+    let link = format!("https://localhost:{port}/welcome?code=");
+    assert!(daemon.log().contains(&link), "a link that can be opened: {}", daemon.log());
+    let mut clear = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    clear.set_read_timeout(Some(seconds(20))).unwrap();
+    write!(clear, "GET /login HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = clear.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"), "in the clear");
 }

@@ -23,6 +23,7 @@ mod forward;
 mod gate;
 mod kills;
 mod main_job;
+mod pages;
 mod proof;
 mod real_series;
 mod reports;

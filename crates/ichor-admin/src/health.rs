@@ -45,8 +45,8 @@ pub(crate) async fn check(facts: &Facts) -> Readiness {
         Err(error) => Check { name: "disk", passed: false, words: error.to_string() },
     };
     // Receiving without a model is a mode of its own: studies are kept and wait.
-    let model = match &facts.model {
-        Some(model) => Check { name: "model", passed: true, words: model.clone() },
+    let model = match facts.model() {
+        Some(model) => Check { name: "model", passed: true, words: model.to_owned() },
         None => Check { name: "model", passed: true, words: "none: studies are received and wait".to_owned() },
     };
     // What could not be delivered is for people to see; a study that came now would be kept all the same.

@@ -1,28 +1,53 @@
-//! HTTP for administrators: is it alive, is it ready, and what waits (Prometheus). Nothing here speaks of a patient, and
-//! nothing changes anything, so nobody is asked who they are.
+//! HTTP for administrators and those who read: the API, the pages, who may use them, and for everybody health and metrics.
 //!
-//! Architecture Invariant: the store is all that is known here; no libtorch, no DICOM.
+//! What shows a patient or changes anything asks who is there (`access`) and stands in the audit trail. Health and metrics
+//! speak of no patient and ask nobody.
+//!
+//! Architecture Invariant: the store is all that is known here; no libtorch, no DICOM. Pictures are drawn by whoever
+//! implements [`Pictures`].
 
+mod access;
+mod api;
 mod health;
 mod metrics;
+mod pages;
+mod picture;
+mod problem;
+mod seen;
 mod server;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ichor_store::{Store, Timestamp};
-use serde::Serialize;
+use ichor_store::{Store, StoreError, Timestamp};
+use tokio::sync::Semaphore;
 
+pub use access::AccessOptions;
+pub use api::document as openapi_document;
+pub use api::site::ModelFacts;
 pub use health::{Check, Readiness};
+pub use picture::{PictureFault, Pictures, WantedPicture};
+pub use problem::Problem;
 pub use server::{AdminOptions, AdminServer};
 
+use access::{Limiter, Passwords, Secret};
+
+/// Largest body of a request, in bytes.
+const LARGEST_BODY: usize = 64 << 10;
+
+/// What a page's browser may load, and from where: nothing but ours, and no line of script or style within a page.
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                              form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
 /// What the pages are made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Facts {
     /// The store.
     pub store: Store,
@@ -30,57 +55,137 @@ pub struct Facts {
     pub database: PathBuf,
     /// Below this much free space instances are refused, in bytes.
     pub min_free_bytes: u64,
-    /// The model that is loaded, `name@version+hash`; none if the daemon only receives.
-    pub model: Option<String>,
+    /// The models; none if the daemon only receives.
+    pub models: Vec<ModelFacts>,
     /// Names of the destinations that are configured.
     pub destinations: Vec<String>,
     /// Names of the channels that are configured.
     pub channels: Vec<String>,
+    /// The configuration in force; secrets are hidden before it is shown.
+    pub configuration: serde_json::Value,
+    /// Who draws slices.
+    pub pictures: Arc<dyn Pictures>,
+    /// How access is given.
+    pub access: AccessOptions,
+    /// Where people reach the service, such as `https://ichor.example:9110`; links begin with it.
+    pub url: String,
     /// Program version.
     pub version: &'static str,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
 
-/// The routes.
-pub fn routes(facts: Facts) -> Router {
-    Router::new()
-        .route("/health/live", get(|| async { "alive\n" }))
-        .route("/health/ready", get(ready))
-        .route("/metrics", get(scrape))
-        .fallback(
-            |uri: Uri| async move { problem(StatusCode::NOT_FOUND, &format!("there is nothing at {}", uri.path())) },
-        )
-        .method_not_allowed_fallback(|| async { problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here") })
-        .with_state(Arc::new(facts))
+impl Facts {
+    /// The model whose results are sent.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.models.iter().find(|model| model.is_active).map(|model| model.id.as_str())
+    }
 }
 
-async fn ready(State(facts): State<Arc<Facts>>) -> Response {
-    let readiness = health::check(&facts).await;
+/// The facts, and what is remembered between requests.
+pub(crate) struct App {
+    pub(crate) facts: Facts,
+    pub(crate) limiter: Limiter,
+    pub(crate) passwords: Passwords,
+    pub(crate) easels: Arc<Semaphore>,
+    pub(crate) seen: seen::Seen,
+}
+
+impl App {
+    /// Makes a one-time link: for a user, or for the first admin.
+    pub(crate) async fn invitation(&self, user: Option<i64>) -> Result<String, Problem> {
+        let (secret, now) = (Secret::new()?, (self.facts.now)());
+        let expires = now.after(self.facts.access.invitation);
+        self.facts.store.invite(secret.digest(), user, now, expires).await?;
+        Ok(format!("{}/welcome?code={}", self.facts.url, secret.reveal()))
+    }
+}
+
+/// The service: its routes, and the link of the first admin while there is none.
+pub struct Admin {
+    app: Arc<App>,
+}
+
+impl Admin {
+    /// Puts it together.
+    #[must_use]
+    pub fn new(facts: Facts) -> Self {
+        let app = App {
+            limiter: Limiter::new(facts.access.login_attempts, facts.access.login_window),
+            passwords: Passwords::new(),
+            easels: Arc::new(Semaphore::new(facts.access.max_pictures.max(1))),
+            seen: seen::Seen::default(),
+            facts,
+        };
+        Self { app: Arc::new(app) }
+    }
+
+    /// A one-time link with which the first admin is made; `None` if there is an admin, or nobody may come in. A link of
+    /// before is no longer good.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn first_link(&self) -> Result<Option<String>, StoreError> {
+        if !self.app.facts.access.serves_patients || self.app.facts.store.has_admin().await? {
+            return Ok(None);
+        }
+        let link = self.app.invitation(None).await;
+        link.map(Some).map_err(|problem| StoreError::Filter { what: problem.detail })
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> Router {
+        let app = Arc::clone(&self.app);
+        Router::new()
+            .route("/health/live", get(|| async { "alive\n" }))
+            .route("/health/ready", get(ready))
+            .route("/metrics", get(scrape))
+            .merge(api::routes())
+            .merge(pages::routes())
+            .fallback(|uri: Uri| async move { Problem::not_found(format!("there is nothing at {}", uri.path())) })
+            .method_not_allowed_fallback(|| async {
+                Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not answered here")
+            })
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), guarded))
+            .layer(DefaultBodyLimit::max(LARGEST_BODY))
+            .with_state(app)
+    }
+}
+
+/// Headers that keep a browser from what it need not do.
+async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    // Nothing of ours is told to others; and to ourselves forms say where they come from, which "no-referrer" keeps from them.
+    set(header::REFERRER_POLICY, "same-origin");
+    set(header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    set(header::HeaderName::from_static("permissions-policy"), "camera=(), microphone=(), geolocation=()");
+    if app.facts.access.is_tls {
+        set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    let readiness = health::check(&app.facts).await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(readiness)).into_response()
 }
 
-async fn scrape(State(facts): State<Arc<Facts>>) -> Response {
-    match metrics::exposition(&facts).await {
+async fn scrape(State(app): State<Arc<App>>) -> Response {
+    match metrics::exposition(&app.facts).await {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::warn!(%error, "metrics cannot be given");
-            problem(StatusCode::SERVICE_UNAVAILABLE, &error)
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
         }
     }
-}
-
-/// RFC 9457.
-#[derive(Serialize)]
-struct Problem<'a> {
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-}
-
-fn problem(status: StatusCode, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or_default();
-    let body = serde_json::to_vec(&Problem { title, status: status.as_u16(), detail }).unwrap_or_default();
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
 }

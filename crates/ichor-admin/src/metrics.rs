@@ -55,7 +55,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     let figures = facts.store.figures(since).await.map_err(|error| error.to_string())?;
     let states = facts.store.destinations(now).await.map_err(|error| error.to_string())?;
     let mut registry = Registry::with_prefix("ichor");
-    let build = [("version", facts.version.to_owned()), ("model", facts.model.clone().unwrap_or_default())];
+    let build = [("version", facts.version.to_owned()), ("model", facts.model().unwrap_or_default().to_owned())];
     registry.register("build", "Program and model", Info::new(build.to_vec()));
     studies(&mut registry, &figures);
     queues(&mut registry, facts, &figures, now);

@@ -1,4 +1,4 @@
-//! The listener. Few connections at once and a time limit on each: whoever asks here asks shortly.
+//! The listener. Few connections at once, and a time limit on each wait.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,30 +6,43 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::access::Peer;
+
 /// Limits of the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AdminOptions {
     /// Connections at once; one more waits.
     pub max_connections: usize,
-    /// Longest life of a connection.
+    /// Longest wait for a request's header, the first and each further one of a connection.
     pub timeout: Duration,
+    /// Longest life of a connection, downloads and event streams included.
+    pub longest_connection: Duration,
+    /// Encryption; `None`: in the clear.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Default for AdminOptions {
     fn default() -> Self {
-        Self { max_connections: 32, timeout: Duration::from_secs(15) }
+        Self {
+            max_connections: 64,
+            timeout: Duration::from_secs(15),
+            longest_connection: Duration::from_secs(3_700),
+            tls: None,
+        }
     }
 }
 
 /// A bound listener.
-#[derive(Debug)]
 pub struct AdminServer {
     listener: TcpListener,
     routes: Router,
@@ -65,8 +78,8 @@ impl AdminServer {
                     (listener.accept().await, permit)
                 } => accepted,
             };
-            let (stream, permit) = match accepted {
-                (Ok((stream, _)), Ok(permit)) => (stream, permit),
+            let (stream, peer, permit) = match accepted {
+                (Ok((stream, peer)), Ok(permit)) => (stream, peer, permit),
                 (Err(error), _) => {
                     // Out of descriptors, say: they come back.
                     warn!(%error, "a connection for administrators cannot be taken");
@@ -75,23 +88,46 @@ impl AdminServer {
                 }
                 (_, Err(_)) => return,
             };
-            let (service, closing) = (TowerToHyperService::new(routes.clone()), shutdown.clone());
+            let (routes, options, closing) = (routes.clone(), options.clone(), shutdown.clone());
             tokio::spawn(async move {
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(options.timeout)
-                    .keep_alive(false)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    () = closing.cancelled() => {}
-                    served = tokio::time::timeout(options.timeout, connection) => {
-                        if let Ok(Err(error)) = served {
-                            debug!(%error, "a connection for administrators broke");
+                let served = async {
+                    match &options.tls {
+                        None => serve(stream, peer, routes, options.timeout).await,
+                        Some(tls) => {
+                            let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+                            match tokio::time::timeout(options.timeout, handshake).await {
+                                Ok(Ok(stream)) => serve(stream, peer, routes, options.timeout).await,
+                                Ok(Err(error)) => debug!(%error, %peer, "no TLS with a connection for administrators"),
+                                Err(_) => debug!(%peer, "a TLS handshake took too long"),
+                            }
                         }
                     }
+                };
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    _ = tokio::time::timeout(options.longest_connection, served) => {}
                 }
                 drop(permit);
             });
         }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn serve<S>(stream: S, peer: SocketAddr, routes: Router, timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        routes.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        debug!(%error, "a connection for administrators broke");
     }
 }

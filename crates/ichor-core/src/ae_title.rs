@@ -10,6 +10,7 @@ use thiserror::Error;
 /// and trailing spaces not significant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String))]
 pub struct AeTitle(String);
 
 /// Why a string is not an [`AeTitle`].

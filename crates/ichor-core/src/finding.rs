@@ -42,6 +42,7 @@ impl HemorrhageSubtype {
 /// The model's verdict on a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Verdict {
     /// At least as many slices as the manifest asks for were called positive.
     Positive,
@@ -111,6 +112,7 @@ pub fn study_probability(slices: &[f32], run: usize) -> f32 {
 
 /// What an analysed study came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Finding {
     /// The verdict.
     pub verdict: Verdict,

@@ -10,6 +10,7 @@ use thiserror::Error;
 /// file's SHA-256. It stands in every row, event and object that came from the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String))]
 pub struct ModelId(String);
 
 /// The string is not `name@version+hash`.

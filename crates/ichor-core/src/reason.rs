@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A stable, machine-readable code: lower-case words joined by hyphens, such as `not-ct` or `single-slice`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String))]
 pub struct ReasonCode(Cow<'static, str>);
 
 impl ReasonCode {
@@ -37,6 +38,7 @@ impl fmt::Display for ReasonCode {
 
 /// A code and a sentence for people: names the object and says what is wrong with it. Holds no patient data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Reason {
     /// Stable code, for filters and statistics.
     pub code: ReasonCode,

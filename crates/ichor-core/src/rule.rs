@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What a rule said of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum RuleVerdict {
     /// The series keeps the rule.
     Passed,
@@ -39,6 +40,7 @@ impl fmt::Display for RuleVerdict {
 
 /// The outcome of one rule for one series. Holds no patient data: neither a name nor an age.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RuleOutcome {
     /// The rule's stable name, such as `axial`; the one that the configuration switches it off by.
     pub rule: String,

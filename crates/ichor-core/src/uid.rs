@@ -13,6 +13,7 @@ use thiserror::Error;
 /// never used for is a file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String))]
 pub struct Uid(String);
 
 /// Why a string is not a [`Uid`].

@@ -71,6 +71,7 @@ pub struct SeriesOutcomeRow {
 
 /// One slice as the model saw it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SliceScore {
     /// SOP Instance UID.
     pub sop_instance: Uid,

@@ -61,6 +61,7 @@ pub struct DeliveryFilter {
 
 /// A delivery in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DeliverySummary {
     /// Its number.
     pub id: i64,
@@ -76,6 +77,8 @@ pub struct DeliverySummary {
     pub status: DeliveryStatus,
     /// What is still to be proven.
     pub proof_due: Option<String>,
+    /// Whether it goes before others.
+    pub urgent: bool,
     /// Attempts so far.
     pub attempts: u32,
     /// How often it was sent again because the peer had lost it.
@@ -84,6 +87,8 @@ pub struct DeliverySummary {
     pub queued_at: Timestamp,
     /// When it may be tried again, while queued.
     pub next_attempt: Option<Timestamp>,
+    /// When it was accepted or given up.
+    pub finished_at: Option<Timestamp>,
     /// What the peer, or the last failed attempt, said.
     pub last_words: Option<String>,
 }

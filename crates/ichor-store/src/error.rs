@@ -63,6 +63,18 @@ pub enum StoreError {
         /// What was looked for.
         what: String,
     },
+    /// A text is no place in a list, or one of another question's list.
+    #[error("the page token {why}")]
+    PageToken {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A filter that cannot be answered.
+    #[error("{what}")]
+    Filter {
+        /// What is wrong with it.
+        what: String,
+    },
     /// A key fits several studies.
     #[error("{key} fits {} studies, such as {}", .matches.len(), .matches.first().map_or("", Uid::as_str))]
     Ambiguous {

@@ -13,6 +13,7 @@ const MOST_EVENTS: u32 = 10_000;
 
 /// One thing that happened. Holds no patient data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event {
     /// When.
     pub at: Timestamp,

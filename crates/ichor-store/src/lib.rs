@@ -11,6 +11,7 @@
 //! What is common to all backends (types, blobs, wake-ups, group commit) lies in this folder; `sqlite` holds the
 //! statements. `tests/store/conformance.rs` runs one suite over each backend.
 
+mod access;
 mod analyse;
 mod assemble;
 mod backup;
@@ -29,6 +30,7 @@ mod proof;
 mod query;
 mod receive;
 mod recovery;
+mod search;
 mod sqlite;
 mod store;
 mod timestamp;
@@ -41,6 +43,9 @@ fn folder() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::TempDir::new_in(memory) } else { tempfile::TempDir::new() }.unwrap()
 }
 
+pub use access::{
+    Admitted, AuditEntry, AuditFilter, NewAudit, NewSession, Role, SecretDigest, TokenSummary, UnknownRole, User,
+};
 pub use analyse::{
     AnalysisClaim, AnalysisOutcome, NewObject, Routed, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict,
 };
@@ -60,14 +65,15 @@ pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
-pub use query::{
-    Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,
-    StudySummary,
-};
+pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
 };
 pub use recovery::{MissingBlob, Recovery};
+pub use search::{
+    Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures,
+    Statistics, StudyFilter, StudyOrder, Turnaround,
+};
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};

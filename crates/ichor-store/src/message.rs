@@ -35,6 +35,7 @@ pub struct MessageClaim {
 
 /// A message, as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MessageSummary {
     /// Number of the message.
     pub id: i64,

@@ -1,103 +1,15 @@
 //! The admin's questions, and the retry.
 
 use std::fmt;
-use std::str::FromStr;
 
-use ichor_core::{AeTitle, DeliveryStatus, Finding, ModelId, Reason, RuleOutcome, StudyStatus, Uid};
-use serde::{Serialize, Serializer};
+use ichor_core::{DeliveryStatus, Finding, ModelId, Reason, RuleOutcome, StudyStatus, Uid};
+use serde::Serialize;
 
 use crate::{SliceScore, Store, StoreError, Timestamp, Topic};
 
-/// Most studies on one page.
-const LONGEST_PAGE: u32 = 10_000;
-
-/// Which studies to list. Fields that are `None` do not filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StudyFilter {
-    /// Study Date from, YYYYMMDD.
-    pub date_from: Option<String>,
-    /// Study Date to, inclusive, YYYYMMDD.
-    pub date_to: Option<String>,
-    /// First instance received from.
-    pub received_from: Option<Timestamp>,
-    /// First instance received before or at.
-    pub received_to: Option<Timestamp>,
-    /// Patient ID, exactly.
-    pub patient_id: Option<String>,
-    /// Accession Number, exactly.
-    pub accession_number: Option<String>,
-    /// Status.
-    pub status: Option<StudyStatus>,
-    /// Verdict of the newest finished version.
-    pub positive: Option<bool>,
-    /// Who sent the first instance.
-    pub source_ae: Option<AeTitle>,
-    /// Most studies on the page; 10,000 at most.
-    pub limit: u32,
-    /// Where the last page ended.
-    pub after: Option<Cursor>,
-}
-
-impl Default for StudyFilter {
-    fn default() -> Self {
-        Self {
-            date_from: None,
-            date_to: None,
-            received_from: None,
-            received_to: None,
-            patient_id: None,
-            accession_number: None,
-            status: None,
-            positive: None,
-            source_ae: None,
-            limit: 50,
-            after: None,
-        }
-    }
-}
-
-/// A place in the list of studies, newest first. Its text is for handing back only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    pub(crate) received_at: i64,
-    pub(crate) id: i64,
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.received_at, self.id)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = StoreError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = || {
-            let (received_at, id) = text.split_once('.')?;
-            Some(Self { received_at: received_at.parse().ok()?, id: id.parse().ok()? })
-        };
-        parse().ok_or_else(|| StoreError::NotFound { what: format!("page {text:?}") })
-    }
-}
-
-impl Serialize for Cursor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// A part of a list.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Page<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// Where the next page begins; `None` if this is the last.
-    pub next: Option<Cursor>,
-}
-
 /// A study in a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct StudySummary {
     /// Study Instance UID.
     pub study_instance: Uid,
@@ -145,10 +57,14 @@ pub struct StudySummary {
     pub analysed_at: Option<Timestamp>,
     /// When it was found suspicious before it was complete.
     pub alerted_at: Option<Timestamp>,
+    /// How urgent it is to those who read: 4 positive, or alerted and not decided yet; 3 failed; 2 under way; 1 not analysed;
+    /// 0 negative.
+    pub urgency: u8,
 }
 
 /// A series of a study.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SeriesDetail {
     /// Series Instance UID.
     pub series_instance: Uid,
@@ -261,6 +177,7 @@ impl StudyKey {
 /// What a retry did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum RetryOutcome {
     /// The study's version is queued for analysis.
     Queued {
@@ -304,18 +221,11 @@ impl fmt::Display for RetryOutcome {
 }
 
 impl Store {
-    /// Studies that match, by the arrival of their first instance, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
-    pub async fn studies(&self, filter: &StudyFilter) -> Result<Page<StudySummary>, StoreError> {
-        self.index().studies(filter, filter.limit.clamp(1, LONGEST_PAGE)).await
-    }
-
     /// Everything about one study.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Ambiguous`] if several studies fit; else as [`Self::studies`].
+    /// [`StoreError::NotFound`]; [`StoreError::Ambiguous`] if several studies fit; [`StoreError::Busy`],
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn study(&self, key: &StudyKey) -> Result<StudyDetail, StoreError> {
         let study = self.index().find_study(key).await?;
         self.index().study_detail(self.blobs(), study).await
@@ -332,19 +242,5 @@ impl Store {
         self.topics().notify(Topic::Closed);
         self.topics().notify(Topic::Outbox);
         Ok(outcome)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cursors_round_trip() {
-        let cursor = Cursor { received_at: 1_700_000_000_123, id: 42 };
-        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
-        for bad in ["", ".", "1", "1.x", "' OR 1=1"] {
-            assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! One connection writes and several read: within the process nobody ever meets a locked database. The log is
 //! fsynced at each commit (WAL, synchronous = FULL).
 
+mod access;
 mod analyse;
 mod assemble;
 mod association;
@@ -23,6 +24,7 @@ mod receive;
 mod recovery;
 mod route;
 mod schema;
+mod search;
 mod timeline;
 mod triage;
 mod values;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A moment: milliseconds since 1970-01-01 00:00 UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = i64))]
 pub struct Timestamp(i64);
 
 impl Timestamp {

@@ -1,29 +1,103 @@
-//! The service for administrators, from its configuration.
+//! The service for administrators and those who read, from its configuration.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
-use ichor_admin::{AdminOptions, AdminServer, Facts};
+use ichor_admin::{AccessOptions, Admin, AdminOptions, AdminServer, Facts, ModelFacts};
+use ichor_dicomweb::server::tls_config;
+use ichor_pipeline::analyse::ModelTraits;
 use ichor_store::Store;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::config::{Config, seconds};
+use crate::config::{AdminConfig, Config, seconds};
+use crate::pictures::Easel;
 
 /// Binds the service, if there is one. `model`: the one that is loaded.
-pub(crate) async fn bind(config: &Config, store: &Store, model: Option<String>) -> anyhow::Result<Option<AdminServer>> {
+pub(crate) async fn bind(
+    config: &Config,
+    store: &Store,
+    model: Option<&ModelTraits>,
+) -> anyhow::Result<Option<AdminServer>> {
     let Some(section) = &config.admin else { return Ok(None) };
-    let facts = Facts {
+    let tls = match (&section.tls_certificate_file, &section.tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            let tls = tls_config(&read(certificate)?, crate::secrets::read(key)?.as_bytes());
+            Some(tls.with_context(|| format!("TLS with {} and {}", certificate.display(), key.display()))?)
+        }
+        _ => None,
+    };
+    let admin = Admin::new(facts(config, section, store, model)?);
+    let options = AdminOptions {
+        max_connections: section.max_connections,
+        timeout: seconds(section.timeout_s),
+        longest_connection: seconds(section.stream_s) + seconds(section.timeout_s),
+        tls,
+    };
+    let server = AdminServer::bind(section.address, admin.routes(), options)
+        .await
+        .with_context(|| format!("listening on {} (administration)", section.address))?;
+    info!(address = %server.local_addr().context("local address")?, "listening for administrators");
+    if !section.serves_patients() {
+        warn!(
+            "[admin] is beyond loopback without TLS: health and metrics only; tls_certificate_file and tls_key_file open \
+             the rest, or allow_clear_text where a proxy encrypts"
+        );
+    }
+    if let Some(link) = admin.first_link().await.context("looking for an admin")? {
+        let hours = section.invitation_s / 3600.0;
+        warn!(link, "there is no admin yet: this link makes the first one, once, within {hours:.0} h");
+    }
+    Ok(Some(server))
+}
+
+fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&ModelTraits>) -> anyhow::Result<Facts> {
+    let is_tls = section.tls_certificate_file.is_some();
+    let scheme = if is_tls { "https" } else { "http" };
+    Ok(Facts {
         store: store.clone(),
         database: config.store.database.clone(),
         min_free_bytes: config.store.min_free_mib.saturating_mul(1 << 20),
-        model,
+        models: model.map(model_facts).into_iter().collect(),
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
         channels: config.channels.iter().map(|channel| channel.name.clone()).collect(),
+        configuration: serde_json::to_value(config).context("writing the configuration as JSON")?,
+        pictures: Arc::new(Easel::new(config.decoder.options().context("finding the decoder")?)),
+        access: AccessOptions {
+            serves_patients: section.serves_patients(),
+            is_tls,
+            session: seconds(section.session_s),
+            invitation: seconds(section.invitation_s),
+            login_attempts: section.login_attempts,
+            login_window: seconds(section.login_window_s),
+            stream: seconds(section.stream_s),
+            max_pictures: section.max_pictures,
+        },
+        url: section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address))),
         version: env!("CARGO_PKG_VERSION"),
         now: ichor_pipeline::now,
-    };
-    let options = AdminOptions { max_connections: section.max_connections, timeout: seconds(section.timeout_s) };
-    let server = AdminServer::bind(section.address, ichor_admin::routes(facts), options)
-        .await
-        .with_context(|| format!("listening on {} (health and metrics)", section.address))?;
-    info!(address = %server.local_addr().context("local address")?, "listening for health and metrics");
-    Ok(Some(server))
+    })
+}
+
+/// An address that a browser on this machine can open: one that stands for all of them is none.
+fn place(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}
+
+fn model_facts(traits: &ModelTraits) -> ModelFacts {
+    ModelFacts {
+        id: traits.id.to_string(),
+        is_active: true,
+        notice: traits.notice.clone(),
+        slice_threshold: traits.slice_threshold,
+        min_positive_slices: traits.min_positive_slices,
+        map: traits.map.clone(),
+        is_refined: traits.refine.is_some(),
+        precision: traits.precision.to_string(),
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }

@@ -413,6 +413,22 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) patient: Option<String>,
 
+    /// Beginnings of words of the Patient's Name.
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) name: Option<String>,
+
+    /// Study Instance UID, or its beginning.
+    #[arg(long, value_name = "UID")]
+    pub(crate) study: Option<String>,
+
+    /// Code of the reason why it was not analysed, or failed.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) reason: Option<String>,
+
+    /// The most urgent first: positives and alerts, failed, under way, not analysed, negatives.
+    #[arg(long)]
+    pub(crate) by_priority: bool,
+
     /// Accession Number.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) accession: Option<String>,

@@ -58,7 +58,7 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsConfig,
     /// Where instances arrive by STOW-RS; absent: nowhere.
     pub(crate) dicomweb: Option<DicomWebConfig>,
-    /// Health and metrics; absent: nowhere.
+    /// The API and the pages, health and metrics; absent: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin: Option<AdminConfig>,
     /// Which series are analysed.
@@ -192,6 +192,7 @@ impl Config {
         }
         self.model.resolve(folder);
         self.dicomweb.iter_mut().for_each(|dicomweb| dicomweb.resolve(folder));
+        self.admin.iter_mut().for_each(|admin| admin.resolve(folder));
         for destination in &mut self.destinations {
             destination.resolve(folder);
         }

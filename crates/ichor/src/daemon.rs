@@ -68,8 +68,7 @@ impl Daemon {
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
-        let model_id = workers.as_ref().map(|(model, _)| model.traits().id.to_string());
-        let admin = admin::bind(config, &store, model_id).await?;
+        let admin = admin::bind(config, &store, workers.as_ref().map(|(model, _)| model.traits())).await?;
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -103,7 +102,7 @@ impl Daemon {
             let token = stop.clone();
             tasks.spawn(async move {
                 admin.run(token).await;
-                "health and metrics"
+                "administration"
             });
         }
         let (stage_store, token) = (store.clone(), stop.clone());

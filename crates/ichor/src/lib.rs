@@ -12,6 +12,7 @@ mod destinations;
 mod doctor;
 pub mod engine;
 mod logging;
+mod pictures;
 mod secrets;
 mod stow;
 mod supervisor;

@@ -3,7 +3,7 @@
 use ichor_core::{DeliveryStatus, Reason, Uid};
 use serde_json::json;
 
-use super::Sqlite;
+use super::{Connection, Sqlite};
 use super::deliver::describe;
 use super::events::NewEvent;
 use super::failure::During;
@@ -38,6 +38,8 @@ struct DeliveryRow {
     resends: i64,
     queued_at: i64,
     next_attempt: i64,
+    finished_at: Option<i64>,
+    urgent: bool,
     last_words: Option<String>,
 }
 
@@ -242,7 +244,7 @@ impl Sqlite {
     ) -> Result<Vec<DeliverySummary>, StoreError> {
         let rows: Vec<DeliveryRow> = sqlx::query_as(
             "SELECT d.id, s.study_instance, d.sop_instance, d.kind, d.destination, d.status, d.proof, d.attempts, d.resends,
-                 d.queued_at, d.next_attempt, d.last_words
+                 d.queued_at, d.next_attempt, d.finished_at, d.urgent, d.last_words
              FROM delivery d JOIN study s ON s.id = d.study_id
              WHERE (?1 IS NULL OR d.status = ?1) AND (?2 IS NULL OR d.destination = ?2)
                AND (?3 IS NULL OR d.study_id = (SELECT id FROM study WHERE study_instance = ?3))
@@ -267,7 +269,9 @@ impl Sqlite {
                 proof_due: row.proof,
                 attempts: unsigned(row.attempts)?,
                 resends: unsigned(row.resends)?,
+                urgent: row.urgent,
                 queued_at: Timestamp::from_millis(row.queued_at),
+                finished_at: row.finished_at.map(Timestamp::from_millis),
                 last_words: row.last_words,
             })
         };
@@ -282,31 +286,44 @@ impl Sqlite {
     ) -> Result<u64, StoreError> {
         let during = "queueing deliveries again";
         let mut tx = self.begin(during).await?;
-        let revived: Vec<i64> = sqlx::query_scalar(
-            "UPDATE outbox SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL, proof = NULL,
-                 request_id = NULL, missing = NULL, resends = 0
-             WHERE status = 'dead' AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR destination = ?3) RETURNING id",
-        )
-        .bind(now.as_millis())
-        .bind(number)
-        .bind(destination)
-        .fetch_all(&mut *tx)
-        .await
-        .during(during)?;
+        let revived = revive(&mut tx, number, destination, now).await?;
         if let (Some(number), true) = (number, revived.is_empty()) {
             return Err(StoreError::NotFound { what: format!("dead delivery {number}") });
         }
-        for delivery in &revived {
-            let text = |kind: &str, to: &str| format!("the dead delivery of {kind} to {to} is queued again");
-            tell(&mut tx, *delivery, "delivery-requeued", text, now).await?;
-        }
-        sqlx::query("UPDATE refused_context SET until = ?1 WHERE until > ?1 AND (?2 IS NULL OR destination = ?2)")
-            .bind(now.as_millis())
-            .bind(destination)
-            .execute(&mut *tx)
-            .await
-            .during(during)?;
         tx.commit().await.during(during)?;
         Ok(revived.len() as u64)
     }
+}
+
+/// Queues dead deliveries again: one by its number, or all, of one destination or of every; their numbers. What the
+/// destination refused is proposed again at once.
+pub(super) async fn revive(
+    connection: &mut Connection,
+    number: Option<i64>,
+    destination: Option<&str>,
+    now: Timestamp,
+) -> Result<Vec<i64>, StoreError> {
+    let during = "queueing deliveries again";
+    let revived: Vec<i64> = sqlx::query_scalar(
+        "UPDATE outbox SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL, proof = NULL,
+             request_id = NULL, missing = NULL, resends = 0
+         WHERE status = 'dead' AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR destination = ?3) RETURNING id",
+    )
+    .bind(now.as_millis())
+    .bind(number)
+    .bind(destination)
+    .fetch_all(&mut *connection)
+    .await
+    .during(during)?;
+    for delivery in &revived {
+        let text = |kind: &str, to: &str| format!("the dead delivery of {kind} to {to} is queued again");
+        tell(connection, *delivery, "delivery-requeued", text, now).await?;
+    }
+    sqlx::query("UPDATE refused_context SET until = ?1 WHERE until > ?1 AND (?2 IS NULL OR destination = ?2)")
+        .bind(now.as_millis())
+        .bind(destination)
+        .execute(&mut *connection)
+        .await
+        .during(during)?;
+    Ok(revived)
 }

@@ -1,6 +1,6 @@
 //! Statements of the admin's questions, and of the retry.
 
-use ichor_core::{AeTitle, StudyStatus, Uid};
+use ichor_core::{StudyStatus, Uid};
 use serde_json::json;
 use sqlx::QueryBuilder;
 
@@ -11,23 +11,20 @@ use super::values::{blob as parse_blob, from_json, model, reason, uid, unsigned,
 use super::{Connection, Dialect, Sqlite};
 use crate::analyse::SliceScore;
 use crate::blobs::BlobStore;
-use crate::query::{
-    Cursor, DeliveryDetail, ObjectDetail, Page, RetryOutcome, SeriesDetail, StudyDetail, StudyFilter, StudyKey,
-    StudySummary,
-};
+use crate::query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 use crate::{StoreError, Timestamp};
 
 /// Most studies that an ambiguous key names.
 const MOST_MATCHES: i64 = 20;
 
-const SUMMARY_COLUMNS: &str = "id, study_instance, patient_id, patient_name, accession_number, study_date, \
+pub(super) const SUMMARY_COLUMNS: &str = "id, study_instance, patient_id, patient_name, accession_number, study_date, \
      description, source_ae, status, version, instances, bytes, received_at, last_instance_at, quiet_until, \
      reason_code, reason_text, result_version, positive, probability, volume_ml, volume_sd_ml, model, analysed_at, \
-     alerted_at";
+     alerted_at, urgency";
 
 #[derive(sqlx::FromRow)]
-struct SummaryRow {
-    id: i64,
+pub(super) struct SummaryRow {
+    pub(super) id: i64,
     study_instance: String,
     patient_id: Option<String>,
     patient_name: Option<String>,
@@ -39,7 +36,7 @@ struct SummaryRow {
     version: i64,
     instances: i64,
     bytes: i64,
-    received_at: i64,
+    pub(super) received_at: i64,
     last_instance_at: i64,
     quiet_until: Option<i64>,
     reason_code: Option<String>,
@@ -52,10 +49,11 @@ struct SummaryRow {
     model: Option<String>,
     analysed_at: Option<i64>,
     alerted_at: Option<i64>,
+    pub(super) urgency: i64,
 }
 
 impl SummaryRow {
-    fn summary(self) -> Result<StudySummary, StoreError> {
+    pub(super) fn summary(self) -> Result<StudySummary, StoreError> {
         Ok(StudySummary {
             study_instance: uid(&self.study_instance)?,
             patient_id: self.patient_id,
@@ -80,119 +78,12 @@ impl SummaryRow {
             model: model(self.model)?,
             analysed_at: self.analysed_at.map(Timestamp::from_millis),
             alerted_at: self.alerted_at.map(Timestamp::from_millis),
+            urgency: unsigned(self.urgency)?,
         })
     }
 }
 
-/// One condition of a filter.
-struct Condition<'a> {
-    column: &'static str,
-    operator: &'static str,
-    value: Value<'a>,
-    /// Whether looking it up in the column's index is worth it.
-    is_selective: bool,
-}
-
-enum Value<'a> {
-    Text(&'a str),
-    Flag(bool),
-}
-
-/// Longest range of Study Dates that is looked up by date, in days. A wider one is better read in the order of
-/// arrival until the page is full.
-const NARROW_DAYS: i64 = 31;
-
-/// The statement for a filter; the text holds column names and operators only, every value is bound.
-///
-/// Without statistics SQLite cannot know which condition leaves the fewest rows. So the most selective one may use
-/// its index, and a unary plus keeps the others from using theirs; with none, the index of arrival is read, which
-/// holds the columns that lists filter by.
-pub(super) fn studies_statement(filter: &StudyFilter, rows: u32) -> QueryBuilder<Dialect> {
-    let mut statement = QueryBuilder::new("SELECT ");
-    statement.push(SUMMARY_COLUMNS).push(" FROM study WHERE TRUE");
-    let conditions = conditions(filter);
-    let indexed = conditions.iter().find(|condition| condition.is_selective).map(|condition| condition.column);
-    for Condition { column, operator, value, .. } in conditions {
-        let plus = if indexed == Some(column) { "" } else { "+" };
-        statement.push(" AND ").push(plus).push(column).push(operator);
-        match value {
-            Value::Text(text) => statement.push_bind(text.to_owned()),
-            Value::Flag(flag) => statement.push_bind(flag),
-        };
-    }
-    // The order of the list, and the second column of each index.
-    let times = [(" AND received_at >= ", filter.received_from), (" AND received_at <= ", filter.received_to)];
-    for (condition, value) in times {
-        if let Some(value) = value {
-            statement.push(condition).push_bind(value.as_millis());
-        }
-    }
-    if let Some(Cursor { received_at, id }) = filter.after {
-        statement.push(" AND (received_at, id) < (").push_bind(received_at).push(", ").push_bind(id).push(")");
-    }
-    statement.push(" ORDER BY received_at DESC, id DESC LIMIT ").push_bind(rows);
-    statement
-}
-
-/// The conditions of a filter, the most selective first.
-fn conditions(filter: &StudyFilter) -> Vec<Condition<'_>> {
-    let is_narrow = is_narrow(filter);
-    let texts = [
-        ("patient_id", " = ", filter.patient_id.as_deref(), true),
-        ("accession_number", " = ", filter.accession_number.as_deref(), true),
-        ("study_date", " >= ", filter.date_from.as_deref(), is_narrow),
-        ("study_date", " <= ", filter.date_to.as_deref(), is_narrow),
-        ("status", " = ", filter.status.map(StudyStatus::as_str), true),
-        ("source_ae", " = ", filter.source_ae.as_ref().map(AeTitle::as_str), true),
-    ];
-    let condition = |(column, operator, text, is_selective): (_, _, Option<_>, _)| {
-        text.map(|text| Condition { column, operator, value: Value::Text(text), is_selective })
-    };
-    let positive = filter.positive.map(|positive| Condition {
-        column: "positive",
-        operator: " = ",
-        value: Value::Flag(positive),
-        is_selective: positive,
-    });
-    let mut conditions: Vec<_> = texts.into_iter().filter_map(condition).collect();
-    conditions.extend(positive);
-    // Most studies are analysed, and from a few sources: a positive verdict says more.
-    let is_common = filter.status == Some(StudyStatus::Analysed);
-    let says_little = |condition: &Condition<'_>| match condition.column {
-        "source_ae" => true,
-        "status" => is_common,
-        _ => false,
-    };
-    conditions.sort_by_key(says_little);
-    conditions
-}
-
-/// Whether a range of Study Dates spans at most [`NARROW_DAYS`]; every month counts as 31 days.
-fn is_narrow(filter: &StudyFilter) -> bool {
-    let day = |date: &Option<String>| {
-        let number: i64 = date.as_deref().filter(|date| date.len() == 8)?.parse().ok()?;
-        Some(number / 10_000 * 372 + number / 100 % 100 * 31 + number % 100)
-    };
-    match (day(&filter.date_from), day(&filter.date_to)) {
-        (Some(from), Some(to)) => to - from <= NARROW_DAYS,
-        _ => false,
-    }
-}
-
 impl Sqlite {
-    pub(crate) async fn studies(&self, filter: &StudyFilter, limit: u32) -> Result<Page<StudySummary>, StoreError> {
-        // One more than the page tells whether there is another.
-        let mut statement = studies_statement(filter, limit.saturating_add(1));
-        let mut rows: Vec<SummaryRow> =
-            statement.build_query_as().fetch_all(&self.read).await.during("listing studies")?;
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let is_last = rows.len() <= limit;
-        rows.truncate(limit);
-        let end = rows.last().map(|row| Cursor { received_at: row.received_at, id: row.id });
-        let items = rows.into_iter().map(SummaryRow::summary).collect::<Result<_, _>>()?;
-        Ok(Page { items, next: end.filter(|_| !is_last) })
-    }
-
     /// The row of the one study that a key fits.
     pub(crate) async fn find_study(&self, key: &StudyKey) -> Result<i64, StoreError> {
         match key {

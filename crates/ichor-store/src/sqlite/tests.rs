@@ -1,17 +1,15 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use ichor_core::{AeTitle, StudyStatus, Uid};
+use ichor_core::Uid;
 use sqlx::{ConnectOptions, Connection as _, Row};
 use tempfile::TempDir;
 
 use super::*;
 use crate::blobs::FaultyDisk;
 use crate::folder;
-use crate::query::{Cursor, StudyFilter};
 use crate::{ArrivedBlob, NewInstance, Recorded, SeriesAttributes, Store, StudyAttributes, Timestamp};
 
-fn options(folder: &TempDir) -> StoreOptions {
+pub(super) fn options(folder: &TempDir) -> StoreOptions {
     StoreOptions::new(&folder.path().join("ichor.db"), &folder.path().join("blobs"))
 }
 
@@ -201,90 +199,6 @@ async fn a_full_disk_in_a_batch_is_told_to_those_it_concerns() {
         assert!(record(&store, 100).await.is_ok(), "operation {operation}: the disk is free again");
     }
     assert!(failed_answers > 20, "{failed_answers}");
-}
-
-const STUDIES: i64 = 100_000;
-
-/// An index of many studies, in one statement; a year of them, one in twenty positive.
-async fn many_studies(folder: &TempDir) -> Sqlite {
-    let index = Sqlite::open(&options(folder)).await.unwrap();
-    sqlx::query(
-        "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1)
-         INSERT INTO study (study_instance, patient_id, patient_name, accession_number, study_date, source_ae, status,
-             version, received_at, last_instance_at, instances, result_version, positive, probability, volume_ml)
-         SELECT '2.25.' || (1000000000 + i * 7919), 'PATIENT' || (i / 3), 'NAME^' || i, 'ACC' || i,
-             strftime('%Y%m%d', 1700000000 + i * 315, 'unixepoch'), 'CT' || (i % 5),
-             CASE WHEN i % 997 = 0 THEN 'failed' ELSE 'analysed' END, 1, 1700000000000 + i * 315000,
-             1700000000000 + i * 315000 + 60000, 32, 1, i % 20 = 0, 0.5, 1.0
-         FROM n",
-    )
-    .bind(STUDIES)
-    .execute(&index.write)
-    .await
-    .unwrap();
-    index
-}
-
-#[tokio::test]
-async fn lists_of_a_hundred_thousand_studies_are_quick_and_read_an_index() {
-    const LONGEST: Duration = Duration::from_millis(50);
-    let folder = folder();
-    let index = many_studies(&folder).await;
-    let none = StudyFilter::default;
-    let text = |value: &str| Some(value.to_owned());
-    let time = |study: i64| Some(Timestamp::from_millis(1_700_000_000_000 + study * 315_000));
-    let cases: Vec<(&str, StudyFilter, usize)> = vec![
-        ("all", none(), 50),
-        ("patient", StudyFilter { patient_id: text("PATIENT777"), ..none() }, 3),
-        ("accession", StudyFilter { accession_number: text("ACC31337"), ..none() }, 1),
-        ("nobody", StudyFilter { patient_id: text("NOBODY"), ..none() }, 0),
-        (
-            "one old day",
-            StudyFilter { date_from: text("20231201"), date_to: text("20231201"), limit: 1_000, ..none() },
-            275,
-        ),
-        ("all days", StudyFilter { date_from: text("19000101"), date_to: text("21000101"), ..none() }, 50),
-        ("hour of arrival", StudyFilter { received_from: time(50_000), received_to: time(50_011), ..none() }, 12),
-        ("failed", StudyFilter { status: Some(StudyStatus::Failed), ..none() }, 50),
-        ("no such status", StudyFilter { status: Some(StudyStatus::Receiving), ..none() }, 0),
-        ("analysed", StudyFilter { status: Some(StudyStatus::Analysed), ..none() }, 50),
-        ("positive", StudyFilter { positive: Some(true), ..none() }, 50),
-        ("source", StudyFilter { source_ae: Some(AeTitle::parse("CT3").unwrap()), ..none() }, 50),
-        ("positive on one old day", StudyFilter { positive: Some(true), date_to: text("20231115"), ..none() }, 15),
-        ("positive and failed", StudyFilter { positive: Some(true), status: Some(StudyStatus::Failed), ..none() }, 6),
-        ("deep page", StudyFilter { after: Some(Cursor { received_at: 1_700_000_900_000, id: 500 }), ..none() }, 3),
-    ];
-    let mut slow = Vec::new();
-    for (name, filter, expected) in cases {
-        let statement = studies_plan(&index, &filter).await;
-        assert!(
-            statement.iter().all(|step| !step.starts_with("SCAN study") || step.contains("INDEX")),
-            "{name}: {statement:?}"
-        );
-        let mut best = Duration::MAX;
-        for _ in 0..3 {
-            let begun = Instant::now();
-            let page = index.studies(&filter, filter.limit).await.unwrap();
-            best = best.min(begun.elapsed());
-            assert_eq!(page.items.len(), expected, "{name}");
-        }
-        println!("{name:<24} {:>8.2} ms  {}", best.as_secs_f64() * 1e3, statement.join("; "));
-        if best > LONGEST {
-            slow.push(format!("{name}: {best:?}"));
-        }
-    }
-    assert!(slow.is_empty(), "{slow:?}");
-}
-
-async fn studies_plan(index: &Sqlite, filter: &StudyFilter) -> Vec<String> {
-    let statement = query::studies_statement(filter, filter.limit + 1).into_string();
-    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
-    let mut rows = sqlx::query(explain);
-    // The plan does not depend on the values, but each place wants one.
-    for _ in 0..statement.matches('?').count() {
-        rows = rows.bind(0i64);
-    }
-    rows.fetch_all(&index.read).await.unwrap().iter().map(|row| row.get("detail")).collect()
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ichor_core::{DeliveryStatus, RuleOutcome};
-use ichor_store::{DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudySummary};
+use ichor_store::{DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudyOrder, StudySummary};
 use serde_json::json;
 
 use super::job_log::{clock, open};
@@ -19,6 +19,10 @@ pub(crate) async fn list(args: ListArgs, json: bool) -> anyhow::Result<()> {
         date_from: args.from.as_deref().map(date).transpose().context("--from")?,
         date_to: args.to.as_deref().map(date).transpose().context("--to")?,
         patient_id: args.patient.clone(),
+        patient_name: args.name.clone(),
+        study_instance: args.study.clone(),
+        reason: args.reason.clone(),
+        order: if args.by_priority { StudyOrder::Priority } else { StudyOrder::Time },
         accession_number: args.accession.clone(),
         status: args.status,
         positive: args.positive,

@@ -1,10 +1,11 @@
-//! `[admin]`: health and metrics.
+//! `[admin]`: the API and the pages, health and metrics.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Durations, Fault, at_least_one};
+use super::{Durations, Fault, at_least_one, fault};
 
 /// `[admin]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -12,30 +13,139 @@ use super::{Durations, Fault, at_least_one};
 pub(crate) struct AdminConfig {
     /// Address and port of the HTTP service.
     pub(crate) address: SocketAddr,
+    /// Where people reach it; links begin with it. Absent: by the address.
+    pub(crate) url: Option<String>,
+    /// Certificate followed by those that lead to its authority, PEM.
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub(crate) tls_key_file: Option<PathBuf>,
+    /// Whether patients are shown in the clear beyond loopback.
+    #[serde(default)]
+    pub(crate) allow_clear_text: bool,
     /// Connections at once.
     #[serde(default = "default::max_connections")]
     pub(crate) max_connections: usize,
-    /// Longest life of a connection, in seconds.
+    /// Longest wait for a request, in seconds.
     #[serde(default = "default::timeout_s")]
     pub(crate) timeout_s: f64,
+    /// Longest event stream, in seconds.
+    #[serde(default = "default::stream_s")]
+    pub(crate) stream_s: f64,
+    /// Longest session, in seconds.
+    #[serde(default = "default::session_s")]
+    pub(crate) session_s: f64,
+    /// How long a one-time link is good, in seconds.
+    #[serde(default = "default::invitation_s")]
+    pub(crate) invitation_s: f64,
+    /// Failed logins from one address before the next is refused.
+    #[serde(default = "default::login_attempts")]
+    pub(crate) login_attempts: u32,
+    /// For how long they count, in seconds.
+    #[serde(default = "default::login_window_s")]
+    pub(crate) login_window_s: f64,
+    /// Pictures of slices drawn at once.
+    #[serde(default = "default::max_pictures")]
+    pub(crate) max_pictures: usize,
 }
 
 impl AdminConfig {
     pub(super) fn check(&self) -> Result<(), Fault> {
-        at_least_one("admin.max_connections", self.max_connections)
+        at_least_one("admin.max_connections", self.max_connections)?;
+        at_least_one("admin.max_pictures", self.max_pictures)?;
+        at_least_one("admin.login_attempts", self.login_attempts as usize)?;
+        if self.tls_certificate_file.is_some() != self.tls_key_file.is_some() {
+            return fault("admin.tls_certificate_file", "give it together with tls_key_file".to_owned());
+        }
+        if let Some(url) = &self.url
+            && (!url.starts_with("http://") && !url.starts_with("https://") || url.ends_with('/'))
+        {
+            return fault(
+                "admin.url",
+                format!("{url:?} is not http:// or https:// and a host, without a slash at its end"),
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        for path in [&mut self.tls_certificate_file, &mut self.tls_key_file].into_iter().flatten() {
+            *path = folder.join(&path);
+        }
     }
 
     pub(super) fn durations(&self) -> Durations {
-        vec![("admin.timeout_s".to_owned(), self.timeout_s)]
+        vec![
+            ("admin.timeout_s".to_owned(), self.timeout_s),
+            ("admin.stream_s".to_owned(), self.stream_s),
+            ("admin.session_s".to_owned(), self.session_s),
+            ("admin.invitation_s".to_owned(), self.invitation_s),
+            ("admin.login_window_s".to_owned(), self.login_window_s),
+        ]
+    }
+
+    /// Whether what shows a patient is served: on loopback, behind TLS, or where the site says so.
+    pub(crate) fn serves_patients(&self) -> bool {
+        self.address.ip().is_loopback() || self.tls_certificate_file.is_some() || self.allow_clear_text
     }
 }
 
 /// The defaults of single keys.
 mod default {
     pub(super) const fn max_connections() -> usize {
-        32
+        64
     }
     pub(super) const fn timeout_s() -> f64 {
         15.0
+    }
+    pub(super) const fn stream_s() -> f64 {
+        3600.0
+    }
+    pub(super) const fn session_s() -> f64 {
+        43_200.0
+    }
+    pub(super) const fn invitation_s() -> f64 {
+        86_400.0
+    }
+    pub(super) const fn login_attempts() -> u32 {
+        10
+    }
+    pub(super) const fn login_window_s() -> f64 {
+        900.0
+    }
+    pub(super) const fn max_pictures() -> usize {
+        2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> AdminConfig {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn patients_are_not_shown_in_the_clear() {
+        assert!(of("address = '127.0.0.1:9110'").serves_patients());
+        assert!(of("address = '[::1]:9110'").serves_patients());
+        let open = "address = '0.0.0.0:9110'\n";
+        assert!(!of(open).serves_patients());
+        assert!(of(&format!("{open}tls_certificate_file = 'c'\ntls_key_file = 'k'")).serves_patients());
+        assert!(of(&format!("{open}allow_clear_text = true")).serves_patients());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (line, key) in [
+            ("tls_key_file = 'k'", "admin.tls_certificate_file"),
+            ("max_pictures = 0", "admin.max_pictures"),
+            ("login_attempts = 0", "admin.login_attempts"),
+            ("url = 'ichor.example'", "admin.url"),
+            ("url = 'https://ichor.example/'", "admin.url"),
+        ] {
+            let refused = of(&format!("address = '127.0.0.1:9110'\n{line}")).check().unwrap_err();
+            assert_eq!(refused.0, key);
+        }
     }
 }

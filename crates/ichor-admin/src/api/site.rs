@@ -1,0 +1,146 @@
+//! The site: statistics, models, the configuration in force.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use ichor_store::{Statistics, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::App;
+use crate::access::{AsAdmin, AsViewer, audit};
+use crate::problem::Problem;
+
+const DAY_MS: i64 = 86_400_000;
+/// Days of statistics, if not said otherwise.
+const DAYS: u32 = 30;
+/// The most of them: each study in between is read.
+const MOST_DAYS: u32 = 366;
+
+/// A model that the daemon has.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct ModelFacts {
+    /// `name@version+hash`.
+    pub id: String,
+    /// Whether its results are sent.
+    pub is_active: bool,
+    /// What must stand wherever its results do, such as "demonstration only".
+    pub notice: Option<String>,
+    /// A slice is positive from this probability on.
+    pub slice_threshold: f32,
+    /// A study is positive when so many neighbouring slices are.
+    pub min_positive_slices: usize,
+    /// Which map masks are made of.
+    pub map: String,
+    /// Whether masks are refined by what the pixels say.
+    pub is_refined: bool,
+    /// Precision of its matrix products.
+    pub precision: String,
+}
+
+/// Which span.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StatisticsQuery {
+    /// The last so many days, 1 to 366; 30 if left out.
+    pub(crate) days: Option<u32>,
+}
+
+/// Statistics of the last days.
+pub(crate) async fn last_days(app: &App, days: Option<u32>) -> Result<Statistics, Problem> {
+    let days = days.unwrap_or(DAYS);
+    if !(1..=MOST_DAYS).contains(&days) {
+        return Err(Problem::bad(format!("days {days} is not from 1 to {MOST_DAYS}")));
+    }
+    let now = (app.facts.now)().as_millis();
+    // Whole days: the first of them too.
+    let from = (now.div_euclid(DAY_MS) + 1 - i64::from(days)) * DAY_MS;
+    Ok(app.facts.store.statistics(Timestamp::from_millis(from), Timestamp::from_millis(now + 1)).await?)
+}
+
+/// Turn-around, positives and reasons, by source and by day
+#[utoipa::path(get, path = "/api/statistics", tag = "site", params(StatisticsQuery),
+    responses((status = 200, body = Statistics),
+        (status = 400, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn statistics(
+    State(app): State<Arc<App>>,
+    _: AsViewer,
+    query: Result<Query<StatisticsQuery>, QueryRejection>,
+) -> Result<Json<Statistics>, Problem> {
+    let Query(query) = query?;
+    last_days(&app, query.days).await.map(Json)
+}
+
+/// The models
+#[utoipa::path(get, path = "/api/models", tag = "site", responses((status = 200, body = Vec<ModelFacts>)))]
+pub(crate) async fn models(State(app): State<Arc<App>>, _: AsViewer) -> Json<Vec<ModelFacts>> {
+    Json(app.facts.models.clone())
+}
+
+/// The configuration in force, secrets hidden
+///
+/// For admins; asking stands in the audit trail.
+#[utoipa::path(get, path = "/api/configuration", tag = "site", responses((status = 200, body = Object)))]
+pub(crate) async fn configuration(
+    State(app): State<Arc<App>>,
+    AsAdmin(caller): AsAdmin,
+) -> Result<Json<Value>, Problem> {
+    audit(&app, &caller, "configuration-viewed", None, Value::Null).await?;
+    Ok(Json(hidden(app.facts.configuration.clone())))
+}
+
+/// The same without secrets: what a key says is one, and credentials within addresses. Names of files are none.
+fn hidden(value: Value) -> Value {
+    const SECRET: [&str; 6] = ["password", "passcode", "token", "secret", "credential", "api_key"];
+    match value {
+        Value::Object(fields) => {
+            let hide = |(key, value): (String, Value)| {
+                let is_secret = !key.ends_with("_file") && SECRET.iter().any(|word| key.contains(word));
+                let value = match value {
+                    Value::String(_) | Value::Number(_) if is_secret => Value::from("hidden"),
+                    other => hidden(other),
+                };
+                (key, value)
+            };
+            Value::Object(fields.into_iter().map(hide).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(hidden).collect()),
+        Value::String(text) => Value::String(without_credentials(text)),
+        other => other,
+    }
+}
+
+/// An address without `user:password@` and without a query, in which tokens travel.
+fn without_credentials(text: String) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text };
+    let (place, path) = rest.split_once('/').map_or((rest, String::new()), |(place, path)| (place, format!("/{path}")));
+    let place = place.rsplit_once('@').map_or_else(|| place.to_owned(), |(_, host)| format!("hidden@{host}"));
+    let path = path.split_once('?').map_or(path.clone(), |(path, _)| format!("{path}?hidden"));
+    format!("{scheme}://{place}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden() {
+        let configuration = json!({
+            "destination": [{ "url": "https://me:pass@pacs:8042/dicom-web?token=abc", "token_file": "/etc/token" }],
+            "channel": { "hmac_secret": "s3cret", "password": "pw", "name": "ris" },
+        });
+        assert_eq!(
+            hidden(configuration),
+            json!({
+                "destination": [{ "url": "https://hidden@pacs:8042/dicom-web?hidden", "token_file": "/etc/token" }],
+                "channel": { "hmac_secret": "hidden", "password": "hidden", "name": "ris" },
+            })
+        );
+    }
+}

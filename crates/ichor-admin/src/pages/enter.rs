@@ -1,0 +1,216 @@
+//! Coming in and going out: login, one-time links, logout.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use askama::Template;
+use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::{Form, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use ichor_store::{NewSession, StoreError, User};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Frame, rendered};
+use crate::App;
+use crate::access::{
+    AsViewer, COOKIE, Peer, Secret, TLS_COOKIE, audit, audit_stranger, check_name, check_origin, check_password,
+};
+use crate::problem::Problem;
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage {
+    frame: Frame,
+    error: String,
+    has_admin: bool,
+}
+
+#[derive(Template)]
+#[template(path = "welcome.html")]
+struct WelcomePage {
+    frame: Frame,
+    error: String,
+    code: String,
+    /// Whose password is chosen; empty: the first admin's, who also chooses a name.
+    name: String,
+    is_first: bool,
+    is_good: bool,
+}
+
+/// Only where patients may be shown there is anything to come in to.
+fn check_served(app: &App) -> Result<(), Problem> {
+    if app.facts.access.serves_patients {
+        return Ok(());
+    }
+    Err(Problem::forbidden(
+        "patients are shown on loopback or behind TLS only: set admin.tls_certificate_file and admin.tls_key_file, or \
+         admin.allow_clear_text if a proxy encrypts",
+    ))
+}
+
+pub(crate) async fn login_page(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    check_served(&app)?;
+    let has_admin = app.facts.store.has_admin().await?;
+    let page = LoginPage { frame: Frame::stranger(&app), error: String::new(), has_admin };
+    Ok(rendered(StatusCode::OK, &page))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct LoginForm {
+    name: String,
+    password: String,
+}
+
+pub(crate) async fn login(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    headers: HeaderMap,
+    form: Result<Form<LoginForm>, FormRejection>,
+) -> Result<Response, Problem> {
+    check_served(&app)?;
+    check_origin(&headers)?;
+    let Form(LoginForm { name, password }) = form?;
+    let (name, address) = (name.trim().to_owned(), peer.ip().to_string());
+    let refused =
+        |status, error: String| rendered(status, &LoginPage { frame: Frame::stranger(&app), error, has_admin: true });
+    if let Some(wait) = app.limiter.wait(&address, &name, Instant::now()) {
+        let minutes = wait.as_secs().div_ceil(60);
+        audit_stranger(&app, peer, None, "login-limited").await?;
+        let error = format!("Too many failed logins. Try again in {minutes} min.");
+        let mut response = refused(StatusCode::TOO_MANY_REQUESTS, error);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        return Ok(response);
+    }
+    // Counted before it is known: attempts at once do not slip through.
+    app.limiter.failed(&address, &name, Instant::now());
+    let (user, hash) = app.facts.store.password_of(&name).await?.unzip();
+    let is_right = password.len() <= 1_024 && app.passwords.fits(password, hash).await?;
+    let Some(user) = user.filter(|_| is_right) else {
+        // The name that was typed may be a password.
+        audit_stranger(&app, peer, None, "login-failed").await?;
+        return Ok(refused(StatusCode::UNAUTHORIZED, "Name or password is not right.".to_owned()));
+    };
+    app.limiter.succeeded(&address, &name);
+    come_in(&app, peer, &user, "logged-in").await
+}
+
+/// Begins a session.
+async fn come_in(app: &App, peer: Peer, user: &User, action: &'static str) -> Result<Response, Problem> {
+    let (cookie, csrf, now) = (Secret::new()?, Secret::new()?, (app.facts.now)());
+    let session = NewSession {
+        digest: cookie.digest(),
+        user: user.id,
+        csrf: csrf.reveal().to_owned(),
+        expires_at: now.after(app.facts.access.session),
+    };
+    app.facts.store.begin_session(&session, now).await?;
+    audit_stranger(app, peer, Some((&user.name, user.role)), action).await?;
+    let mut response = Redirect::to("/").into_response();
+    let set = cookie_line(app, cookie.reveal(), app.facts.access.session.as_secs());
+    response.headers_mut().insert(header::SET_COOKIE, set?);
+    Ok(response)
+}
+
+fn cookie_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
+    let (name, secure) = if app.facts.access.is_tls { (TLS_COOKIE, "; Secure") } else { (COOKIE, "") };
+    let line = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    HeaderValue::from_str(&line).map_err(|error| Problem::bad(error.to_string()))
+}
+
+pub(crate) async fn logout(State(app): State<Arc<App>>, AsViewer(caller): AsViewer) -> Result<Response, Problem> {
+    if let Some(session) = caller.session() {
+        app.facts.store.end_session(session).await?;
+    }
+    audit(&app, &caller, "logged-out", None, json!({})).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(header::SET_COOKIE, cookie_line(&app, "", 0)?);
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Code {
+    code: String,
+}
+
+pub(crate) async fn welcome_page(
+    State(app): State<Arc<App>>,
+    query: Result<Query<Code>, QueryRejection>,
+) -> Result<Response, Problem> {
+    check_served(&app)?;
+    let Query(Code { code }) = query?;
+    let invitation = app.facts.store.invitation(Secret::brought(&code).digest(), (app.facts.now)()).await;
+    welcome_form(&app, code, invitation, String::new())
+}
+
+fn welcome_form(
+    app: &App,
+    code: String,
+    invitation: Result<Option<String>, StoreError>,
+    error: String,
+) -> Result<Response, Problem> {
+    let status = if error.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let page = |name, is_first, is_good, error| WelcomePage {
+        frame: Frame::stranger(app),
+        error,
+        code,
+        name,
+        is_first,
+        is_good,
+    };
+    match invitation {
+        Ok(Some(name)) => Ok(rendered(status, &page(name, false, true, error))),
+        Ok(None) => Ok(rendered(status, &page(String::new(), true, true, error))),
+        Err(StoreError::NotFound { .. }) => {
+            let error = "This link was used, has ended, or was replaced by another.".to_owned();
+            Ok(rendered(StatusCode::NOT_FOUND, &page(String::new(), false, false, error)))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WelcomeForm {
+    code: String,
+    #[serde(default)]
+    name: String,
+    password: String,
+    again: String,
+}
+
+pub(crate) async fn welcome(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    headers: HeaderMap,
+    form: Result<Form<WelcomeForm>, FormRejection>,
+) -> Result<Response, Problem> {
+    check_served(&app)?;
+    check_origin(&headers)?;
+    let Form(form) = form?;
+    let (digest, now) = (Secret::brought(&form.code).digest(), (app.facts.now)());
+    let invitation = app.facts.store.invitation(digest, now).await;
+    let name = match &invitation {
+        Ok(Some(name)) => name.clone(),
+        Ok(None) => form.name.trim().to_owned(),
+        Err(_) => return welcome_form(&app, form.code, invitation, String::new()),
+    };
+    let checked = check_name(&name).and_then(|()| check_password(&name, &form.password));
+    let error = match checked {
+        Err(problem) => Some(problem.detail),
+        Ok(()) => (form.password != form.again).then(|| "the two passwords differ".to_owned()),
+    };
+    if let Some(error) = error {
+        return welcome_form(&app, form.code, invitation, error);
+    }
+    let hash = app.passwords.hash(form.password).await?;
+    let user = match app.facts.store.accept_invitation(digest, &name, &hash, now).await {
+        Ok(user) => user,
+        Err(error @ (StoreError::NotFound { .. } | StoreError::Filter { .. })) => {
+            let words = error.to_string();
+            return welcome_form(&app, form.code, app.facts.store.invitation(digest, now).await, words);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    come_in(&app, peer, &user, "password-chosen").await
+}

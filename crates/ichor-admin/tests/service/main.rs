@@ -1,0 +1,7 @@
+//! The service, asked without a network: who may do what, what it answers, what it refuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking, also in its helpers")]
+
+mod access;
+mod actions;
+mod lists;
+mod support;

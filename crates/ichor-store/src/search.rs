@@ -1,0 +1,102 @@
+//! Lists: studies by any mix of conditions, in pages; what waits in queues; statistics; the event log as a feed.
+
+mod feed;
+mod page;
+mod queues;
+mod statistics;
+
+use ichor_core::{AeTitle, StudyStatus};
+use serde::Serialize;
+
+pub use feed::LoggedEvent;
+pub use page::{Cursor, Page};
+pub use queues::{ReleaseOutcome};
+pub use statistics::{DayFigures, ReasonCount, SourceFigures, Statistics, Turnaround};
+
+use crate::{Store, StoreError, StudySummary, Timestamp};
+
+/// Most studies on one page.
+const LONGEST_PAGE: u32 = 10_000;
+
+/// In which order studies are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StudyOrder {
+    /// By the arrival of the first instance, newest first.
+    #[default]
+    Time,
+    /// The most urgent first ([`StudySummary::urgency`]), the newest first among equals.
+    Priority,
+}
+
+/// Which studies to list. Fields that are `None` do not filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StudyFilter {
+    /// Study Date from, YYYYMMDD.
+    pub date_from: Option<String>,
+    /// Study Date to, inclusive, YYYYMMDD.
+    pub date_to: Option<String>,
+    /// First instance received from.
+    pub received_from: Option<Timestamp>,
+    /// First instance received before or at.
+    pub received_to: Option<Timestamp>,
+    /// Patient ID, exactly.
+    pub patient_id: Option<String>,
+    /// Beginnings of words of the Patient's Name, each of which must be there; case and accents do not matter.
+    pub patient_name: Option<String>,
+    /// Accession Number, exactly.
+    pub accession_number: Option<String>,
+    /// Study Instance UID, or its beginning.
+    pub study_instance: Option<String>,
+    /// Status.
+    pub status: Option<StudyStatus>,
+    /// Verdict of the newest finished version.
+    pub positive: Option<bool>,
+    /// Code of the reason why the status is what it is.
+    pub reason: Option<String>,
+    /// Who sent the first instance.
+    pub source_ae: Option<AeTitle>,
+    /// In which order.
+    pub order: StudyOrder,
+    /// Most studies on the page; 10,000 at most.
+    pub limit: u32,
+    /// Where the last page ended; of this very question.
+    pub after: Option<Cursor>,
+}
+
+impl Default for StudyFilter {
+    fn default() -> Self {
+        Self {
+            date_from: None,
+            date_to: None,
+            received_from: None,
+            received_to: None,
+            patient_id: None,
+            patient_name: None,
+            accession_number: None,
+            study_instance: None,
+            status: None,
+            positive: None,
+            reason: None,
+            source_ae: None,
+            order: StudyOrder::Time,
+            limit: 50,
+            after: None,
+        }
+    }
+}
+
+impl Store {
+    /// Studies that match, a page of them.
+    ///
+    /// # Errors
+    /// [`StoreError::PageToken`] if the place is one of another question's list; [`StoreError::Filter`] if a name holds no
+    /// letter, or fits more studies than can be put in the order of priority; [`StoreError::Busy`],
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn studies(&self, filter: &StudyFilter) -> Result<Page<StudySummary>, StoreError> {
+        if let Some(cursor) = &filter.after {
+            cursor.check(filter)?;
+        }
+        self.index().studies(filter, filter.limit.clamp(1, LONGEST_PAGE)).await
+    }
+}

@@ -1,0 +1,128 @@
+//! The pages in a browser: what a radiologist and an administrator see.
+
+use std::process::{Command, Stdio};
+
+use dicom_core::VR;
+use dicom_dictionary_std::tags;
+use serde_json::Value;
+
+use crate::support::chosen::{called_negative, called_positive};
+use crate::support::daemon::{Daemon, Settings, repository};
+use crate::support::dcmtk::StoreScu;
+use crate::support::study::{Study, put_text};
+use crate::support::tools::{CHROMIUM, requires, viewer};
+use crate::support::viewer::artefacts;
+use crate::support::{eventually, free_port, seconds};
+
+const NAMES: [&str; 3] = ["O'Brien^<script>alert(1)</script>", "Yamada^Tarou=山田^太郎=やまだ^たろう", "قباني^لنزار"];
+
+fn named(study: &Study, daemon: &Daemon, name: &str, slices: Option<usize>) -> Study {
+    let folder = daemon.folder(&format!("named-{}", name.len()));
+    let named = study.edited(&folder, |_, object| {
+        put_text(object, tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
+        put_text(object, tags::PATIENT_NAME, VR::PN, name);
+    });
+    let Some(slices) = slices else { return named };
+    for instance in &named.instances[slices..] {
+        std::fs::remove_file(&instance.path).unwrap();
+    }
+    Study::load(&folder)
+}
+
+/// The one-time link that the start printed.
+fn first_link(daemon: &Daemon) -> String {
+    eventually(seconds(20), "a one-time link", || {
+        let log = daemon.log();
+        let link = log
+            .split(|c: char| c.is_whitespace() || c == '"' || c == '\u{1b}')
+            .find(|word| word.contains("/welcome?code="));
+        link.map(|link| link[link.find("http").unwrap()..].to_owned()).ok_or_else(|| "no link in the log".to_owned())
+    })
+}
+
+#[test]
+fn pages_are_seen_and_used_with_keys() {
+    requires!(Dcmtk, Viewer);
+    let port = free_port();
+    let sections = format!("[admin]\naddress = \"127.0.0.1:{port}\"\n");
+    let daemon = Daemon::start(&Settings { sections, ..Settings::default() });
+    let positive = named(&called_positive()[0].write(&daemon.folder("positive")), &daemon, NAMES[0], None);
+    let negative = named(&called_negative().write(&daemon.folder("negative")), &daemon, NAMES[1], None);
+    let single = called_positive()[1].write(&daemon.folder("single"));
+    let single = named(&single, &daemon, NAMES[2], Some(1));
+    for (study, end) in [(&single, "not-analysed"), (&negative, "analysed"), (&positive, "analysed")] {
+        StoreScu::to(daemon.port).send(study).expect_all(study.instances.len());
+        daemon.wait_for_status(&study.study_uid, end, seconds(90));
+    }
+
+    let folder = artefacts("pages");
+    let judge = Command::new("node")
+        .arg(repository("tests/judges/pages/judge.mjs"))
+        .arg(viewer().unwrap())
+        .args([CHROMIUM, &first_link(&daemon), &positive.study_uid])
+        .arg(&folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let late = single.restamped(&daemon.folder("late"), "77");
+    let listening = folder.join("listening");
+    eventually(seconds(60), "an open worklist", || {
+        if listening.exists() { Ok(()) } else { Err("the page is not open yet".to_owned()) }
+    });
+    StoreScu::to(daemon.port).send(&late).expect_all(1);
+    let output = judge.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    check(&seen, [&positive, &single, &negative]);
+
+    // Who came in stands in the audit trail, and the link is good no more.
+    let log = daemon.log();
+    for secret in ["O'Brien", "山田", "seven grey"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+/// `studies`: the most urgent first.
+fn check(seen: &Value, studies: [&Study; 3]) {
+    assert_eq!(seen["console"], serde_json::json!([]), "the console is silent");
+    assert_eq!(seen["foreign"], serde_json::json!([]), "nothing is asked of another host");
+    let rows: Vec<(&str, &str, &str)> = (seen["rows"].as_array().unwrap().iter())
+        .map(|row| (row["uid"].as_str().unwrap(), row["name"].as_str().unwrap(), row["tag"].as_str().unwrap()))
+        .collect();
+    let [positive, single, negative] = studies.map(|study| study.study_uid.as_str());
+    assert_eq!(
+        rows,
+        [
+            (positive, "O'Brien, <script>alert(1)</script>", "positive"),
+            (single, "قباني, لنزار", "not analysed"),
+            (negative, "Yamada, Tarou · 山田, 太郎 · やまだ, たろう", "negative"),
+        ]
+    );
+    assert_eq!(seen["scripts"], 0, "a name is no script");
+    assert!(seen["notice"].as_str().unwrap().contains("Not for diagnosis"), "{}", seen["notice"]);
+    for (page, overflow) in seen["pages"].as_object().unwrap() {
+        assert!(overflow.as_i64().unwrap() <= 0, "{page} is {overflow} pixels wider than the screen");
+    }
+    assert_eq!(seen["study"]["verdict"], "Positive");
+    assert_eq!(seen["study"]["name"], "O'Brien, <script>alert(1)</script>");
+    let bars: Vec<f64> = seen["bars"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect();
+    assert_eq!(bars.len(), studies[0].instances.len());
+    let best = bars.iter().copied().fold(0.0, f64::max);
+    let index = usize::try_from(seen["index"].as_i64().unwrap()).unwrap();
+    assert_eq!(bars[index], best, "the most probable slice is shown first");
+    assert!(seen["outline"].as_i64().unwrap() > 20, "the outline of the mask: {}", seen["outline"]);
+    assert_eq!(seen["bare"], 0, "and without it");
+    let (keys, last) = (&seen["keys"], bars.len() - 1);
+    for key in ["again", "opened", "bone", "help"] {
+        assert_eq!(keys[key], true, "{key}: {keys}");
+    }
+    assert_eq!(keys["search"], "search");
+    assert_eq!(keys["slices"], serde_json::json!([0, 1, last, index]));
+    assert_eq!(keys["clicked"], last, "the end of the strip is the last slice");
+    assert!(seen["invitation"].as_str().unwrap().contains("/welcome?code="));
+    assert_eq!(seen["live"], 1, "a study that arrives is seen without asking");
+    assert_eq!(seen["dialogs"], serde_json::json!(["Analyse this study again?"]));
+    assert!(seen["retried"].as_str().unwrap().contains("is queued for analysis"), "{}", seen["retried"]);
+    assert_eq!(seen["out"], "/login");
+}
