@@ -160,6 +160,10 @@ impl Worker {
             let attempt = self.attempt(&claim.object).await?;
             self.record(claim, attempt).await?;
         }
+        let held = self.store.hold_refused(&destination.name, now()).await?;
+        if held > 0 {
+            info!(destination = destination.name, held, "the destination does not accept their kind");
+        }
         let next = self.store.next_delivery_deadline(&destination.name).await?;
         let wait = next.map_or(POLL, |deadline| deadline.since(now())).min(POLL);
         // What is due and was not claimed waits for its hour, or is not accepted there.

@@ -160,6 +160,14 @@ impl Store {
         self.index().contexts_refused(destination, refused, until, now).await
     }
 
+    /// Lets deliveries say that they are held which were queued after the destination had refused their kind. Returns how many.
+    ///
+    /// # Errors
+    /// As [`Self::claim_delivery`].
+    pub async fn hold_refused(&self, destination: &str, now: Timestamp) -> Result<u64, StoreError> {
+        self.index().hold_refused(destination, now).await
+    }
+
     /// What is known of all destinations that were ever tried, by name.
     ///
     /// # Errors

@@ -199,6 +199,47 @@ impl Sqlite {
         Ok(waiting)
     }
 
+    pub(crate) async fn hold_refused(&self, destination: &str, now: Timestamp) -> Result<u64, StoreError> {
+        let is_refused: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM refused_context WHERE destination = ? AND until > ?)")
+                .bind(destination)
+                .bind(now.as_millis())
+                .fetch_one(&self.read)
+                .await
+                .during(DURING)?;
+        if !is_refused {
+            return Ok(0);
+        }
+        let silent: Vec<(i64, String, String)> = sqlx::query_as(
+            "SELECT d.id, d.sop_class, d.transfer_syntax FROM delivery d JOIN refused_context r
+                 ON r.destination = d.destination AND r.sop_class = d.sop_class
+                 AND r.transfer_syntax = d.transfer_syntax AND r.until > ?2
+             WHERE d.destination = ?1 AND d.status = 'queued' AND (d.last_words IS NULL OR d.last_words NOT LIKE ?3 || '%')",
+        )
+        .bind(destination)
+        .bind(now.as_millis())
+        .bind(HELD)
+        .fetch_all(&self.read)
+        .await
+        .during(DURING)?;
+        if silent.is_empty() {
+            return Ok(0);
+        }
+        let mut tx = self.begin(DURING).await?;
+        for (delivery, class, syntax) in &silent {
+            let words = format!("{HELD}{destination} does not accept {class} in transfer syntax {syntax}");
+            sqlx::query("UPDATE outbox SET last_words = ? WHERE id = ? AND status = 'queued'")
+                .bind(&words)
+                .bind(delivery)
+                .execute(&mut *tx)
+                .await
+                .during(DURING)?;
+            tell(&mut tx, *delivery, "delivery-held", |kind, to| format!("{kind} for {to} is {words}"), now).await?;
+        }
+        tx.commit().await.during(DURING)?;
+        Ok(silent.len() as u64)
+    }
+
     pub(crate) async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationState>, StoreError> {
         let during = "reading the state of destinations";
         let rows: Vec<StateRow> = sqlx::query_as(

@@ -284,7 +284,9 @@ pub(super) async fn tell(
             .fetch_one(&mut *connection)
             .await
             .during(DURING)?;
-    if kind == SOURCE && ["commitment-asked", "delivery-committed", "delivery-visible"].contains(&event) {
+    if kind == SOURCE
+        && ["commitment-asked", "delivery-committed", "delivery-held", "delivery-visible"].contains(&event)
+    {
         // Of thousands; their rows say it.
         return Ok(());
     }

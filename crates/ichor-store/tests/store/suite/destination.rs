@@ -63,6 +63,13 @@ pub(crate) async fn refused_contexts_are_left_out_until_their_time(backend: impl
     assert!(store.queued_contexts("pacs", at(102)).await.unwrap().is_empty());
     let words = detail(&store, "b").await.deliveries.remove(0).last_words.unwrap();
     assert!(words.starts_with("held: ") && words.contains("does not accept"), "{words}");
+    // Queued afterwards: it says why it waits, once.
+    queued(&store, "late", true, 110).await;
+    assert_eq!(store.hold_refused("pacs", at(111)).await.unwrap(), 1);
+    assert_eq!(store.hold_refused("pacs", at(112)).await.unwrap(), 0);
+    let late = detail(&store, "late").await.deliveries.remove(0);
+    assert!(late.last_words.unwrap().starts_with("held: "));
+    assert_eq!(store.hold_refused("elsewhere", at(112)).await.unwrap(), 0);
     // Known after a restart, and proposed again in time.
     drop(store);
     let store = backend.open().await;
