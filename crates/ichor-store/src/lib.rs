@@ -71,8 +71,8 @@ pub use receive::{
 };
 pub use recovery::{MissingBlob, Recovery};
 pub use search::{
-    Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures,
-    Statistics, StudyFilter, StudyOrder, Turnaround,
+    Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
+    StudyOrder, Turnaround,
 };
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 pub use feed::LoggedEvent;
 pub use page::{Cursor, Page};
-pub use queues::{ReleaseOutcome};
+pub use queues::ReleaseOutcome;
 pub use statistics::{DayFigures, ReasonCount, SourceFigures, Statistics, Turnaround};
 
 use crate::{Store, StoreError, StudySummary, Timestamp};

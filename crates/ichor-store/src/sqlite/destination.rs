@@ -3,12 +3,12 @@
 use ichor_core::{DeliveryStatus, Reason, Uid};
 use serde_json::json;
 
-use super::{Connection, Sqlite};
 use super::deliver::describe;
 use super::events::NewEvent;
 use super::failure::During;
 use super::proof::tell;
 use super::values::{uid, unsigned, word};
+use super::{Connection, Sqlite};
 use crate::deliver::DeliveryClaim;
 use crate::destination::{Context, DeliveryFilter, DeliverySummary, DestinationState};
 use crate::events::peer_text;

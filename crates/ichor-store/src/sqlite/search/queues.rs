@@ -136,13 +136,11 @@ impl Sqlite {
 
 /// Study, state, destination and object of a delivery.
 async fn delivery(connection: &mut Connection, id: i64) -> Result<(i64, String, String, String), StoreError> {
-    let found = sqlx::query_as(
-        "SELECT study_id, status, destination, sop_instance FROM delivery WHERE id = ?",
-    )
-    .bind(id)
-    .fetch_optional(connection)
-    .await
-    .during("looking for a delivery")?;
+    let found = sqlx::query_as("SELECT study_id, status, destination, sop_instance FROM delivery WHERE id = ?")
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+        .during("looking for a delivery")?;
     found.ok_or_else(|| StoreError::NotFound { what: format!("delivery {id}") })
 }
 
