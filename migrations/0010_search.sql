@@ -17,7 +17,7 @@ CREATE INDEX study_reason_urgency ON study (reason_code, urgency DESC, received_
 
 -- Names by the beginnings of their words, whatever the script, the case and the accents.
 CREATE VIRTUAL TABLE study_name USING fts5 (
-    patient_name, content = 'study', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2', prefix = '1 2 3 4'
+    patient_name, content = 'study', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2', prefix = '1 2 3 4 5 6'
 );
 INSERT INTO study_name (rowid, patient_name) SELECT id, patient_name FROM study WHERE patient_name IS NOT NULL;
 

@@ -14,7 +14,7 @@ function localise(root) {
     if (Number.isNaN(at.getTime())) continue;
     const isToday = at.toDateString() === now.toDateString() && !('full' in time.dataset);
     const day = `${at.getFullYear()}-${String(at.getMonth() + 1).padStart(2, '0')}-${String(at.getDate()).padStart(2, '0')}`;
-    const clock = at.toTimeString().slice(0, isToday ? 8 : 5);
+    const clock = at.toTimeString().slice(0, isToday || 'full' in time.dataset ? 8 : 5);
     time.textContent = isToday ? clock : `${day} ${clock}`;
     time.title = at.toLocaleString(undefined, { timeZoneName: 'short' });
   }

@@ -53,8 +53,8 @@ pub(crate) async fn bind(
 }
 
 fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&ModelTraits>) -> anyhow::Result<Facts> {
-    let is_tls = section.tls_certificate_file.is_some();
-    let scheme = if is_tls { "https" } else { "http" };
+    let scheme = if section.tls_certificate_file.is_some() { "https" } else { "http" };
+    let url = section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address)));
     Ok(Facts {
         store: store.clone(),
         database: config.store.database.clone(),
@@ -66,7 +66,8 @@ fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&M
         pictures: Arc::new(Easel::new(config.decoder.options().context("finding the decoder")?)),
         access: AccessOptions {
             serves_patients: section.serves_patients(),
-            is_tls,
+            // What a browser sees: a proxy may encrypt.
+            is_tls: url.starts_with("https://"),
             session: seconds(section.session_s),
             invitation: seconds(section.invitation_s),
             login_attempts: section.login_attempts,
@@ -74,7 +75,7 @@ fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&M
             stream: seconds(section.stream_s),
             max_pictures: section.max_pictures,
         },
-        url: section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address))),
+        url,
         version: env!("CARGO_PKG_VERSION"),
         now: ichor_pipeline::now,
     })
