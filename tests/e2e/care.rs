@@ -143,7 +143,7 @@ fn the_supervisor_is_told() {
         .spawn()
         .unwrap();
     let mut heard = Vec::new();
-    let mut hear = || {
+    let hear = || {
         let mut buffer = [0; 4096];
         let length = supervisor.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()

@@ -68,7 +68,7 @@ fn values_that_cannot_work_are_refused_by_name() {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 27] = [
         &[],
         &["serve"],
         &["demo"],

@@ -245,6 +245,7 @@ impl Site {
             lesions_ml: vec![20.0, 3.5],
         };
         let outcome = AnalysisOutcome {
+            routed: None,
             verdict: match verdict {
                 Some(positive) => Verdict::Analysed(finding(positive)),
                 None => Verdict::NotAnalysed(Reason::new("single-slice", "the study has one slice")),
