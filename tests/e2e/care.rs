@@ -83,7 +83,7 @@ fn doctor_names_each_thing_that_is_wrong_and_how_to_mend_it() {
         ("free space", "0xA700", "make room"),
         ("DICOM port", "no DICOM peer", "ss -ltnp"),
         ("secret of channel \"chat\"", "anybody may read it", "readable by ichor's user alone"),
-        ("model", "no.safetensors", "belong together"),
+        ("model", "no.manifest.json", "belong together"),
         ("destination \"pacs\"", "no connection", "firewall"),
         ("channel \"ris\"", "refused", "firewall"),
     ] {

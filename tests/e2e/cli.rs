@@ -58,6 +58,11 @@ fn values_that_cannot_work_are_refused_by_name() {
         ("objects = [\"segmentation\", ", "objects = [\"telegram\", ", "telegram"),
         ("opacity_percent = 25", "opacity_percent = 101", "opacity_percent"),
         ("\"explicit-little-endian\"", "\"rle\"", "segmentation.transfer_syntax"),
+        (
+            "objects = [\"segmentation\", \"report\", \"key-objects\", \"capture\", \"presentation-state\"]",
+            "objects = []",
+            "[[forward]]",
+        ),
     ] {
         let output = check_changed(|text| text.replacen(from, to, 1));
         let error = text(&output.stderr);

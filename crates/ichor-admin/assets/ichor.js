@@ -143,17 +143,9 @@ function follow() {
   dot.hidden = false;
   const says = (state, words) => { dot.className = `live ${state}`; dot.textContent = words; };
   says('waits', 'connecting');
-  const source = new EventSource('/api/events');
   let timer;
   let was = false;
-  source.onopen = () => {
-    says('on', 'live');
-    // What happened while nobody listened.
-    if (was && list) refresh();
-    was = true;
-  };
-  source.onerror = () => says('off', 'not live');
-  source.onmessage = (event) => {
+  const heard = (event) => {
     const { study_instance: study, kind } = JSON.parse(event.data);
     if (list) {
       clearTimeout(timer);
@@ -162,6 +154,24 @@ function follow() {
       toast('This study has a new outcome: reload the page.');
     }
   };
+  const listen = () => {
+    const source = new EventSource('/api/events');
+    source.onopen = () => {
+      says('on', 'live');
+      // What happened while nobody listened.
+      if (was && list) refresh();
+      was = true;
+    };
+    source.onerror = () => {
+      says('off', 'not live');
+      // A browser comes back by itself, but not when it was refused: too many listen, say.
+      if (source.readyState !== EventSource.CLOSED) return;
+      was = true;
+      setTimeout(listen, 10_000);
+    };
+    source.onmessage = heard;
+  };
+  listen();
 }
 
 if (list) {

@@ -26,7 +26,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ichor_store::{Store, StoreError, Timestamp};
+use ichor_store::{NewAudit, Store, StoreError, Timestamp};
 use tokio::sync::Semaphore;
 
 pub use access::AccessOptions;
@@ -131,6 +131,30 @@ impl Admin {
         }
         let link = self.app.invitation(None).await;
         link.map(Some).map_err(|problem| StoreError::Filter { what: problem.detail })
+    }
+
+    /// A one-time link for a user, who chooses a new password with it; sessions and tokens of before end then. For whoever may
+    /// read the configuration on the machine itself: the way back in when the only admin has forgotten a password.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such user; else what the store says.
+    pub async fn link_for(&self, name: &str) -> Result<String, StoreError> {
+        let store = &self.app.facts.store;
+        let users = store.users().await?;
+        let user = users.iter().find(|user| user.name == name);
+        let user = user.ok_or_else(|| StoreError::NotFound { what: format!("user {name}") })?;
+        let entry = NewAudit {
+            at: (self.app.facts.now)(),
+            actor: "-".to_owned(),
+            role: None,
+            address: "command line".to_owned(),
+            action: "user-invited",
+            study: None,
+            detail: serde_json::json!({ "user": user.id }),
+        };
+        store.audit(&entry).await?;
+        let link = self.app.invitation(Some(user.id)).await;
+        link.map_err(|problem| StoreError::Filter { what: problem.detail })
     }
 
     /// The routes.

@@ -1,4 +1,6 @@
-//! The listener. Few connections at once, and a time limit on each wait.
+//! The listener. Few connections at once, fewer of one address, and a time limit on each wait.
+
+mod limits;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::access::Peer;
+use limits::{Impatient, Places};
 
 /// Limits of the listener.
 #[derive(Clone, Debug)]
 pub struct AdminOptions {
-    /// Connections at once; one more waits.
+    /// Connections at once; one more waits. One address, loopback apart, has a quarter of them (4 at least); one more of it
+    /// is closed.
     pub max_connections: usize,
-    /// Longest wait for a request's header, the first and each further one of a connection.
+    /// Longest wait for a request's header, the first and each further one of a connection; for its body; and for a peer
+    /// that does not read its answer.
     pub timeout: Duration,
     /// Longest life of a connection, downloads and event streams included.
     pub longest_connection: Duration,
@@ -70,6 +75,7 @@ impl AdminServer {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, routes, options } = self;
         let room = Arc::new(Semaphore::new(options.max_connections.max(1)));
+        let places = Places::new(options.max_connections);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -87,6 +93,10 @@ impl AdminServer {
                     continue;
                 }
                 (_, Err(_)) => return,
+            };
+            let Some(place) = places.take(peer.ip()) else {
+                debug!(%peer, "an address has too many connections for administrators");
+                continue;
             };
             let (routes, options, closing) = (routes.clone(), options.clone(), shutdown.clone());
             tokio::spawn(async move {
@@ -107,7 +117,7 @@ impl AdminServer {
                     () = closing.cancelled() => {}
                     _ = tokio::time::timeout(options.longest_connection, served) => {}
                 }
-                drop(permit);
+                drop((permit, place));
             });
         }
     }
@@ -121,12 +131,12 @@ where
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        routes.call(request)
+        routes.call(request.map(|body| limits::in_time(body, timeout)))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Impatient::new(stream, timeout)), service);
     if let Err(error) = connection.await {
         debug!(%error, "a connection for administrators broke");
     }

@@ -269,7 +269,7 @@ async fn a_peer_that_is_slow_or_gone_may_come_back() {
     let (_dir, path) = file(10);
     let client = StowClient::new(options(&format!("http://{closed}"))).unwrap();
     let error = client.store_one(&uid(OURS), &path).await.unwrap_err();
-    assert!(matches!(error, StowError::Connection(_)) && !error.is_permanent(), "{error}");
+    assert!(matches!(error, StowError::Connect(_)) && !error.is_permanent() && error.is_of_peer(), "{error}");
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ async fn https_and_what_is_not() {
     let refused = store(port, &certificate, "another secret", &file).await.unwrap_err();
     assert!(matches!(refused, StowError::Status { status: 401, .. }), "{refused}");
     let untrusted = store(port, other.cert.pem().as_bytes(), SECRET, &file).await.unwrap_err();
-    assert!(matches!(untrusted, StowError::Connection(_)), "{untrusted}");
+    assert!(matches!(untrusted, StowError::Connect(_)), "{untrusted}");
 
     // Plain HTTP, and nothing at all, on the port of TLS: the connection ends, and no instance is taken.
     for said in ["POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\n\r\n", ""] {
@@ -106,5 +106,5 @@ async fn https_and_what_is_not() {
     // TLS on the port of plain HTTP.
     let (port, _stop) = serve(ServerOptions::default()).await;
     let mixed = store(port, &certificate, SECRET, &file).await.unwrap_err();
-    assert!(matches!(mixed, StowError::Connection(_)), "{mixed}");
+    assert!(matches!(mixed, StowError::Connect(_)), "{mixed}");
 }

@@ -1,11 +1,14 @@
 //! Deliver: one task a destination takes from its own queue, so that a dead one delays no other. `accepted` is
 //! written on the peer's own word only. What keeps the destination as a whole from taking anything holds its queue as one
-//! (`breaker`), and costs no delivery an attempt.
+//! (`breaker`), and costs no delivery an attempt. Each probe is made with another delivery: one that alone keeps finding nobody
+//! blocks no other, and is charged with it once others pass.
 
 mod breaker;
 mod c_store;
 mod folder;
 mod pace;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +32,9 @@ use pace::Rate;
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
+
+/// How long a delivery that found nobody lets others go first: at most, as it is released when there are none.
+const BEHIND: Duration = Duration::from_secs(86_400);
 
 /// Where results go, and how to get there.
 pub struct Destination {
@@ -155,7 +161,13 @@ impl Worker {
             if let Some(wait) = held {
                 return Ok(self.keep_link(wait).await);
             }
-            let Some(claim) = self.store.claim_delivery_among(&destination.name, among, now()).await? else { break };
+            let Some(claim) = self.store.claim_delivery_among(&destination.name, among, now()).await? else {
+                // All have had their turn: those that found nobody are tried again, one at a time.
+                if self.store.release_held(&destination.name, among, now()).await? {
+                    continue;
+                }
+                break;
+            };
             self.rate.sent(Instant::now());
             let attempt = self.attempt(&claim.object).await?;
             self.record(claim, attempt).await?;
@@ -203,6 +215,12 @@ impl Worker {
     async fn record(&mut self, claim: DeliveryClaim, attempt: Attempt) -> Result<(), StoreError> {
         let destination = Arc::clone(&self.destination);
         let (name, object, proof) = (&destination.name, claim.object.sop_instance.clone(), &destination.proof);
+        let attempt = match attempt {
+            Attempt::PeerDown(reason) if self.breaker.blames(claim.was_held || claim.attempts > 1) => {
+                Attempt::Transient(reason)
+            }
+            attempt => attempt,
+        };
         match attempt {
             Attempt::Accepted(words) => {
                 info!(destination = name, sop_instance = %object, answer = words, "delivered");
@@ -228,13 +246,14 @@ impl Worker {
                 Ok(())
             }
             Attempt::PeerDown(reason) => {
-                self.store.delivery_held(claim, &reason, now()).await?;
+                // The next probe takes another: if that passes, it was this one's fault.
+                self.store.delivery_held(claim, &reason, Some(now().after(BEHIND)), now()).await?;
                 self.is_away(reason).await
             }
             Attempt::ContextRefused(refused) => {
                 let until = now().after(destination.flow.propose_again);
                 let text = format!("{name} does not accept {} in this transfer syntax", claim.object.sop_class);
-                self.store.delivery_held(claim, &Reason::new("no-context", text), now()).await?;
+                self.store.delivery_held(claim, &Reason::new("no-context", text), None, now()).await?;
                 let waiting = self.store.contexts_refused(name, &refused, until, now()).await?;
                 warn!(
                     destination = name,

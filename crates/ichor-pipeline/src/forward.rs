@@ -1,16 +1,16 @@
 //! Forward: a study that has closed goes on, as it was received, to where the first forwarding rule that fires says. A study is
 //! not sent back to whoever sent it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, Uid};
 use ichor_store::{ClosedStudy, Forwarding, Store, StoreError, Topic};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::now;
-use crate::route::{Facts, Rule, read_instance, route};
+use crate::route::{Facts, Rule, look_into, route};
 
 /// Longest time between two looks, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -30,10 +30,11 @@ pub struct ForwardOptions {
 /// finds new studies only.
 pub async fn run(store: Store, options: ForwardOptions, shutdown: CancellationToken) {
     let mut closed = store.changes(Topic::Closed);
+    let mut unread = HashSet::new();
     loop {
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
-            result = decide_all(&store, &options) => result,
+            result = decide_all(&store, &options, &mut unread) => result,
         };
         if let Err(error) = result {
             error!(%error, "studies cannot be forwarded; trying again");
@@ -46,14 +47,30 @@ pub async fn run(store: Store, options: ForwardOptions, shutdown: CancellationTo
     }
 }
 
-async fn decide_all(store: &Store, options: &ForwardOptions) -> Result<(), StoreError> {
+/// `unread` are the studies that were left undecided at the last look, and then those of this one.
+async fn decide_all(store: &Store, options: &ForwardOptions, unread: &mut HashSet<Uid>) -> Result<(), StoreError> {
+    let mut left = HashSet::new();
     loop {
-        let undecided = store.undecided_studies(AT_ONCE).await?;
+        // Those that are left are the first to be found, and keep no other from its turn.
+        let most = AT_ONCE.saturating_add(u32::try_from(left.len()).unwrap_or(u32::MAX));
+        let mut undecided = store.undecided_studies(most).await?;
+        undecided.retain(|study| !left.contains(&study.study_instance));
         if undecided.is_empty() {
+            *unread = left;
             return Ok(());
         }
         for study in undecided {
-            let forwarding = decide(options, &study).await;
+            let forwarding = match decide(options, &study).await {
+                Ok(forwarding) => forwarding,
+                Err(error) => {
+                    if !unread.contains(&study.study_instance) {
+                        error!(study = %study.study_instance, error,
+                            "not forwarded yet: rules cannot look at the first instance; trying again");
+                    }
+                    left.insert(study.study_instance);
+                    continue;
+                }
+            };
             let queued = store.forward(&study, &forwarding, now()).await?;
             if let Some(words) = &forwarding.words {
                 info!(study = %study.study_instance, queued, words, "study forwarded");
@@ -62,16 +79,9 @@ async fn decide_all(store: &Store, options: &ForwardOptions) -> Result<(), Store
     }
 }
 
-async fn decide(options: &ForwardOptions, study: &ClosedStudy) -> Forwarding {
-    if options.rules.is_empty() {
-        return Forwarding::default();
-    }
-    let path = study.first_instance.clone();
-    let read = spawn_blocking(move || path.map(|path| read_instance(&path)).transpose()).await;
-    let instance = read.unwrap_or_else(|error| Err(error.to_string())).unwrap_or_else(|error| {
-        warn!(study = %study.study_instance, %error, "rules cannot look at the first instance");
-        None
-    });
+/// The decision, or why there can be none at present.
+async fn decide(options: &ForwardOptions, study: &ClosedStudy) -> Result<Forwarding, String> {
+    let instance = look_into(&options.rules, study.first_instance.clone()).await?;
     let source = study.source_ae.as_ref();
     let facts = Facts {
         source: source.map(AeTitle::as_str),
@@ -80,7 +90,7 @@ async fn decide(options: &ForwardOptions, study: &ClosedStudy) -> Forwarding {
         reason: None,
         now: now(),
     };
-    let Some(rule) = route(&options.rules, &facts).fired else { return Forwarding::default() };
+    let Some(rule) = route(&options.rules, &facts).fired else { return Ok(Forwarding::default()) };
     let is_sender = |name: &str| options.titles.iter().any(|(known, title)| known == name && Some(title) == source);
     let (back, on): (Vec<String>, Vec<String>) =
         rule.destinations.iter().flatten().cloned().partition(|name| is_sender(name));
@@ -94,5 +104,29 @@ async fn decide(options: &ForwardOptions, study: &ClosedStudy) -> Forwarding {
         warn!(study = %study.study_instance, rule = rule.name, destinations = names, "not sent back to its sender");
         words += &format!("; not to {names}, which would be back to its sender");
     }
-    Forwarding { destinations: on, urgent: rule.urgent.unwrap_or(false), words: Some(words) }
+    Ok(Forwarding { destinations: on, urgent: rule.urgent.unwrap_or(false), words: Some(words) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::tests::received;
+    use crate::route::Pattern;
+
+    #[tokio::test]
+    async fn study_that_cannot_be_looked_at_waits_for_its_decision() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = received(&folder, 2).await;
+        let rule = Rule { name: "vna".to_owned(), destinations: Some(vec!["vna".to_owned()]), ..Rule::default() };
+        let looks = Rule { tags: vec![("StationName".to_owned(), Pattern::new("ER*"))], ..rule.clone() };
+        let options = |rule: Rule| ForwardOptions { rules: vec![rule], titles: Vec::new() };
+        let mut unread = HashSet::new();
+        for _ in 0..2 {
+            decide_all(&store, &options(looks.clone()), &mut unread).await.unwrap();
+            assert_eq!((store.undecided_studies(10).await.unwrap().len(), unread.len()), (1, 1));
+        }
+        decide_all(&store, &options(rule), &mut unread).await.unwrap();
+        assert!(store.undecided_studies(10).await.unwrap().is_empty() && unread.is_empty());
+        assert!(store.claim_delivery("vna", now()).await.unwrap().is_some());
+    }
 }

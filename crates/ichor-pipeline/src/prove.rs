@@ -113,6 +113,8 @@ impl Prover {
     /// Asks for everything that is due and says how long to wait for the next.
     async fn prove_due(&mut self) -> Result<Duration, StoreError> {
         let (name, plan) = (&self.destination.name, self.destination.proof.plan);
+        // What is known to be lost is lost under any plan.
+        self.send_lost_again().await?;
         if !self.is_settled {
             let forgotten = self.store.settle_proofs(name, plan, now()).await?;
             if forgotten > 0 {
@@ -120,7 +122,6 @@ impl Prover {
             }
             self.is_settled = true;
         }
-        self.send_lost_again().await?;
         let mut round = Round::Answered;
         if plan.commitment {
             self.give_overdue_up().await?;

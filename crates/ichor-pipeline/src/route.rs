@@ -1,13 +1,14 @@
 //! Routing rules: which destinations get a study's results, which of their objects, and how soon. The first rule whose
 //! conditions all hold decides; without one, every destination gets what it asks for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dicom_core::DataDictionary as _;
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use ichor_core::{AeTitle, Reason};
 use ichor_store::{Timestamp, Verdict};
+use tokio::task::spawn_blocking;
 
 use crate::analyse::{DestinationObjects, ObjectKind};
 use crate::deliver::Hours;
@@ -197,6 +198,16 @@ pub fn is_keyword(keyword: &str) -> bool {
     StandardDataDictionary.by_name(keyword).is_some()
 }
 
+/// Reads the first instance of a study, if any rule looks into it.
+///
+/// # Errors
+/// A sentence: what the rules would say is not known as long as it cannot be read.
+pub(crate) async fn look_into(rules: &[Rule], first: Option<PathBuf>) -> Result<Option<DefaultDicomObject>, String> {
+    let Some(path) = first.filter(|_| rules.iter().any(|rule| !rule.tags.is_empty())) else { return Ok(None) };
+    let read = spawn_blocking(move || read_instance(&path)).await;
+    read.unwrap_or_else(|error| Err(error.to_string())).map(Some)
+}
+
 /// Reads what rules may ask for from a file, up to its pixel data.
 ///
 /// # Errors
@@ -290,6 +301,16 @@ mod tests {
         assert_eq!(report.narrow(&asked).unwrap().objects, [ObjectKind::Report(None)]);
         let capture = Rule { objects: Some(vec!["capture".to_owned()]), ..rule("capture") };
         assert_eq!(capture.narrow(&asked), None);
+    }
+
+    #[tokio::test]
+    async fn instance_that_cannot_be_read_is_not_one_without_tags() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let unreadable = Some(scratch.path().join("absent"));
+        let looks = Rule { tags: vec![("StationName".to_owned(), Pattern::new("ER*"))], ..rule("station") };
+        assert!(look_into(&[rule("rest"), looks.clone()], unreadable.clone()).await.is_err());
+        assert!(look_into(&[rule("rest")], unreadable).await.unwrap().is_none(), "nobody looks");
+        assert!(look_into(&[looks], None).await.unwrap().is_none());
     }
 
     #[test]

@@ -4,20 +4,23 @@
 //! copied at one moment, in one piece, and takes its place in the folder after its blobs: at any moment the folder holds
 //! a whole backup, the last one or the new one.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
 use crate::sqlite::{copy_database, examine_database, listed_blobs};
+use crate::store::beside;
 use crate::{BlobRef, Store, StoreError, StoreOptions};
 
 /// The database in a backup.
 const DATABASE: &str = "ichor.db";
 /// The folder of blobs in a backup.
 const BLOBS: &str = "blobs";
+/// Rights of copied files, as the store has them: there are patients in them.
+const FILE_MODE: u32 = 0o640;
 /// Blobs that are looked for at once.
 const BATCH: usize = 512;
 
@@ -48,12 +51,15 @@ impl Store {
     /// process or another: what comes later belongs to the next backup.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`], [`StoreError::File`], [`StoreError::Busy`], [`StoreError::Database`]; the folder then
-    /// holds the last whole backup, if there was one. A blob that cannot be read is no error: it is named in the answer.
+    /// [`StoreError::OwnFolder`] if the folder is the store's; [`StoreError::DiskFull`], [`StoreError::File`],
+    /// [`StoreError::Busy`], [`StoreError::Database`]; the folder then holds the last whole backup, if there was one. A blob that cannot be read is no error: it is named in the answer.
     pub async fn back_up(&self, to: &Path) -> Result<Copied, StoreError> {
         make_folder(to)?;
+        self.check_elsewhere(to)?;
         let partial = to.join(format!("{DATABASE}.partial"));
         remove(&partial)?;
+        // SQLite writes into a file that is there and empty, whose mode is ours to choose.
+        drop(create_closed(&partial)?);
         copy_database(self.database(), &partial).await?;
         sync(&partial)?;
         let blobs = self.blobs().clone();
@@ -62,12 +68,20 @@ impl Store {
         sync(to)?;
         Ok(copied)
     }
+
+    /// Refuses a folder in which the store would be overwritten, or would grow by its own copies.
+    fn check_elsewhere(&self, to: &Path) -> Result<(), StoreError> {
+        let real = |path: &Path| fs::canonicalize(path).map_err(|source| StoreError::file("looking for", path, source));
+        let (place, database, blobs) = (real(to)?, real(self.database())?, real(self.blobs().root())?);
+        let is_own = database.parent() == Some(&place) || place.starts_with(&blobs) || blobs == place.join(BLOBS);
+        if is_own { Err(StoreError::OwnFolder { path: to.to_owned() }) } else { Ok(()) }
+    }
 }
 
 /// Brings a backup to the places of a store that does not exist yet.
 ///
 /// # Errors
-/// [`StoreError::Occupied`] if there is a database already: it is not touched. [`StoreError::NotFound`] if the folder
+/// [`StoreError::Occupied`] if there is a database already, or a log that another one left: they are not touched. [`StoreError::NotFound`] if the folder
 /// holds no backup; [`StoreError::ForeignDatabase`], [`StoreError::NewerDatabase`] and [`StoreError::Corrupt`] if its
 /// database cannot be used; else as [`Store::back_up`]. The database takes its place last.
 pub async fn restore(from: &Path, options: &StoreOptions) -> Result<Copied, StoreError> {
@@ -75,8 +89,11 @@ pub async fn restore(from: &Path, options: &StoreOptions) -> Result<Copied, Stor
     if !backup.is_file() {
         return Err(StoreError::NotFound { what: format!("{} (a backup's database)", backup.display()) });
     }
-    if database.exists() {
-        return Err(StoreError::Occupied { path: database.clone() });
+    // A log beside it would be taken for that of the restored one.
+    for part in [database.clone(), beside(database, "wal"), beside(database, "shm"), beside(database, "journal")] {
+        if is_there(&part)? {
+            return Err(StoreError::Occupied { path: part });
+        }
     }
     examine_database(&backup, true).await?;
     let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -84,7 +101,7 @@ pub async fn restore(from: &Path, options: &StoreOptions) -> Result<Copied, Stor
     make_folder(&options.blobs)?;
     let blobs = from.join(BLOBS);
     let copied = copy_blobs(&backup, move |blob| blobs.join(blob.as_str()), &options.blobs).await?;
-    let partial = crate::store::beside(database, "restoring");
+    let partial = beside(database, "restoring");
     copy_file(&backup, &partial).map_err(|source| StoreError::file("writing", &partial, source))?;
     rename(&partial, database)?;
     sync(folder)?;
@@ -96,7 +113,7 @@ pub async fn restore(from: &Path, options: &StoreOptions) -> Result<Copied, Stor
 /// # Errors
 /// [`StoreError::ForeignDatabase`], [`StoreError::NewerDatabase`], [`StoreError::File`], [`StoreError::Database`].
 pub async fn examine(database: &Path) -> Result<Examined, StoreError> {
-    if !database.exists() {
+    if !is_there(database)? {
         return Ok(Examined { schema: None, newest: crate::sqlite::newest_known() });
     }
     examine_database(database, false).await
@@ -160,11 +177,28 @@ fn copy_listed(
     Ok(copied)
 }
 
-/// Copies a file and waits until it is on the medium; its length.
+/// Copies a file, closed to other users, and waits until it is on the medium; its length.
 fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
-    let length = fs::copy(from, to)?;
-    File::open(to)?.sync_all()?;
+    let mut copy = closed_file(to)?;
+    let length = io::copy(&mut File::open(from)?, &mut copy)?;
+    copy.sync_all()?;
     Ok(length)
+}
+
+/// An empty file that other users cannot read, whatever stood there before.
+fn closed_file(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(true).write(true).mode(FILE_MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    Ok(file)
+}
+
+fn create_closed(path: &Path) -> Result<File, StoreError> {
+    closed_file(path).map_err(|source| StoreError::file("making", path, source))
+}
+
+/// Whether something is there; what may not be looked at is an error, not an absence.
+fn is_there(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|source| StoreError::file("looking for", path, source))
 }
 
 fn make_folder(folder: &Path) -> Result<(), StoreError> {

@@ -157,6 +157,11 @@ impl BlobStore {
             .map_err(|error| StoreError::task("placing a blob", error))?
     }
 
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.shared.root
+    }
+
     /// The file of a blob.
     #[must_use]
     pub fn path_of(&self, blob: &BlobRef) -> PathBuf {

@@ -20,6 +20,8 @@ pub struct DeliveryClaim {
     pub attempts: u32,
     /// When the object was put into the outbox.
     pub queued_at: Timestamp,
+    /// Whether its last attempt was held.
+    pub was_held: bool,
 }
 
 /// An object to be sent.

@@ -107,12 +107,28 @@ impl Store {
         self.index().claim_delivery(self.blobs(), destination, among, now).await
     }
 
-    /// Puts a claimed delivery back as it was: what kept it was not its own fault, and costs no attempt.
+    /// Puts a claimed delivery back as it was: what kept it was not its own fault, and costs no attempt. With `until` it
+    /// lets all others go first until then, [`Self::release_held`] or [`Self::destination_up`]: whether it was its fault
+    /// shows by them.
     ///
     /// # Errors
     /// [`StoreError::StaleClaim`] if the claim is no longer held; else as [`Self::claim_delivery`].
-    pub async fn delivery_held(&self, claim: DeliveryClaim, reason: &Reason, now: Timestamp) -> Result<(), StoreError> {
-        self.index().delivery_held(&claim, reason, now).await
+    pub async fn delivery_held(
+        &self,
+        claim: DeliveryClaim,
+        reason: &Reason,
+        until: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.index().delivery_held(&claim, reason, until, now).await
+    }
+
+    /// Makes due the delivery among these that has let others go first for longest; whether there is one.
+    ///
+    /// # Errors
+    /// As [`Self::claim_delivery`].
+    pub async fn release_held(&self, destination: &str, among: Among, now: Timestamp) -> Result<bool, StoreError> {
+        self.index().release_held(destination, among, now).await
     }
 
     /// SOP classes and transfer syntaxes that are queued for a destination and not known to be refused; 127 at most.
@@ -137,7 +153,7 @@ impl Store {
         self.index().destination_down(destination, reason, next_probe, now).await
     }
 
-    /// Records that somebody is there; an event if nobody was before.
+    /// Records that somebody is there; if nobody was before it is an event, and what let others go first is due.
     ///
     /// # Errors
     /// As [`Self::claim_delivery`].

@@ -57,6 +57,12 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
     },
+    /// The folder of a backup is the store's own, or lies in it.
+    #[error("{path} is the store itself: a backup belongs elsewhere, best on another medium")]
+    OwnFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is no such thing in the store.
     #[error("{what} is not in the store")]
     NotFound {

@@ -72,7 +72,7 @@ pub use receive::{
 pub use recovery::{MissingBlob, Recovery};
 pub use search::{
     Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
-    StudyOrder, Turnaround,
+    StudyOrder, Turnaround, study_day,
 };
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;

@@ -1,5 +1,6 @@
 //! Lists: studies by any mix of conditions, in pages; what waits in queues; statistics; the event log as a feed.
 
+mod day;
 mod feed;
 mod page;
 mod queues;
@@ -8,6 +9,7 @@ mod statistics;
 use ichor_core::{AeTitle, StudyStatus};
 use serde::Serialize;
 
+pub use day::study_day;
 pub use feed::LoggedEvent;
 pub use page::{Cursor, Page};
 pub use queues::ReleaseOutcome;

@@ -52,6 +52,13 @@ pub(crate) async fn bind(
     Ok(Some(server))
 }
 
+/// A one-time link for a user's new password.
+pub(crate) async fn link_for(config: &Config, store: &Store, name: &str) -> anyhow::Result<String> {
+    let section = config.admin.as_ref().context("the configuration has no [admin]")?;
+    let admin = Admin::new(facts(config, section, store, None)?);
+    Ok(admin.link_for(name).await?)
+}
+
 fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&ModelTraits>) -> anyhow::Result<Facts> {
     let scheme = if section.tls_certificate_file.is_some() { "https" } else { "http" };
     let url = section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address)));

@@ -86,6 +86,11 @@ pub(crate) enum Command {
     /// Brings a backup to the places that a configuration names; refuses if there is a database already.
     Restore(RestoreArgs),
 
+    /// Prints a one-time link with which a user of the pages and the API chooses a new password.
+    ///
+    /// The way back in when the only admin has forgotten theirs. Sessions and tokens of before end when the link is used.
+    Invite(InviteArgs),
+
     /// Prints completions for a shell.
     Completions {
         /// The shell.
@@ -135,6 +140,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Backup(_)
             | Self::Restore(_)
+            | Self::Invite(_)
             | Self::Completions { .. }
             | Self::Man { .. }
             | Self::Phantom(_)
@@ -178,6 +184,16 @@ pub(crate) struct BackupArgs {
     /// Folder of the backup; made if absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
+}
+
+/// `invite`
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Name of the user.
+    pub(crate) name: String,
 }
 
 /// `restore`

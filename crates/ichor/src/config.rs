@@ -225,9 +225,25 @@ impl Config {
         self.rules.iter().try_for_each(|rule| rule.check(&names))?;
         names_differ("forward.name", self.forwards.iter().map(|rule| &rule.name))?;
         self.forwards.iter().try_for_each(|rule| rule.check(&names))?;
+        self.each_destination_gets_something()?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
+    }
+
+    /// Refuses a destination that asks for no object and that nothing is forwarded to: it would be silent for ever.
+    fn each_destination_gets_something(&self) -> Result<(), Fault> {
+        let is_idle = |destination: &&DestinationConfig| {
+            let is_named = self.forwards.iter().any(|forward| forward.destinations.contains(&destination.name));
+            destination.objects.is_empty() && !is_named
+        };
+        match self.destinations.iter().find(is_idle) {
+            Some(idle) => fault(
+                &format!("destination {:?} objects", idle.name),
+                "at least one kind, or a [[forward]] that names the destination".to_owned(),
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Every duration with its key, in seconds.

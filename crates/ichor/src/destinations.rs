@@ -72,7 +72,7 @@ fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
 
 /// Refuses a destination at which we listen ourselves: results would come back for ever. A name that cannot be resolved is
 /// nobody's.
-async fn refuse_ourselves(config: &Config, section: &DestinationConfig) -> anyhow::Result<()> {
+pub(crate) async fn refuse_ourselves(config: &Config, section: &DestinationConfig) -> anyhow::Result<()> {
     let mut own = vec![config.listen.address];
     own.extend(config.listen.tls.as_ref().map(|tls| tls.address));
     own.extend(config.dicomweb.as_ref().map(|dicomweb| dicomweb.address));
@@ -103,11 +103,16 @@ fn is_own(listen: SocketAddr, peer: SocketAddr) -> bool {
     listen.port() == peer.port() && (same || (listen.ip().is_unspecified() && is_local(peer.ip())))
 }
 
-/// A peer that reports on an association of its own must be let in.
-fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {
-    let Some(title) = &section.ae_title else { return };
+/// The AE title of a destination that is asked for commitment and may not come to report it: a peer that reports on an
+/// association of its own must be let in.
+pub(crate) fn unheard_reporter<'a>(config: &Config, section: &'a DestinationConfig) -> Option<&'a AeTitle> {
+    let title = section.ae_title.as_ref()?;
     let may_come = config.sources.iter().any(|source| source.ae_title.as_ref().is_none_or(|known| known == title));
-    if section.proof.ask.contains(&Proof::Commitment) && !may_come {
+    (section.proof.ask.contains(&Proof::Commitment) && !may_come).then_some(title)
+}
+
+fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {
+    if let Some(title) = unheard_reporter(config, section) {
         let (destination, ae_title) = (&section.name, title.as_str());
         warn!(
             destination,

@@ -74,6 +74,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => in_runtime(commands::care::doctor(args, json)),
         Command::Backup(args) => in_runtime(commands::care::backup(args, json)),
         Command::Restore(args) => in_runtime(commands::care::restore(args, json)),
+        Command::Invite(args) => in_runtime(commands::care::invite(args, json)),
         Command::Completions { shell } => {
             commands::manual::completions(shell);
             Ok(())

@@ -9,6 +9,7 @@ use ichor_pipeline::ingest::{Ingest, StowClientRule, StowIngest};
 use tracing::warn;
 
 use crate::config::{Config, DicomWebClientConfig, DicomWebConfig, seconds};
+use crate::secrets;
 
 /// Shortest token that is taken, in bytes: shorter ones can be guessed.
 const SHORTEST_TOKEN: usize = 16;
@@ -68,20 +69,23 @@ fn client(config: &DicomWebClientConfig) -> anyhow::Result<ClientRule> {
     let networks = config.networks.iter().map(|network| network.parse()).collect::<Result<_, _>>();
     Ok(ClientRule {
         name: config.name.as_str().to_owned(),
-        token: config.token_file.as_deref().map(token).transpose()?,
+        token: config.token_file.as_deref().map(token).transpose().context("dicomweb.client.token_file")?,
         networks: networks.context("dicomweb.client.networks")?,
     })
 }
 
-fn token(path: &Path) -> anyhow::Result<Token> {
-    let text = String::from_utf8(read(path)?).ok();
-    let secret = text.as_deref().map(|text| text.trim_end_matches(['\r', '\n'])).unwrap_or_default();
+/// Reads a client's bearer token.
+///
+/// # Errors
+/// With the path: the file cannot be read, anybody may read it, or it holds no token.
+pub(crate) fn token(path: &Path) -> anyhow::Result<Token> {
+    let secret = secrets::read(path)?;
     let is_plain = secret.bytes().all(|byte| byte.is_ascii_graphic());
     if secret.len() < SHORTEST_TOKEN || !is_plain {
         let path = path.display();
         anyhow::bail!("{path}: a token is one line of at least {SHORTEST_TOKEN} printable characters without spaces");
     }
-    Ok(Token::new(secret))
+    Ok(Token::new(&secret))
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -90,6 +94,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -100,8 +106,11 @@ mod tests {
             [("", false), ("short\n", false), ("two words of enough length", false), ("0123456789abcdef\n", true)]
         {
             std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             assert_eq!(token(&path).is_ok(), good, "{text:?}");
         }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(token(&path).unwrap_err().to_string().contains("anybody may read it"));
         assert!(token(&folder.path().join("absent")).unwrap_err().to_string().contains("absent"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -167,7 +168,9 @@ impl Daemon {
         let (port, web_port) = (free_port(), free_port());
         let config = scratch.path().join("ichor.toml");
         std::fs::write(&config, settings.toml(scratch.path(), port, web_port)).unwrap();
-        std::fs::write(scratch.path().join("web.token"), format!("{WEB_TOKEN}\n")).unwrap();
+        let token = scratch.path().join("web.token");
+        std::fs::write(&token, format!("{WEB_TOKEN}\n")).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
         let blobs = settings.blobs.clone().unwrap_or_else(|| scratch.path().join("blobs"));
         let mut daemon = Self { child: None, port, web_port, config, blobs, scratch };
         daemon.start_again();

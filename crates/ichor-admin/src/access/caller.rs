@@ -16,7 +16,7 @@ use crate::problem::Problem;
 
 /// Cookie of a session; where connections are encrypted, one that no other host can set.
 pub(crate) const COOKIE: &str = "ichor-session";
-pub(crate) const TLS_COOKIE: &str = "__Host-ichor-session";
+const TLS_COOKIE: &str = "__Host-ichor-session";
 
 /// Where the connection comes from.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ impl Caller {
             ));
         }
         let nobody = || Problem::new(StatusCode::UNAUTHORIZED, "log in, or send a token: Authorization: Bearer …");
-        let shown = shown(&parts.headers).ok_or_else(nobody)?;
+        let shown = shown(&parts.headers, app.facts.access.is_tls).ok_or_else(nobody)?;
         let caller = Self { admitted: admitted(app, shown).await?.ok_or_else(nobody)?, peer: Peer::of(parts), shown };
         caller.check_change(parts)?;
         Ok(caller)
@@ -114,15 +114,20 @@ async fn admitted(app: &App, shown: Shown) -> Result<Option<Admitted>, Problem> 
     admitted.map_err(Problem::from)
 }
 
-/// The token, else the cookie.
-fn shown(headers: &HeaderMap) -> Option<Shown> {
+/// The name of a session's cookie.
+pub(crate) const fn cookie_name(is_tls: bool) -> &'static str {
+    if is_tls { TLS_COOKIE } else { COOKIE }
+}
+
+/// The token, else the cookie: over TLS only the one that no other host can set.
+fn shown(headers: &HeaderMap, is_tls: bool) -> Option<Shown> {
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
         return scheme.eq_ignore_ascii_case("bearer").then(|| Shown::Token(Secret::brought(token.trim()).digest()));
     }
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, cookie) = pairs.find(|(name, _)| [COOKIE, TLS_COOKIE].contains(name))?;
+    let (_, cookie) = pairs.find(|(name, _)| *name == cookie_name(is_tls))?;
     Some(Shown::Session(Secret::brought(cookie).digest()))
 }
 
@@ -218,10 +223,14 @@ mod tests {
     #[test]
     fn a_token_goes_before_a_cookie() {
         let both = headers(&[("authorization", "Bearer abc"), ("cookie", "a=b; ichor-session=xyz")]);
-        assert!(matches!(shown(&both), Some(Shown::Token(_))));
-        assert!(matches!(shown(&headers(&[("cookie", "a=b; __Host-ichor-session=xyz")])), Some(Shown::Session(_))));
+        assert!(matches!(shown(&both, false), Some(Shown::Token(_))));
+        for (line, is_tls) in [("a=b; __Host-ichor-session=xyz", true), ("a=b; ichor-session=xyz", false)] {
+            let cookie = headers(&[("cookie", line)]);
+            assert!(matches!(shown(&cookie, is_tls), Some(Shown::Session(_))), "{line}");
+            assert!(shown(&cookie, !is_tls).is_none(), "{line}: the other's");
+        }
         for nothing in [&[("authorization", "Basic abc")][..], &[("cookie", "session=xyz")], &[]] {
-            assert!(shown(&headers(nothing)).is_none(), "{nothing:?}");
+            assert!(shown(&headers(nothing), false).is_none(), "{nothing:?}");
         }
     }
 }

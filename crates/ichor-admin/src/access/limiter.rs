@@ -37,6 +37,10 @@ impl Limiter {
 
     /// Counts a failure.
     pub(crate) fn failed(&self, address: &str, name: &str, now: Instant) {
+        self.count([address_key(address), name_key(name)], now);
+    }
+
+    fn count<const N: usize>(&self, keys: [String; N], now: Instant) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= MOST_KEYS {
             failures.retain(|_, (_, since)| now.duration_since(*since) < self.window);
@@ -45,7 +49,7 @@ impl Limiter {
             // Whoever brings as many addresses loses the count of all; argon2 still costs each attempt its time.
             failures.clear();
         }
-        for key in [address_key(address), name_key(name)] {
+        for key in keys {
             let (count, since) = failures.entry(key).or_insert((0, now));
             if now.duration_since(*since) >= self.window {
                 (*count, *since) = (0, now);
@@ -54,16 +58,34 @@ impl Limiter {
         }
     }
 
-    /// Forgets an address: its user is who they say.
+    /// Takes back the attempt that was counted, and forgets the name: its user is who they say. What the address has failed
+    /// before stands: who knows one password may be guessing others.
     pub(crate) fn succeeded(&self, address: &str, name: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.remove(&address_key(address));
+        if let Some((count, _)) = failures.get_mut(&address_key(address)) {
+            *count = count.saturating_sub(1);
+        }
         failures.remove(&name_key(name));
+    }
+
+    /// Whether no refusal of the address has been written down in this window.
+    pub(crate) fn is_refusal_new(&self, address: &str, now: Instant) -> bool {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(&refusal_key(address)).is_none_or(|(_, since)| now.duration_since(*since) >= self.window)
+    }
+
+    /// Remembers that a refusal of the address is written down.
+    pub(crate) fn refusal_written(&self, address: &str, now: Instant) {
+        self.count([refusal_key(address)], now);
     }
 }
 
 fn address_key(address: &str) -> String {
     format!("a {address}")
+}
+
+fn refusal_key(address: &str) -> String {
+    format!("r {address}")
 }
 
 fn name_key(name: &str) -> String {
@@ -91,6 +113,28 @@ mod tests {
         assert_eq!(limiter.wait("10.0.0.1", "bob", at(61)), None, "it passes");
         limiter.succeeded("10.0.0.2", "anna");
         assert_eq!(limiter.wait("10.0.0.2", "anna", at(12)), None);
+    }
+
+    #[test]
+    fn a_success_takes_back_one_attempt() {
+        let (limiter, now) = (Limiter::new(3, Duration::from_secs(60)), Instant::now());
+        for name in ["bob", "carl", "anna"] {
+            limiter.failed("10.0.0.1", name, now);
+        }
+        limiter.succeeded("10.0.0.1", "anna");
+        assert_eq!(limiter.wait("10.0.0.1", "bob", now), None, "two are left");
+        limiter.failed("10.0.0.1", "bob", now);
+        assert!(limiter.wait("10.0.0.1", "bob", now).is_some(), "the two before still count");
+    }
+
+    #[test]
+    fn a_refusal_is_new_once_a_window() {
+        let (limiter, now) = (Limiter::new(3, Duration::from_secs(60)), Instant::now());
+        assert!(limiter.is_refusal_new("10.0.0.1", now) && limiter.is_refusal_new("10.0.0.1", now));
+        limiter.refusal_written("10.0.0.1", now);
+        assert!(!limiter.is_refusal_new("10.0.0.1", now) && limiter.is_refusal_new("10.0.0.2", now));
+        assert!(limiter.is_refusal_new("10.0.0.1", now + Duration::from_secs(60)));
+        assert_eq!(limiter.wait("10.0.0.1", "anna", now), None, "it is no failure");
     }
 
     #[test]

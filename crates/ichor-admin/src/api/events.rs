@@ -1,14 +1,14 @@
 //! The event log as a stream of server-sent events.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::Query;
 use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
@@ -24,6 +24,46 @@ const LOOK: Duration = Duration::from_millis(500);
 const SIGN_OF_LIFE: u32 = 20;
 /// Events read at once.
 const BATCH: u32 = 200;
+
+/// Most streams of one user at once: each holds a connection.
+const MOST_STREAMS: usize = 8;
+/// After how many seconds it is worth another try.
+const TRY_AGAIN: u64 = 10;
+
+/// How many streams each user hears.
+#[derive(Default)]
+pub(crate) struct Streams(Arc<Mutex<HashMap<i64, usize>>>);
+
+impl Streams {
+    /// A place for one more; `None`: the user has as many as may be.
+    fn open(&self, user: i64) -> Option<OpenStream> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(user).or_default();
+        if *count >= MOST_STREAMS {
+            return None;
+        }
+        *count += 1;
+        Some(OpenStream { open: Arc::clone(&self.0), user })
+    }
+}
+
+/// A stream that is open, until it is dropped.
+struct OpenStream {
+    open: Arc<Mutex<HashMap<i64, usize>>>,
+    user: i64,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.user) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.remove(&self.user);
+            }
+        }
+    }
+}
 
 /// Where to begin.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -42,6 +82,7 @@ struct Feed {
     pending: VecDeque<String>,
     until: Instant,
     looks: u32,
+    _place: OpenStream,
 }
 
 /// What happens, as server-sent events
@@ -69,9 +110,13 @@ pub(crate) async fn stream(
         Some(last) => last,
         None => app.facts.store.newest_event().await?,
     };
+    let place = app.seen.streams.open(caller.admitted.user).ok_or_else(|| {
+        let what = format!("{} hears {MOST_STREAMS} event streams already", caller.admitted.name);
+        Problem { retry_after: Some(TRY_AGAIN), ..Problem::new(StatusCode::TOO_MANY_REQUESTS, what) }
+    })?;
     let until = Instant::now() + app.facts.access.stream;
     let pending = VecDeque::from([format!("retry: 1000\nid: {last}\n: ichor\n\n")]);
-    let feed = Feed { app, caller, last, pending, until, looks: 0 };
+    let feed = Feed { app, caller, last, pending, until, looks: 0, _place: place };
     let body = Body::from_stream(stream::try_unfold(feed, next));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
@@ -107,5 +152,22 @@ async fn next(mut feed: Feed) -> Result<Option<(Bytes, Feed)>, std::io::Error> {
             }
             feed.pending.push_back(": still here\n\n".to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_hears_so_many_streams() {
+        let streams = Streams::default();
+        let mut open: Vec<_> = (0..MOST_STREAMS).map(|_| streams.open(1).unwrap()).collect();
+        assert!(streams.open(1).is_none());
+        assert!(streams.open(2).is_some(), "somebody else");
+        open.pop();
+        assert!(streams.open(1).is_some(), "one has ended");
+        open.clear();
+        assert!(streams.0.lock().unwrap().is_empty(), "nothing is left behind");
     }
 }

@@ -158,12 +158,23 @@ fn csv_row(cells: &[String]) -> Result<Vec<u8>, csv::Error> {
     writer.into_inner().map_err(|error| csv::Error::from(std::io::Error::other(error.to_string())))
 }
 
-/// What came from a peer, made harmless: a spreadsheet must not take it for a formula.
+/// What came from a peer, made harmless: a spreadsheet must not take it for a formula. Where the comma is the decimal sign
+/// it begins a cell after each semicolon, elsewhere after a tab.
 fn harmless(text: Option<&str>) -> String {
+    const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
     let text = text.unwrap_or_default();
-    let is_formula = text.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
-        || text.starts_with(['\t', '\r', '\n']);
-    if is_formula { format!("'{text}") } else { text.to_owned() }
+    let mut harmless = String::with_capacity(text.len() + 1);
+    if text.starts_with(['\t', '\r', '\n']) {
+        harmless.push('\'');
+    }
+    for part in text.split_inclusive(SEPARATORS) {
+        let begins = part.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
+        if begins.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']) {
+            harmless.push('\'');
+        }
+        harmless.push_str(part);
+    }
+    harmless
 }
 
 fn cells(study: &StudySummary) -> [String; 18] {
@@ -204,7 +215,16 @@ mod tests {
         for bad in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"] {
             assert!(harmless(Some(bad)).starts_with('\''), "{bad:?}");
         }
-        for good in ["O'Brien^<script>", "山田^太郎", "1-2", "", "A=1"] {
+        for (bad, good) in [
+            ("a;=cmd|x", "a;'=cmd|x"),
+            ("a\t=1", "a\t'=1"),
+            ("=1; +2;b", "'=1;' +2;b"),
+            ("a;\"=1\"", "a;'\"=1\""),
+            ("a\n@b", "a\n'@b"),
+        ] {
+            assert_eq!(harmless(Some(bad)), good);
+        }
+        for good in ["O'Brien^<script>", "山田^太郎", "1-2", "", "A=1", "a; b;c"] {
             assert_eq!(harmless(Some(good)), good);
         }
         let row = csv_row(&["a\"b".to_owned(), "c,d".to_owned(), "e\r\nf".to_owned()]).unwrap();

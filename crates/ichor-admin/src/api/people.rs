@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use ichor_store::{AuditEntry, AuditFilter, Role, TokenSummary, User};
+use ichor_store::{AuditEntry, AuditFilter, Role, StoreError, TokenSummary, User};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -99,9 +99,26 @@ pub(crate) async fn change_user(
 ) -> Result<StatusCode, Problem> {
     let Json(change) = change?;
     app.facts.store.change_user(id, change.role, change.enabled).await?;
+    if !change.enabled {
+        end_tokens(&app, id).await?;
+    }
     let detail = json!({ "user": id, "role": change.role, "enabled": change.enabled });
     audit(&app, &caller, "user-changed", None, detail).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes back all tokens of a user who was put out: they are not good again when the user is let in once more. (Sessions
+/// are gone by now.)
+async fn end_tokens(app: &App, user: i64) -> Result<(), Problem> {
+    let store = &app.facts.store;
+    for token in store.tokens(Some(user)).await?.into_iter().filter(|token| token.revoked_at.is_none()) {
+        match store.revoke_token(token.id, Some(user), (app.facts.now)()).await {
+            // Somebody else took it back meanwhile.
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// A new one-time link for a user: a new password ends their sessions and tokens

@@ -1,6 +1,7 @@
 //! Pictures of slices, and the objects' files.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -18,6 +19,7 @@ use crate::App;
 use crate::access::{AsViewer, audit};
 use crate::picture::{PRESETS, PictureFault, WantedPicture};
 use crate::problem::Problem;
+use crate::seen::View;
 
 /// How a slice is shown.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -64,8 +66,10 @@ pub(crate) async fn picture(
     } else {
         None
     };
-    if app.seen.is_new(caller.admitted.user, &study, (app.facts.now)()) {
+    let view = View::Pictures(study.clone());
+    if app.seen.is_new(caller.admitted.user, &view, Instant::now()) {
         audit(&app, &caller, "slices-viewed", Some(&study), json!({})).await?;
+        app.seen.written(caller.admitted.user, view, Instant::now());
     }
     let wanted = WantedPicture { file, sop_instance: instance, frame: query.frame, window, segmentation };
     let unavailable = |what: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
@@ -80,7 +84,7 @@ pub(crate) async fn picture(
         PictureFault::Unreadable(why) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why),
         PictureFault::Unavailable(why) => unavailable(why),
     })?;
-    let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "private, max-age=600")];
+    let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, png).into_response())
 }
 

@@ -158,12 +158,8 @@ fn moment(what: &str, value: &Option<String>) -> Result<Option<Timestamp>, Probl
 
 /// A date as the store keeps it.
 fn day(what: &str, text: &str) -> Result<String, Problem> {
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    let is_day = digits.len() == 8
-        && digits.bytes().all(|byte| byte.is_ascii_digit())
-        && (1..=12).contains(&digits[4..6].parse().unwrap_or(0))
-        && (1..=31).contains(&digits[6..].parse().unwrap_or(0));
-    if is_day { Ok(digits) } else { Err(Problem::bad(format!("{what} {text:?} is not a date YYYYMMDD or YYYY-MM-DD"))) }
+    ichor_store::study_day(text)
+        .ok_or_else(|| Problem::bad(format!("{what} {text:?} is not a date YYYYMMDD or YYYY-MM-DD")))
 }
 
 /// A page of studies.

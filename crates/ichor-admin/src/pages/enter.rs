@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{Frame, rendered};
 use crate::App;
 use crate::access::{
-    AsViewer, COOKIE, Peer, Secret, TLS_COOKIE, audit, audit_stranger, check_name, check_origin, check_password,
+    AsViewer, Peer, Secret, audit, audit_stranger, check_name, check_origin, check_password, cookie_name,
 };
 use crate::problem::Problem;
 
@@ -77,7 +77,11 @@ pub(crate) async fn login(
         |status, error: String| rendered(status, &LoginPage { frame: Frame::stranger(&app), error, has_admin: true });
     if let Some(wait) = app.limiter.wait(&address, &name, Instant::now()) {
         let minutes = wait.as_secs().div_ceil(60);
-        audit_stranger(&app, peer, None, "login-limited").await?;
+        // Once: whoever goes on shall not fill the trail.
+        if app.limiter.is_refusal_new(&address, Instant::now()) {
+            audit_stranger(&app, peer, None, "login-limited").await?;
+            app.limiter.refusal_written(&address, Instant::now());
+        }
         let error = format!("Too many failed logins. Try again in {minutes} min.");
         let mut response = refused(StatusCode::TOO_MANY_REQUESTS, error);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
@@ -114,7 +118,8 @@ async fn come_in(app: &App, peer: Peer, user: &User, action: &'static str) -> Re
 }
 
 fn cookie_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
-    let (name, secure) = if app.facts.access.is_tls { (TLS_COOKIE, "; Secure") } else { (COOKIE, "") };
+    let is_tls = app.facts.access.is_tls;
+    let (name, secure) = (cookie_name(is_tls), if is_tls { "; Secure" } else { "" });
     let line = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::from_str(&line).map_err(|error| Problem::bad(error.to_string()))
 }

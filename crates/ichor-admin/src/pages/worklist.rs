@@ -1,6 +1,7 @@
 //! The worklist: the most urgent first, live.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
@@ -12,10 +13,11 @@ use ichor_store::{StudyOrder, StudySummary};
 
 use super::{Frame, Moment, rendered};
 use crate::App;
-use crate::access::{PageViewer, audit};
+use crate::access::{Caller, PageViewer, audit};
 use crate::api::site::last_days;
 use crate::api::studies::StudyQuery;
 use crate::problem::Problem;
+use crate::seen::View;
 use crate::words;
 
 /// Days that are listed, if not said otherwise.
@@ -170,7 +172,7 @@ pub(crate) async fn page(
 ) -> Result<Response, Problem> {
     let query = asked(query)?;
     let list = list(&app, &query).await?;
-    audit(&app, &caller, "worklist-viewed", None, query.asked()).await?;
+    write_down(&app, &caller, &query).await?;
     let has_more =
         [&query.patient_id, &query.accession, &query.source, &query.date_from, &query.date_to, &query.reason]
             .into_iter()
@@ -205,12 +207,26 @@ pub(crate) async fn page(
     Ok(rendered(StatusCode::OK, &page))
 }
 
-/// The list alone, for a page that is open. That it is shown stands in the audit trail since the page was opened.
+/// Writes that the list is shown.
+async fn write_down(app: &App, caller: &Caller, query: &StudyQuery) -> Result<(), Problem> {
+    let asked = query.asked();
+    let view = View::list(&asked);
+    audit(app, caller, "worklist-viewed", None, asked).await?;
+    app.seen.written(caller.admitted.user, view, Instant::now());
+    Ok(())
+}
+
+/// The list alone, for a page that is open. Its question stands in the audit trail since the page was opened, and once an
+/// hour; one that was not asked by the page is written down like any.
 pub(crate) async fn rows(
     State(app): State<Arc<App>>,
-    PageViewer(_): PageViewer,
+    PageViewer(caller): PageViewer,
     query: Result<Query<StudyQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let query = asked(query)?;
-    Ok(rendered(StatusCode::OK, &list(&app, &query).await?))
+    let list = list(&app, &query).await?;
+    if app.seen.is_new(caller.admitted.user, &View::list(&query.asked()), Instant::now()) {
+        write_down(&app, &caller, &query).await?;
+    }
+    Ok(rendered(StatusCode::OK, &list))
 }

@@ -76,10 +76,55 @@ async fn the_first_link_is_good_once() {
     assert_eq!(site.admin.first_link().await.unwrap(), None, "there is an admin");
 }
 
+/// What stands in the audit trail, the newest first.
+async fn actions(site: &Site, admin: &Who) -> Vec<String> {
+    let rows = site.get(admin, "/api/audit?limit=1000").await.json();
+    rows.as_array().unwrap().iter().map(|row| row["action"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_list_that_stays_open_is_written_down_once_and_another_question_anew() {
+    let site = Site::new().await;
+    let admin = site.first_admin().await;
+    site.study("a", "X^Y").await;
+    let mut written = actions(&site, &admin).await.iter().filter(|action| *action == "worklist-viewed").count();
+    for (path, is_new) in [
+        ("/?name=x", true),
+        ("/worklist/rows?name=x", false),
+        ("/worklist/rows?name=x&status=", false),
+        ("/worklist/rows?name=y", true),
+        ("/worklist/rows?name=y", false),
+        ("/worklist/rows?name=y&page=zz", true),
+        ("/?name=y", true),
+    ] {
+        assert_eq!(site.get(&admin, path).await.status, 200, "{path}");
+        written += usize::from(is_new);
+        let now = actions(&site, &admin).await.iter().filter(|action| *action == "worklist-viewed").count();
+        assert_eq!(now, written, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_good_login_does_not_wipe_out_failures_for_others() {
+    let site = Site::with(AccessOptions { login_attempts: 3, ..AccessOptions::default() }).await;
+    site.first_admin().await;
+    for (name, password, status) in [
+        ("bob", "x", 401),
+        ("bob", "y", 401),
+        ("anna", "seven+grey+pianos", 303),
+        ("anna", "seven+grey+pianos", 303),
+        ("bob", "z", 401),
+        ("bob", "z", 429),
+    ] {
+        let answer = site.form(&Who::default(), "/login", &format!("name={name}&password={password}")).await;
+        assert_eq!(answer.status, status, "{name} {password}");
+    }
+}
+
 #[tokio::test]
 async fn login_counts_failures() {
     let site = Site::with(AccessOptions { login_attempts: 3, ..AccessOptions::default() }).await;
-    site.first_admin().await;
+    let admin = site.first_admin().await;
     let right = "name=ANNA&password=seven+grey+pianos";
     let answer = site.form(&Who::default(), "/login", right).await;
     let cookie = answer.headers["set-cookie"].to_str().unwrap().to_owned();
@@ -91,6 +136,8 @@ async fn login_counts_failures() {
     let limited = site.form(&Who::default(), "/login", right).await;
     assert_eq!(limited.status, 429, "even the right one");
     assert!(limited.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 800);
+    assert_eq!(site.form(&Who::default(), "/login", right).await.status, 429);
+    assert_eq!(actions(&site, &admin).await.iter().filter(|action| *action == "login-limited").count(), 1, "once");
     let evil = Who::default().with("origin", "https://evil");
     assert!(site.form(&evil, "/login", right).await.refusal(403).contains("another site"));
 }
@@ -145,6 +192,8 @@ async fn roles_hold() {
     };
     assert_eq!(patch("vera", "{\"role\":\"viewer\",\"enabled\":false}").await.status, 204);
     assert_eq!(site.get(&viewer, "/api/me").await.status, 401);
+    assert_eq!(patch("vera", "{\"role\":\"viewer\",\"enabled\":true}").await.status, 204);
+    assert_eq!(site.get(&viewer, "/api/me").await.status, 401, "an old token is not good again");
     assert!(patch("anna", "{\"role\":\"viewer\",\"enabled\":true}").await.refusal(400).contains("no admin"));
     assert!(patch("otto", "{\"role\":\"boss\",\"enabled\":true}").await.refusal(422).contains("boss"));
     let double = site.post(&admin, "/api/users", "{\"name\":\"OTTO\",\"role\":\"viewer\"}").await;
@@ -219,4 +268,9 @@ async fn every_answer_keeps_the_browser_in_bounds() {
     let cookie = answer.headers["set-cookie"].to_str().unwrap();
     assert!(cookie.starts_with("__Host-ichor-session=") && cookie.ends_with("; Secure"), "{cookie}");
     assert!(answer.headers.contains_key("strict-transport-security"));
+    let value = answer.cookie().split_once('=').unwrap().1.to_owned();
+    for (name, status) in [("__Host-ichor-session", 200), ("ichor-session", 401)] {
+        let who = Who::default().with("cookie", &format!("{name}={value}"));
+        assert_eq!(secure.get(&who, "/api/me").await.status, status, "{name}");
+    }
 }

@@ -3,5 +3,7 @@
 
 mod access;
 mod actions;
+mod invite;
+mod listener;
 mod lists;
 mod support;

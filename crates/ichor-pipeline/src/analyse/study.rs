@@ -51,6 +51,9 @@ pub enum AnalysisError {
     /// No object could be made that may leave.
     #[error("{0}")]
     Refused(Reason),
+    /// What the rules ask for cannot be read.
+    #[error("rules cannot look at the first instance: {0}")]
+    Rules(String),
     /// A thread of the analysis panicked; the text is the panic's.
     #[error("analysis thread: {0}")]
     Thread(String),
@@ -63,7 +66,7 @@ impl AnalysisError {
         let code = match self {
             Self::Model(_) => "model-failed",
             Self::Decoder(_) => "decoder-unavailable",
-            Self::Store(_) | Self::Gone(_) => "store-failed",
+            Self::Store(_) | Self::Gone(_) | Self::Rules(_) => "store-failed",
             Self::Source(_) | Self::Result(_) | Self::Refused(_) => "result-invalid",
             Self::Thread(_) => "analysis-crashed",
         };
@@ -152,11 +155,7 @@ async fn route(
         return Ok((options.destinations.clone(), None));
     }
     let first = claim.instances.iter().min_by_key(|instance| instance.id).map(|instance| instance.path.clone());
-    let instance = spawn_blocking(move || first.map(|path| route::read_instance(&path)).transpose()).await?;
-    let instance = instance.unwrap_or_else(|error| {
-        warn!(study = %claim.study.study_instance, %error, "rules cannot look at the first instance");
-        None
-    });
+    let instance = route::look_into(&options.rules, first).await.map_err(AnalysisError::Rules)?;
     let (outcome, reason) = route::outcome_of(verdict);
     let facts = route::Facts {
         source: claim.source_ae.as_ref().map(ichor_core::AeTitle::as_str),

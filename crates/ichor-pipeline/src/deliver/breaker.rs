@@ -16,12 +16,15 @@ pub(super) struct Breaker {
     /// How often in a row it was opened.
     opened: u32,
     open_until: Option<Instant>,
+    /// Something was taken since the last attempt that found nobody.
+    takes_things: bool,
 }
 
 impl Breaker {
     pub(super) fn new(backoff: Backoff, threshold: u32) -> Self {
         // The attempts of a delivery are not those of its destination: one that is away may stay away for long.
-        Self { backoff: Backoff { attempts: 0, ..backoff }, threshold, failures: 0, opened: 0, open_until: None }
+        let backoff = Backoff { attempts: 0, ..backoff };
+        Self { backoff, threshold, failures: 0, opened: 0, open_until: None, takes_things: false }
     }
 
     /// How long nobody must be asked; `None`: an attempt may be made.
@@ -33,7 +36,7 @@ impl Breaker {
     /// Nobody is there: opens, and says for how long.
     pub(super) fn trip(&mut self, now: Instant) -> Duration {
         self.opened = self.opened.saturating_add(1);
-        self.failures = 0;
+        (self.failures, self.takes_things) = (0, false);
         let wait = self.backoff.after(self.opened).unwrap_or(self.backoff.longest);
         self.open_until = Some(now + wait);
         wait
@@ -53,7 +56,13 @@ impl Breaker {
 
     /// Somebody is there and takes things.
     pub(super) fn succeeded(&mut self) {
-        (self.failures, self.opened, self.open_until) = (0, 0, None);
+        (self.failures, self.opened, self.open_until, self.takes_things) = (0, 0, None, true);
+    }
+
+    /// Whether it is a delivery's own fault that it seemed to find nobody: it has failed before, and others were taken in
+    /// between. Said once: if the next finds nobody either, nobody is there.
+    pub(super) fn blames(&mut self, has_failed: bool) -> bool {
+        has_failed && std::mem::take(&mut self.takes_things)
     }
 }
 
@@ -82,6 +91,12 @@ mod tests {
         assert_eq!([breaker.failed(), breaker.failed(), breaker.failed()], [false, false, true]);
         breaker.succeeded();
         assert!(!breaker.failed(), "counted in a row");
+        assert!(!breaker.blames(false), "the first of its failures");
+        assert!(breaker.blames(true) && !breaker.blames(true), "nothing was taken in between");
+        breaker.succeeded();
+        breaker.trip(now);
+        assert!(!breaker.blames(true), "nobody is there");
+        assert!(!Breaker::new(backoff, 3).blames(true), "nothing was taken yet");
         let mut never = Breaker::new(backoff, 0);
         assert!((0..100).all(|_| !never.failed()));
     }

@@ -38,16 +38,42 @@ fn copy(root: &Path, source: &Path, study: &str, name: &str) -> Attempt {
     }
     match place(&mut from, root, study, name) {
         Ok(path) => Attempt::Accepted(format!("written to {}", path.display())),
-        Err(error) => Attempt::PeerDown(Reason::new("folder-refuses", format!("{}: {error}", root.display()))),
+        Err(Refusal { is_of_root, error }) => {
+            let reason = Reason::new("folder-refuses", format!("{}: {error}", root.display()));
+            if is_of_root { Attempt::PeerDown(reason) } else { Attempt::Transient(reason) }
+        }
+    }
+}
+
+/// Why an object could not be placed.
+struct Refusal {
+    /// The next object would fare the same.
+    is_of_root: bool,
+    error: io::Error,
+}
+
+impl Refusal {
+    /// At the folder itself.
+    fn at_root(error: io::Error) -> Self {
+        let is_forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+        let refusal = Self::from(error);
+        Self { is_of_root: refusal.is_of_root || is_forbidden, ..refusal }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        Self { is_of_root: matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem), error }
     }
 }
 
 /// Writes beside the place, syncs, renames, and syncs the folders.
-fn place(from: &mut File, root: &Path, study: &str, name: &str) -> io::Result<PathBuf> {
+fn place(from: &mut File, root: &Path, study: &str, name: &str) -> Result<PathBuf, Refusal> {
     let folder = root.join(study);
     if !folder.is_dir() {
-        std::fs::create_dir(&folder)?;
-        File::open(root)?.sync_all()?;
+        std::fs::create_dir(&folder).map_err(Refusal::at_root)?;
+        File::open(root).and_then(|root| root.sync_all()).map_err(Refusal::at_root)?;
     }
     let (path, part) = (folder.join(format!("{name}.dcm")), folder.join(format!(".{name}.part")));
     let written = (|| {
@@ -58,7 +84,7 @@ fn place(from: &mut File, root: &Path, study: &str, name: &str) -> io::Result<Pa
     })();
     if let Err(error) = written {
         let _ = std::fs::remove_file(&part);
-        return Err(error);
+        return Err(error.into());
     }
     File::open(&folder)?.sync_all()?;
     Ok(path)
@@ -83,8 +109,16 @@ mod tests {
         assert_eq!(std::fs::read_dir(root.join("1.2")).unwrap().count(), 1, "nothing lies beside it");
         let gone = copy(&root, &scratch.path().join("absent"), "1.2", "1.2.4");
         assert!(matches!(gone, Attempt::Permanent(_)));
-        // A file where the study's folder should be.
+        // A file where the study's folder should be, a folder where the object should be, and one as the object: of these alone.
         std::fs::write(root.join("1.9"), b"").unwrap();
-        assert!(matches!(copy(&root, &source, "1.9", "1.2.3"), Attempt::PeerDown(_)));
+        assert!(matches!(copy(&root, &source, "1.9", "1.2.3"), Attempt::Transient(_)));
+        std::fs::create_dir(root.join("1.2/1.2.5.dcm")).unwrap();
+        assert!(matches!(copy(&root, &source, "1.2", "1.2.5"), Attempt::Transient(_)));
+        assert!(matches!(copy(&root, scratch.path(), "1.2", "1.2.6"), Attempt::Transient(_)));
+        let refusal = |code| Refusal::from(io::Error::from_raw_os_error(code)).is_of_root;
+        let (eacces, eio, enospc, erofs) = (13, 5, 28, 30);
+        assert_eq!([eacces, eio, enospc, erofs].map(refusal), [false, false, true, true]);
+        assert!(Refusal::at_root(io::Error::from_raw_os_error(eacces)).is_of_root);
+        assert!(!Refusal::at_root(io::Error::from_raw_os_error(eio)).is_of_root);
     }
 }

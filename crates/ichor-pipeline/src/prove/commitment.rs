@@ -13,6 +13,9 @@ use crate::deliver::Transport;
 use crate::ingest::chain;
 use crate::now;
 
+/// Reports on other requests that are taken on the association of a request.
+const MOST_OTHERS: u32 = 16;
+
 /// What became of a request.
 enum Asked {
     /// The peer has heard it; the report is recorded, or may come later.
@@ -89,6 +92,7 @@ impl Prover {
             Err(error) => return Ok(refused(error)),
         }
         let deadline = Instant::now() + self.destination.proof.report_wait;
+        let mut others = 0;
         loop {
             // The peer has heard: however this association ends, the report may come on another.
             match scu.report(deadline.saturating_duration_since(Instant::now())).await {
@@ -99,7 +103,9 @@ impl Prover {
                         warn!(destination = self.destination.name, %error, "a commitment report could not be answered");
                         return Ok(Asked::Heard);
                     }
-                    if is_ours {
+                    others += 1;
+                    // A peer that goes on reporting something else does not keep the next request from being sent.
+                    if is_ours || others >= MOST_OTHERS || Instant::now() >= deadline {
                         break;
                     }
                 }

@@ -97,6 +97,7 @@ impl Sqlite {
             },
             attempts: unsigned(row.attempts)?,
             queued_at: Timestamp::from_millis(row.queued_at),
+            was_held,
         }))
     }
 

@@ -13,7 +13,7 @@ use crate::deliver::DeliveryClaim;
 use crate::destination::{Context, DeliveryFilter, DeliverySummary, DestinationState};
 use crate::events::peer_text;
 use crate::sqlite::one_row;
-use crate::{StoreError, Timestamp};
+use crate::{Among, StoreError, Timestamp};
 
 const DURING: &str = "recording the state of a destination";
 
@@ -48,6 +48,7 @@ impl Sqlite {
         &self,
         claim: &DeliveryClaim,
         reason: &Reason,
+        until: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let words = format!("{HELD}{}", peer_text(&reason.to_string()));
@@ -58,10 +59,12 @@ impl Sqlite {
             .await
             .during(DURING)?;
         let changed = sqlx::query(
-            "UPDATE outbox SET status = 'queued', attempts = attempts - 1, last_words = ?
+            "UPDATE outbox SET status = 'queued', attempts = attempts - 1, last_words = ?,
+                 next_attempt = COALESCE(?, next_attempt)
              WHERE id = ? AND status = 'sending' AND attempts = ?",
         )
         .bind(&words)
+        .bind(until.map(Timestamp::as_millis))
         .bind(claim.id)
         .bind(claim.attempts)
         .execute(&mut *tx)
@@ -74,6 +77,36 @@ impl Sqlite {
             tell(&mut tx, claim.id, "delivery-held", |kind, to| format!("{kind} for {to} is {words}"), now).await?;
         }
         tx.commit().await.during(DURING)
+    }
+
+    pub(crate) async fn release_held(
+        &self,
+        destination: &str,
+        among: Among,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let longest: Option<i64> = sqlx::query_scalar(
+            "SELECT id FROM outbox WHERE destination = ?1 AND status = 'queued' AND urgent >= ?2 AND next_attempt > ?3
+                 AND last_words LIKE ?4 || '%' ORDER BY next_attempt, id LIMIT 1",
+        )
+        .bind(destination)
+        .bind(among == Among::Urgent)
+        .bind(now.as_millis())
+        .bind(HELD)
+        .fetch_optional(&self.read)
+        .await
+        .during(DURING)?;
+        let Some(delivery) = longest else { return Ok(false) };
+        let mut tx = self.begin(DURING).await?;
+        let released = sqlx::query("UPDATE outbox SET next_attempt = ? WHERE id = ? AND status = 'queued'")
+            .bind(now.as_millis())
+            .bind(delivery)
+            .execute(&mut *tx)
+            .await
+            .during(DURING)?
+            .rows_affected();
+        tx.commit().await.during(DURING)?;
+        Ok(released > 0)
     }
 
     pub(crate) async fn queued_contexts(&self, destination: &str, now: Timestamp) -> Result<Vec<Context>, StoreError> {
@@ -141,6 +174,16 @@ impl Sqlite {
         )
         .bind(destination)
         .bind(now.as_millis())
+        .execute(&mut *tx)
+        .await
+        .during(DURING)?;
+        sqlx::query(
+            "UPDATE outbox SET next_attempt = ?2
+             WHERE destination = ?1 AND status = 'queued' AND next_attempt > ?2 AND last_words LIKE ?3 || '%'",
+        )
+        .bind(destination)
+        .bind(now.as_millis())
+        .bind(HELD)
         .execute(&mut *tx)
         .await
         .during(DURING)?;

@@ -157,7 +157,8 @@ impl Sqlite {
     ) -> Result<u64, StoreError> {
         let mut tx = self.begin(DURING).await?;
         let due: Vec<(i64, String)> = sqlx::query_as(
-            "SELECT id, proof FROM outbox WHERE destination = ? AND proof IS NOT NULL AND status != 'dead'",
+            "SELECT id, proof FROM outbox
+             WHERE destination = ? AND proof IS NOT NULL AND missing IS NULL AND status != 'dead'",
         )
         .bind(destination)
         .fetch_all(&mut *tx)
@@ -171,15 +172,13 @@ impl Sqlite {
             if left.word() == Some(proof.as_str()) {
                 continue;
             }
-            sqlx::query(
-                "UPDATE outbox SET proof = ?1, next_proof = ?2, request_id = NULL, missing = NULL WHERE id = ?3",
-            )
-            .bind(left.word())
-            .bind(left.word().map(|_| now.as_millis()))
-            .bind(delivery)
-            .execute(&mut *tx)
-            .await
-            .during(DURING)?;
+            sqlx::query("UPDATE outbox SET proof = ?1, next_proof = ?2, request_id = NULL WHERE id = ?3")
+                .bind(left.word())
+                .bind(left.word().map(|_| now.as_millis()))
+                .bind(delivery)
+                .execute(&mut *tx)
+                .await
+                .during(DURING)?;
             let text = |kind: &str, to: &str| format!("{proof} of {kind} at {to} is not asked for any more");
             tell(&mut tx, delivery, "proof-not-asked", text, now).await?;
             settled += 1;

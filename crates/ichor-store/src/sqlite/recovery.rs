@@ -250,6 +250,7 @@ async fn shorten_waits(connection: &mut Connection, now: Timestamp) -> Result<()
         ("UPDATE message SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),
         ("UPDATE refused_context SET until = ?1 WHERE until > ?1", limit),
         ("UPDATE outbox SET next_proof = ?1 WHERE proof IS NOT NULL AND next_proof > ?1", limit),
+        ("UPDATE proof_request SET report_by = ?1 WHERE status = 'asked' AND report_by > ?1", limit),
         (
             "UPDATE commitment SET next_attempt = MIN(next_attempt, ?1), wait_until = MIN(wait_until, ?1)
              WHERE status IN ('waiting', 'ready') AND (next_attempt > ?1 OR wait_until > ?1)",

@@ -105,6 +105,14 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     assert!(matches!(error, StoreError::Occupied { .. }), "{error}");
     assert_eq!(std::fs::read(&backend.options().database).unwrap(), before);
 
+    // A log without its database is somebody's too: it would be taken for that of the restored one.
+    let log = restored_in(folder.path()).database.with_file_name("ichor.db-wal");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(&log, "left by another").unwrap();
+    let error = restore(&to, &restored_in(folder.path())).await.unwrap_err();
+    assert!(matches!(error, StoreError::Occupied { .. }) && error.to_string().contains("ichor.db-wal"), "{error}");
+    std::fs::remove_file(&log).unwrap();
+
     let whole = std::fs::read(to.join("ichor.db")).unwrap();
     let mut damaged = whole.clone();
     damaged[8192..16384].fill(0xa5);
@@ -129,6 +137,41 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     assert!(copied.missing.iter().any(|(_, why)| why.starts_with("has 3 bytes, the database says ")), "{copied:?}");
     // The next backup mends them.
     assert_eq!(store.back_up(&to).await.unwrap().copied, 2);
+}
+
+#[tokio::test]
+async fn a_backup_is_not_put_into_the_store() {
+    let backend = SqliteFolder::new();
+    let store = busy(&backend).await;
+    let database = backend.options().database;
+    let (folder, blobs) = (database.parent().unwrap().to_owned(), backend.blobs());
+    for own in [folder.clone(), folder.join("../db"), blobs.clone(), blobs.join("deep/in/it"), blobs.join("..")] {
+        let error = store.back_up(&own).await.unwrap_err();
+        assert!(matches!(error, StoreError::OwnFolder { .. }), "{}: {error}", own.display());
+    }
+    assert!(!folder.join("ichor.db.partial").exists());
+    assert_eq!(detail(&store, "receiving").await.summary.instances, 1);
+    // A folder of its own beside the database is one.
+    assert_eq!(store.back_up(&folder.join("backup")).await.unwrap().copied, 5);
+}
+
+#[tokio::test]
+async fn copies_are_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = busy(&backend).await;
+    let to = folder.path().join("backup");
+    // Made by somebody who did not think of it.
+    std::fs::create_dir(&to).unwrap();
+    store.back_up(&to).await.unwrap();
+    let options = restored_in(folder.path());
+    restore(&to, &options).await.unwrap();
+    drop(Store::open(&options).await.unwrap());
+    for file in files(&to).into_iter().chain(files(&folder.path().join("new"))) {
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o007, 0, "{} has mode {mode:o}", file.display());
+    }
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ macro_rules! conformance {
                 }
                 destination {
                     absence_is_told_once_and_costs_nothing,
+                    held_ones_let_others_go_first,
                     refused_contexts_are_left_out_until_their_time,
                     urgent_ones_are_claimed_alone,
                     deliveries_are_listed_and_retried,

@@ -1,4 +1,4 @@
-//! `ichor doctor`, `ichor backup`, `ichor restore`.
+//! `ichor doctor`, `ichor backup`, `ichor restore`, `ichor invite`.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use ichor_store::{Copied, StoreOptions};
 use serde_json::json;
 
 use super::job_log;
-use crate::cli::{BackupArgs, DoctorArgs, RestoreArgs};
+use crate::admin;
+use crate::cli::{BackupArgs, DoctorArgs, InviteArgs, RestoreArgs};
 use crate::config::Config;
 use crate::doctor::{Level, Outcome, examine};
 
@@ -42,6 +43,21 @@ pub(crate) async fn backup(args: BackupArgs, json: bool) -> anyhow::Result<()> {
     let copied = store.back_up(&args.to).await.with_context(|| format!("backup to {}", args.to.display()));
     store.close().await;
     say(&copied?, &args.to, json)
+}
+
+/// Prints a one-time link with which a user chooses a new password.
+pub(crate) async fn invite(args: InviteArgs, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(&args.store.config)?;
+    let store = job_log::open(&args.store).await?;
+    let link = admin::link_for(&config, &store, &args.name).await;
+    store.close().await;
+    let link = link?;
+    if json {
+        println!("{}", json!({ "user": args.name, "link": link }))
+    } else {
+        println!("{link}")
+    }
+    Ok(())
 }
 
 /// Brings a backup to the places that a configuration names.

@@ -49,12 +49,7 @@ pub(crate) async fn list(args: ListArgs, json: bool) -> anyhow::Result<()> {
 
 /// A date of the command line as the store keeps it, YYYYMMDD.
 fn date(text: &str) -> anyhow::Result<String> {
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    anyhow::ensure!(
-        digits.len() == 8 && digits.chars().all(|c| c.is_ascii_digit()),
-        "{text:?} is not a date of the form YYYYMMDD or YYYY-MM-DD"
-    );
-    Ok(digits)
+    ichor_store::study_day(text).with_context(|| format!("{text:?} is no day of the form YYYYMMDD or YYYY-MM-DD"))
 }
 
 fn row(cells: [&str; 8]) -> String {
@@ -240,6 +235,6 @@ mod tests {
     fn dates() {
         assert_eq!(date("2026-03-01").unwrap(), "20260301");
         assert_eq!(date("20260301").unwrap(), "20260301");
-        assert!(date("March").is_err() && date("2026031").is_err());
+        assert!(date("March").is_err() && date("2026-13-01").is_err());
     }
 }

@@ -34,6 +34,13 @@ pub(super) fn decoder(config: &Config) -> Outcome {
 pub(super) async fn weights(config: &Config) -> Outcome {
     let model = &config.model;
     let subject = format!("model {}", model.weights.display());
+    if !model.weights.is_file() {
+        return Outcome::failure(
+            subject,
+            "are not there",
+            "name the .safetensors file in model.weights; its manifest lies beside it",
+        );
+    }
     let program = match engine_program() {
         Ok(program) => program,
         Err(error) => return Outcome::failure(subject, format!("{error:#}"), "install ichor-torch beside ichor"),

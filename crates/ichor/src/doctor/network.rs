@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::Outcome;
 use crate::config::{ChannelEnd, Config, DestinationConfig, Endpoint, seconds};
+use crate::destinations::{refuse_ourselves, unheard_reporter};
 
 /// Time for a peer on this machine.
 const NEAR: Duration = Duration::from_secs(5);
@@ -82,7 +83,21 @@ pub(super) async fn destinations(config: &Config) -> Vec<Outcome> {
     }
     let mut outcomes = Vec::new();
     for destination in &config.destinations {
+        let subject = format!("destination {:?}", destination.name);
+        if let Err(error) = refuse_ourselves(config, destination).await {
+            outcomes.push(Outcome::failure(
+                subject,
+                error.to_string(),
+                "name the PACS: results would come back for ever",
+            ));
+            continue;
+        }
         outcomes.push(self::destination(destination, &config.listen.ae_title).await);
+        if let Some(title) = unheard_reporter(config, destination) {
+            let found = format!("commitment is asked of {title}, and no [[source]] has that AE title");
+            let mend = "add a [[source]] for it: a report on an association of its own is refused";
+            outcomes.push(Outcome::warning(format!("{subject}, proof"), found, mend));
+        }
     }
     outcomes
 }
@@ -110,7 +125,12 @@ async fn destination(config: &DestinationConfig, own_title: &AeTitle) -> Outcome
             }
         }
         Ok(Endpoint::StowRs { url, .. }) => reached(subject, &url, timeout).await,
-        Ok(Endpoint::Folder(folder)) => super::machine::writable(&subject, &folder),
+        Ok(Endpoint::Folder(folder)) if folder.is_dir() => super::machine::writable(&subject, &folder),
+        Ok(Endpoint::Folder(folder)) => Outcome::failure(
+            subject,
+            format!("{} is no folder, or not mounted", folder.display()),
+            "make or mount it: ichor does not, lest results end up below a mount point",
+        ),
     }
 }
 

@@ -74,11 +74,23 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
     for channel in &config.channels {
         named.extend(channel.secret_file.iter().map(|file| (format!("secret of channel {:?}", channel.name), file)));
     }
+    let clients = config.dicomweb.iter().flat_map(|dicomweb| &dicomweb.clients);
+    let tokens = clients.filter_map(|client| Some((client, client.token_file.as_deref()?))).map(|(client, file)| {
+        let subject = format!("token of client {}", client.name);
+        match crate::stow::token(file) {
+            Ok(_secret) => Outcome::good(subject, format!("{} is closed to others", file.display())),
+            Err(error) => Outcome::failure(
+                subject,
+                format!("{error:#}"),
+                "one line of at least 16 characters, such as openssl rand -hex 24 makes, readable by ichor's user alone",
+            ),
+        }
+    });
     let looked_at = named.into_iter().map(|(subject, file)| match crate::secrets::read(file) {
         Ok(_secret) => Outcome::good(subject, format!("{} is closed to others", file.display())),
         Err(error) => Outcome::failure(subject, format!("{error:#}"), "one line, readable by ichor's user alone"),
     });
-    looked_at.collect()
+    looked_at.chain(tokens).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ fn copy(claim: &DeliveryClaim) -> DeliveryClaim {
         object: DeliveryObject { ..claim.object.clone() },
         attempts: claim.attempts,
         queued_at: claim.queued_at,
+        was_held: claim.was_held,
     }
 }
 

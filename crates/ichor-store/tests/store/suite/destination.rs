@@ -29,7 +29,7 @@ pub(crate) async fn absence_is_told_once_and_costs_nothing(backend: impl Backend
     for second in 101..111 {
         let claim = store.claim_delivery("pacs", at(second)).await.unwrap().unwrap();
         assert_eq!(claim.attempts, 1);
-        store.delivery_held(claim, &away(), at(second)).await.unwrap();
+        store.delivery_held(claim, &away(), None, at(second)).await.unwrap();
         store.destination_down("pacs", &away(), at(second + 1), at(second)).await.unwrap();
     }
     let state = store.destinations(at(111)).await.unwrap().remove(0);
@@ -50,6 +50,43 @@ pub(crate) async fn absence_is_told_once_and_costs_nothing(backend: impl Backend
     assert_eq!(events(&store, "destination-up").await, 1);
     store.destination_down("pacs", &away(), at(140), at(130)).await.unwrap();
     assert_eq!(events(&store, "destination-down").await, 2, "away again");
+}
+
+pub(crate) async fn held_ones_let_others_go_first(backend: impl Backend) {
+    let store = backend.open().await;
+    let mut studies = Vec::new();
+    for (study, seconds) in [("a", 100), ("b", 101), ("c", 102)] {
+        queued(&store, study, true, seconds).await;
+        studies.push(study_uid(study));
+    }
+    for (second, study) in (200..).zip(&studies) {
+        let claim = store.claim_delivery("pacs", at(second)).await.unwrap().unwrap();
+        assert_eq!((&claim.object.study_instance, claim.was_held), (study, false), "each probe takes another");
+        store.delivery_held(claim, &away(), Some(at(90_000 + second)), at(second)).await.unwrap();
+        store.destination_down("pacs", &away(), at(second + 1), at(second)).await.unwrap();
+    }
+    // None is left: they come again one at a time, in the same order, and what is new goes before them.
+    assert!(store.claim_delivery("pacs", at(210)).await.unwrap().is_none());
+    assert!(!store.release_held("elsewhere", Among::All, at(210)).await.unwrap());
+    assert!(store.release_held("pacs", Among::Urgent, at(210)).await.unwrap());
+    let claim = store.claim_delivery("pacs", at(210)).await.unwrap().unwrap();
+    assert_eq!((&claim.object.study_instance, claim.was_held, claim.attempts), (&studies[0], true, 1));
+    store.delivery_held(claim, &away(), Some(at(90_210)), at(210)).await.unwrap();
+    queued(&store, "new", true, 220).await;
+    let claim = store.claim_delivery("pacs", at(221)).await.unwrap().unwrap();
+    assert_eq!(claim.object.study_instance, study_uid("new"));
+    store.delivery_accepted(claim, "Success", ProofPlan::default(), at(222), at(222)).await.unwrap();
+    assert!(store.claim_delivery("pacs", at(222)).await.unwrap().is_none());
+    // Somebody is there: all are due.
+    store.destination_up("pacs", at(222)).await.unwrap();
+    for study in &studies {
+        let claim = store.claim_delivery("pacs", at(222)).await.unwrap().unwrap();
+        assert_eq!((&claim.object.study_instance, claim.was_held), (study, true));
+        store.delivery_failed(claim, away(), Some(at(300)), at(222)).await.unwrap();
+    }
+    // One that has failed by itself keeps its wait.
+    assert!(!store.release_held("pacs", Among::All, at(223)).await.unwrap());
+    assert!(store.claim_delivery("pacs", at(223)).await.unwrap().is_none());
 }
 
 pub(crate) async fn refused_contexts_are_left_out_until_their_time(backend: impl Backend) {
@@ -75,7 +112,7 @@ pub(crate) async fn refused_contexts_are_left_out_until_their_time(backend: impl
     let store = backend.open().await;
     assert!(store.claim_delivery("pacs", at(199)).await.unwrap().is_none());
     let claim = store.claim_delivery("pacs", at(200)).await.unwrap().unwrap();
-    store.delivery_held(claim, &Reason::new("no-context", "still not"), at(200)).await.unwrap();
+    store.delivery_held(claim, &Reason::new("no-context", "still not"), None, at(200)).await.unwrap();
     store.contexts_refused("pacs", &[seg()], at(300), at(200)).await.unwrap();
     assert_eq!(events(&store, "context-refused").await, 1, "told once");
     assert_eq!(store.retry_deliveries(None, Some("pacs"), at(201)).await.unwrap(), 0);

@@ -174,6 +174,14 @@ pub(crate) async fn plan_that_changed_settles_what_is_due(backend: impl Backend)
     let settled = delivery(&store, "a").await;
     assert_eq!((settled.status, settled.proof_due), (DeliveryStatus::Accepted, None));
     assert_eq!(store.next_proof_deadline("pacs").await.unwrap(), None);
+    // A loss that was reported under the old plan is one.
+    let object = accepted(&store, "lost", COMMITMENT, 200).await;
+    ask(&store, "1", 210).await.unwrap();
+    store.commitment_report(&report("1", &[], &[&object]), at(211)).await.unwrap();
+    assert_eq!(store.settle_proofs("pacs", ProofPlan::default(), at(212)).await.unwrap(), 0);
+    let lost = store.lost_deliveries("pacs").await.unwrap();
+    store.send_again(&lost[0], Some(at(213)), at(212)).await.unwrap();
+    assert_eq!(accept(&store, ProofPlan::default(), 213).await, object);
 }
 
 pub(crate) async fn request_takes_what_was_asked_for_equally_often(backend: impl Backend) {

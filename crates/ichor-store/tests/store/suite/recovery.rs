@@ -1,5 +1,5 @@
 use ichor_core::{DeliveryStatus, Reason, StudyStatus};
-use ichor_store::{Recorded, Recovery, Store, StoreError};
+use ichor_store::{ProofPlan, Recorded, Recovery, Store, StoreError};
 
 use crate::support::*;
 
@@ -159,6 +159,13 @@ pub(crate) async fn clock_that_was_set_back_holds_nothing_up(backend: impl Backe
     let store = backend.open().await;
     store.recover(at(day)).await.unwrap();
     queued_for_later(&store, day).await;
+    closed_study(&store, "reported later", 1, day - 20).await;
+    analyse(&store, true, &["archive"], at(day)).await;
+    let claim = store.claim_delivery("archive", at(day)).await.unwrap().unwrap();
+    let commitment = ProofPlan { commitment: true, read_back: false };
+    store.delivery_accepted(claim, "Success", commitment, at(day), at(day)).await.unwrap();
+    let asked = store.request_commitment("archive", &uid(&["asked"]), 10, at(day + 600), at(day)).await.unwrap();
+    assert!(asked.is_some());
     closed_study(&store, "failed once", 1, day).await;
     let claim = store.claim_analysis("w", quiet_after(day)).await.unwrap().unwrap();
     let reason = Reason::new("model-failed", "once");
@@ -173,6 +180,7 @@ pub(crate) async fn clock_that_was_set_back_holds_nothing_up(backend: impl Backe
     assert_eq!(detail(&store, "receiving").await.summary.status, StudyStatus::Queued);
     let later = at(601);
     assert_eq!(store.claim_delivery("pacs", later).await.unwrap().map(|claim| claim.attempts), Some(2));
+    assert_eq!(store.overdue_commitments("archive", later).await.unwrap().len(), 1, "its report has had its time");
     let claims = [store.claim_analysis("w", later).await.unwrap(), store.claim_analysis("w", later).await.unwrap()];
     let studies: Vec<_> = claims.into_iter().map(|claim| claim.unwrap().study.study_instance).collect();
     assert!(studies.contains(&study_uid("failed once")) && studies.contains(&study_uid("receiving")), "{studies:?}");
