@@ -1,6 +1,7 @@
 //! The store as a whole: opening, closing, ownership.
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -177,7 +178,7 @@ pub(crate) struct LockFile {
 impl LockFile {
     /// Opens the file, making it if absent. It is not locked yet.
     pub(crate) fn open(path: PathBuf) -> Result<Self, StoreError> {
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = File::options().create(true).truncate(false).write(true).mode(0o640).open(&path);
         match file {
             Ok(file) => Ok(Self { file, path }),
             Err(source) => Err(StoreError::file("opening", &path, source)),
