@@ -173,11 +173,7 @@ impl BlobStore {
     /// # Errors
     /// [`StoreError::File`] if the system does not say.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
-        let root = &self.shared.root;
-        let stat = nix::sys::statvfs::statvfs(root)
-            .map_err(|errno| StoreError::file("asking for free space in", root, errno.into()))?;
-        #[expect(clippy::useless_conversion, reason = "the width differs between platforms")]
-        Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+        free_bytes(&self.shared.root)
     }
 
     /// Whether the file of a blob is there with the size that the index knows.
@@ -222,6 +218,17 @@ impl BlobStore {
         let path = self.shared.shelves.mark_of(shelf);
         tokio::fs::remove_file(&path).await.map_err(|source| StoreError::file("removing", &path, source))
     }
+}
+
+/// Free space for unprivileged users on the file system of a folder, in bytes.
+///
+/// # Errors
+/// [`StoreError::File`] if the system does not say.
+pub fn free_bytes(folder: &Path) -> Result<u64, StoreError> {
+    let stat = nix::sys::statvfs::statvfs(folder)
+        .map_err(|errno| StoreError::file("asking for free space in", folder, errno.into()))?;
+    #[expect(clippy::useless_conversion, reason = "the width differs between platforms")]
+    Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
 }
 
 impl Shared {

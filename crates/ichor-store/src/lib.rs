@@ -51,7 +51,7 @@ pub use analyse::{
 };
 pub use assemble::StudyRef;
 pub use backup::{Copied, Examined, examine, restore};
-pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob};
+pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob, free_bytes};
 pub use changes::{Changes, Topic};
 pub use commitment::{
     CLASS_INSTANCE_CONFLICT, CommitmentClaim, CommitmentRecorded, CommitmentSummary, NO_SUCH_INSTANCE, NewCommitment,

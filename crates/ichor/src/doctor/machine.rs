@@ -83,16 +83,9 @@ pub(super) fn writable(subject: &str, folder: &Path) -> Outcome {
 fn space(blobs: &Path, min_free_mib: u64) -> Outcome {
     let subject = "free space";
     let place = existing(blobs);
-    let free = match nix::sys::statvfs::statvfs(&place) {
-        Ok(stat) => {
-            #[expect(clippy::useless_conversion, reason = "the width differs between platforms")]
-            let (blocks, size) = (u64::from(stat.blocks_available()), u64::from(stat.fragment_size()));
-            blocks.saturating_mul(size) >> 20
-        }
-        Err(error) => {
-            let found = format!("the system does not say how much {} has: {error}", place.display());
-            return Outcome::failure(subject, found, "check the medium");
-        }
+    let free = match ichor_store::free_bytes(&place) {
+        Ok(bytes) => bytes >> 20,
+        Err(error) => return Outcome::failure(subject, format!("{:#}", anyhow::Error::new(error)), "check the medium"),
     };
     let found = format!("{free} MiB; below {min_free_mib} MiB every instance is refused (0xA700)");
     if free < min_free_mib {

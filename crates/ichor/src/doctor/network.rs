@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::Outcome;
 use crate::config::{ChannelEnd, Config, DestinationConfig, Endpoint, seconds};
-use crate::destinations::{refuse_ourselves, unheard_reporter};
+use crate::destinations::{host_of, refuse_ourselves, unheard_reporter};
 
 /// Time for a peer on this machine.
 const NEAR: Duration = Duration::from_secs(5);
@@ -157,11 +157,7 @@ pub(super) async fn channels(config: &Config) -> Vec<Outcome> {
 
 /// Whether somebody listens where a URL points to.
 async fn reached(subject: String, url: &str, timeout: Duration) -> Outcome {
-    let place = reqwest::Url::parse(url).ok().and_then(|url| {
-        let host = url.host_str()?.to_owned();
-        Some(format!("{host}:{}", url.port_or_known_default()?))
-    });
-    match place {
+    match host_of(url) {
         Some(place) => connected(subject, &place, timeout).await,
         None => Outcome::failure(subject, format!("{url:?} has no host"), "give a whole URL"),
     }
