@@ -44,7 +44,7 @@ impl HemorrhageSubtype {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Verdict {
-    /// At least as many slices as the manifest asks for were called positive.
+    /// The study's score reached the threshold of the manifest's rule.
     Positive,
     /// Analysed, and nothing found.
     Negative,
@@ -101,15 +101,6 @@ impl SliceReading {
     }
 }
 
-/// Study-level probability from the slices' probabilities, in slice order: the highest value that at least `run`
-/// neighbouring slices reach. A study is positive when this reaches the slice threshold, so that one number says
-/// both. A stack shorter than `run` is taken as a whole; an empty one gives 0.
-#[must_use]
-pub fn study_probability(slices: &[f32], run: usize) -> f32 {
-    let run = run.clamp(1, slices.len().max(1));
-    slices.windows(run).map(|window| window.iter().copied().fold(1.0, f32::min)).fold(0.0, f32::max)
-}
-
 /// What an analysed study came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -158,13 +149,5 @@ mod tests {
         let certain = consistent_probabilities(&[0.0, 1.0, 0.5], &[0.0, 1.0, 2.0], 2.0);
         assert!(certain.iter().all(|value| value.is_finite()), "{certain:?}");
         assert!(consistent_probabilities(&[], &[], 4.0).is_empty());
-    }
-
-    #[test]
-    fn study_probability_wants_neighbours() {
-        assert_eq!(study_probability(&[0.1, 0.9, 0.2, 0.8, 0.7], 2), 0.7);
-        assert_eq!(study_probability(&[0.1, 0.9, 0.2, 0.8, 0.7], 1), 0.9);
-        assert_eq!(study_probability(&[0.4], 2), 0.4);
-        assert_eq!(study_probability(&[], 2), 0.0);
     }
 }

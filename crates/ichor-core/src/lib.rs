@@ -16,13 +16,14 @@ mod priority;
 mod reason;
 mod rule;
 mod status;
+mod study_rule;
 mod uid;
 mod volume;
 
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use calibration::{Calibration, log_odds};
 pub use device::{DeviceChoice, UnknownDevice};
-pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_probabilities, study_probability};
+pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_probabilities};
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};
@@ -31,6 +32,7 @@ pub use priority::Priority;
 pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};
 pub use status::{DeliveryStatus, MessageStatus, Proof, StudyStatus, Subject, UnknownStatus};
+pub use study_rule::StudyRule;
 pub use uid::{InvalidUid, Uid};
 pub use volume::VolumeUncertainty;
 

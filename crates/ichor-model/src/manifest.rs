@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ichor_core::{Calibration, InvalidModelId, ModelId, VolumeUncertainty};
+use ichor_core::{Calibration, InvalidModelId, ModelId, StudyRule, VolumeUncertainty};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -114,8 +114,12 @@ pub struct ModelCard {
     /// How far the volume of a study's masks may be off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeUncertainty>,
-    /// A study is positive when so many neighbouring slices are.
-    pub min_positive_slices: usize,
+    /// How a study's verdict comes from its slices. Absent in older manifests, which have `min_positive_slices` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub study_rule: Option<StudyRule>,
+    /// Older manifests: a study is positive when so many neighbouring slices are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_positive_slices: Option<usize>,
     /// What it was trained on, in a sentence.
     pub training_data: String,
     /// Made to show the software, not for patients. Such a model must carry a notice.
@@ -228,6 +232,9 @@ pub enum ManifestProblem {
     /// A study could never, or without any slice, be positive.
     #[error("min_positive_slices is {0}, which is not between 1 and 100")]
     MinPositiveSlices(usize),
+    /// It is not clear when a study is positive.
+    #[error("exactly one of study_rule and min_positive_slices must say when a study is positive")]
+    StudyRule,
     /// A demonstration that does not say so.
     #[error("a demonstration model carries no notice")]
     Notice,
@@ -300,6 +307,13 @@ impl Manifest {
 }
 
 impl ModelCard {
+    /// How a study's verdict comes from its slices, whichever way the manifest says it.
+    #[must_use]
+    pub fn study_rule(&self) -> StudyRule {
+        let slices = self.min_positive_slices.unwrap_or(1);
+        self.study_rule.unwrap_or(StudyRule::Neighbours { slices, threshold: self.slice_threshold })
+    }
+
     /// Checks that the card is sound in itself.
     ///
     /// # Errors
@@ -323,12 +337,16 @@ impl ModelCard {
             ("study_calibration", self.study_calibration.is_sound()),
             ("volume", self.volume.is_none_or(VolumeUncertainty::is_sound)),
             ("map.refine", self.map.refine.is_none_or(RefineCard::is_sound)),
+            ("study_rule", self.study_rule.is_none_or(|rule| rule.is_sound())),
         ];
         if let Some((name, _)) = sound.iter().find(|(_, is_sound)| !is_sound) {
             return Err(ManifestProblem::Unsound(name));
         }
-        if !(1..=100).contains(&self.min_positive_slices) {
-            return Err(ManifestProblem::MinPositiveSlices(self.min_positive_slices));
+        if self.study_rule.is_some() == self.min_positive_slices.is_some() {
+            return Err(ManifestProblem::StudyRule);
+        }
+        if let Some(slices) = self.min_positive_slices.filter(|slices| !(1..=100).contains(slices)) {
+            return Err(ManifestProblem::MinPositiveSlices(slices));
         }
         let says_so = self.notice.as_deref().is_some_and(|notice| !notice.trim().is_empty());
         if self.demonstration && !says_so { Err(ManifestProblem::Notice) } else { Ok(()) }

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ichor_core::DeviceChoice;
+use ichor_core::{DeviceChoice, StudyRule};
 use ichor_model::attribution::GradientSite;
 use ichor_model::{
     Expected, Manifest, ModelCard, ModelRuntime, RuntimeError, RuntimeOptions, Strategy, SwinConfig, save_model,
@@ -39,6 +39,11 @@ fn edit_manifest(path: &Path, edit: impl FnOnce(&mut Value)) {
     let mut manifest: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     edit(&mut manifest);
     fs::write(&file, manifest.to_string()).unwrap();
+}
+
+/// Takes a field out of the model's card.
+fn forget(manifest: &mut Value, field: &str) {
+    manifest["model"].as_object_mut().unwrap().remove(field);
 }
 
 /// Rewrites the weight file, digest in the manifest included, so that only the tensors are wrong.
@@ -98,7 +103,18 @@ fn manifests_that_do_not_fit_are_refused() {
         (|m| m["model"]["strategy"] = json!("guess"), "unknown variant `guess`"),
         (|m| m["model"]["slice_threshold"] = json!(0.0), "slice_threshold is 0, which is not above 0 and at most 1"),
         (|m| m["model"]["map"]["threshold"] = json!(1.5), "map.threshold is 1.5, which is not above 0"),
-        (|m| m["model"]["min_positive_slices"] = json!(0), "min_positive_slices is 0"),
+        (|m| m["model"]["min_positive_slices"] = json!(2), "exactly one of study_rule and min_positive_slices"),
+        (|m| forget(m, "study_rule"), "exactly one of study_rule and min_positive_slices"),
+        (
+            |m| {
+                forget(m, "study_rule");
+                m["model"]["min_positive_slices"] = json!(0);
+            },
+            "min_positive_slices is 0",
+        ),
+        (|m| m["model"]["study_rule"]["slices"] = json!(0), "study_rule cannot be meant"),
+        (|m| m["model"]["study_rule"]["reach_mm"] = json!(-1.0), "study_rule cannot be meant"),
+        (|m| m["model"]["study_rule"]["kind"] = json!("oracle"), "unknown variant `oracle`"),
         (|m| m["model"]["slice_reach_mm"] = json!(-1.0), "slice_reach_mm is -1"),
         (
             |m| m["model"]["slice_calibration"] = json!({ "slope": -1.0, "offset": 0.0 }),
@@ -188,6 +204,18 @@ fn unsound_models_are_not_saved() {
     let _bias = store.variables()["head.bias"].data().fill_(f64::NAN);
     assert!(refused(card(small())).contains("head.bias holds values that are not finite"));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was written");
+}
+
+/// Manifests made before there were rules say how many neighbouring slices make a study positive.
+#[test]
+fn older_manifests_keep_their_meaning() {
+    let (_folder, path) = saved();
+    edit_manifest(&path, |m| {
+        forget(m, "study_rule");
+        m["model"]["min_positive_slices"] = json!(3);
+    });
+    let card = Manifest::load(&path, &expected()).unwrap().model;
+    assert_eq!(card.study_rule(), StudyRule::Neighbours { slices: 3, threshold: card.slice_threshold });
 }
 
 #[test]

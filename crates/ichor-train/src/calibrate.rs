@@ -1,11 +1,12 @@
 //! Thresholds, chosen on the validation studies and on nothing else.
 
 mod platt;
+mod study;
 mod volume;
 
 use std::collections::BTreeMap;
 
-use ichor_core::{Calibration, VolumeUncertainty};
+use ichor_core::{Calibration, SliceReading, StudyRule, VolumeUncertainty};
 use ichor_ct::refine::RefineOptions;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -25,8 +26,8 @@ pub struct Thresholds {
     pub slice_calibration: Calibration,
     /// A slice with at least this calibrated probability is positive.
     pub slice_probability: f32,
-    /// Neighbouring positive slices that make a study positive.
-    pub min_positive_slices: usize,
+    /// How a study's verdict comes from its slices.
+    pub study_rule: StudyRule,
     /// What makes the study's probability honest.
     #[serde(default)]
     pub study_calibration: Calibration,
@@ -51,7 +52,7 @@ impl Thresholds {
     pub fn plain(
         slice_reach_mm: f64,
         slice_probability: f32,
-        min_positive_slices: usize,
+        study_rule: StudyRule,
         maps: BTreeMap<Method, f64>,
         served: Method,
     ) -> Self {
@@ -59,7 +60,7 @@ impl Thresholds {
             slice_reach_mm,
             slice_calibration: Calibration::NONE,
             slice_probability,
-            min_positive_slices,
+            study_rule,
             study_calibration: Calibration::NONE,
             maps,
             refine: BTreeMap::new(),
@@ -75,10 +76,22 @@ impl Thresholds {
         study.consistent(self.slice_reach_mm).calibrated(self.slice_calibration)
     }
 
-    /// The calibrated probability of a study, whose slices are as served.
+    /// How slices are read.
     #[must_use]
-    pub fn study_probability(&self, as_served: &StudyMeasure) -> f32 {
-        self.study_calibration.apply(as_served.probability(self.min_positive_slices))
+    pub fn reading(&self) -> SliceReading {
+        SliceReading { reach_mm: self.slice_reach_mm, calibration: self.slice_calibration }
+    }
+
+    /// The score of a study that is not read yet: its slices are each by itself.
+    #[must_use]
+    pub fn study_score(&self, own: &StudyMeasure) -> f32 {
+        own.score(&self.study_rule, &self.reading())
+    }
+
+    /// The calibrated probability of a study that is not read yet.
+    #[must_use]
+    pub fn study_probability(&self, own: &StudyMeasure) -> f32 {
+        self.study_calibration.apply(self.study_score(own))
     }
 }
 
@@ -104,22 +117,20 @@ pub enum CalibrationError {
     },
 }
 
-/// Runs of positive slices that are tried as the study rule.
-const RUNS: [usize; 3] = [1, 2, 3];
-
 /// Reaches of consistency that are tried, mm.
 const REACHES_MM: [f64; 6] = [0.0, 1.5, 2.5, 4.0, 6.0, 9.0];
 
 /// Chooses, in this order: the reach of consistency by slice AUC, the shortest that is nearly the best; the calibration of
-/// slices; the slice threshold and the study rule together, by the sum of Youden's indices of slices and studies (so that
-/// neither a slice nor a study is called lightly); the calibration of studies; each map's threshold and refinement by the
-/// mean Dice of bleeding slices; the map by the Dice of its refined masks; the uncertainty of volumes. `trial` holds the
+/// slices; the slice threshold by F1 (bleeding slices are few, and each false one is a false mask); the study rule by study
+/// AUC and its threshold by Youden's index; the calibration of studies; each map's threshold and refinement by the mean
+/// Dice of bleeding slices; the map by the Dice of its refined masks; the uncertainty of volumes. `trial` holds the
 /// refinements that were tried when the studies were measured.
 ///
 /// # Errors
 /// [`CalibrationError::OneClass`].
 pub fn calibrate(studies: &[StudyMeasure], trial: &Trial) -> Result<Thresholds, CalibrationError> {
-    let (slice_reach_mm, studies) = choose_reach(studies);
+    let own = studies;
+    let (slice_reach_mm, studies) = choose_reach(own);
     let slices = || studies.iter().flat_map(|study| &study.slices);
     let bleeding = slices().filter(|slice| slice.label.any()).count();
     let clean = slices().count() - bleeding;
@@ -129,9 +140,10 @@ pub fn calibrate(studies: &[StudyMeasure], trial: &Trial) -> Result<Thresholds, 
     let pairs: Vec<(f32, bool)> = slices().map(|slice| (slice.probability, slice.label.any())).collect();
     let slice_calibration = platt::fit(&pairs);
     let studies: Vec<StudyMeasure> = studies.iter().map(|study| study.calibrated(slice_calibration)).collect();
-    let (slice_probability, min_positive_slices) = choose_rule(&studies);
-    let of_study = |study: &StudyMeasure| (study.probability(min_positive_slices), study.positive());
-    let study_calibration = platt::fit(&studies.iter().map(of_study).collect::<Vec<_>>());
+    let slice_probability = choose_slice_threshold(&studies);
+    let reading = SliceReading { reach_mm: slice_reach_mm, calibration: slice_calibration };
+    let (study_rule, scores) = study::choose(own, &reading);
+    let study_calibration = platt::fit(&scores);
     let chosen = choose_maps(&studies, trial);
     let best = chosen.dice.iter().max_by(|a, b| a.1.refined.total_cmp(&b.1.refined));
     let served = best.map_or(Method::HgiSamScores, |(method, _)| *method);
@@ -139,7 +151,7 @@ pub fn calibrate(studies: &[StudyMeasure], trial: &Trial) -> Result<Thresholds, 
         slice_reach_mm,
         slice_calibration,
         slice_probability,
-        min_positive_slices,
+        study_rule,
         study_calibration,
         maps: chosen.maps,
         refine: chosen.refine,
@@ -197,29 +209,14 @@ fn choose_reach(studies: &[StudyMeasure]) -> (f64, Vec<StudyMeasure>) {
     chosen.map_or_else(|| (0.0, studies.to_vec()), |(_, reach, consistent)| (reach, consistent))
 }
 
-fn choose_rule(studies: &[StudyMeasure]) -> (f32, usize) {
-    let mut scores = Vec::new();
-    let mut labels = Vec::new();
-    for slice in studies.iter().flat_map(|study| &study.slices) {
-        scores.push(slice.probability);
-        labels.push(slice.label.any());
-    }
-    let positive: Vec<bool> = studies.iter().map(StudyMeasure::positive).collect();
-    let mut best = (f64::NEG_INFINITY, 0.5, 1);
-    for run in RUNS {
-        let study_scores: Vec<f32> = studies.iter().map(|study| study.probability(run)).collect();
-        for percent in 3u8..=95 {
-            let threshold = f32::from(percent) / 100.0;
-            let by_slice = Confusion::at(&scores, &labels, threshold).youden();
-            let by_study = Confusion::at(&study_scores, &positive, threshold).youden();
-            // Ties go to the middle of the scale: it is the farthest from both mistakes.
-            let value = by_slice + by_study - 0.001 * f64::from((threshold - 0.5).abs());
-            if value > best.0 {
-                best = (value, threshold, run);
-            }
-        }
-    }
-    (best.1, best.2)
+/// The threshold of the best F1; ties go to the middle of the scale, the farthest from both mistakes.
+fn choose_slice_threshold(studies: &[StudyMeasure]) -> f32 {
+    let slices = studies.iter().flat_map(|study| &study.slices);
+    let (scores, labels): (Vec<f32>, Vec<bool>) = slices.map(|slice| (slice.probability, slice.label.any())).unzip();
+    let value =
+        |threshold: f32| Confusion::at(&scores, &labels, threshold).f1() - 0.001 * f64::from((threshold - 0.5).abs());
+    let tried = (3u8..=95).map(|percent| f32::from(percent) / 100.0);
+    tried.max_by(|a, b| value(*a).total_cmp(&value(*b))).unwrap_or(0.5)
 }
 
 #[cfg(test)]
@@ -263,7 +260,12 @@ mod tests {
         let bleeding = study(&[(false, 0.1), (true, 0.8), (true, 0.85), (true, 0.8), (false, 0.1)]);
         let trial = Trial::chosen(&BTreeMap::new());
         let thresholds = calibrate(&[clean.clone(), bleeding.clone(), clean, bleeding], &trial).unwrap();
-        assert_eq!(thresholds.min_positive_slices, 2);
+        // One false slice is as suspicious as any true one, two are not.
+        assert!(
+            matches!(thresholds.study_rule, StudyRule::Strongest { slices: 2 | 3, .. }),
+            "{}",
+            thresholds.study_rule
+        );
         assert!((0.05..=0.95).contains(&thresholds.slice_probability), "{}", thresholds.slice_probability);
         // Without refinement the raw maps decide, and all but one are the same here.
         assert_ne!(thresholds.served, Method::HgiSamSoftmax);

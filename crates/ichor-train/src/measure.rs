@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ichor_core::{Calibration, consistent_probabilities};
+use ichor_core::{Calibration, SliceReading, StudyRule, consistent_probabilities};
 use ichor_ct::refine::RefineOptions;
 use ichor_phantom::Difficulty;
 use serde::{Deserialize, Serialize};
@@ -149,11 +149,12 @@ impl StudyMeasure {
         consistent_probabilities(&scores.collect::<Vec<f32>>(), &offsets, reach_mm)
     }
 
-    /// Study-level probability as serving computes it.
+    /// The study's score as serving computes it, from slices each by itself.
     #[must_use]
-    pub fn probability(&self, min_positive_slices: usize) -> f32 {
-        let slices: Vec<f32> = self.slices.iter().map(|slice| slice.probability).collect();
-        ichor_core::study_probability(&slices, min_positive_slices)
+    pub fn score(&self, rule: &StudyRule, reading: &SliceReading) -> f32 {
+        let (own, offsets): (Vec<f32>, Vec<f64>) =
+            self.slices.iter().map(|slice| (slice.probability, slice.offset_mm)).unzip();
+        rule.score(&own, &offsets, reading)
     }
 }
 

@@ -99,7 +99,7 @@ fn model_facts(traits: &ModelTraits) -> ModelFacts {
         is_active: true,
         notice: traits.notice.clone(),
         slice_threshold: traits.slice_threshold,
-        min_positive_slices: traits.min_positive_slices,
+        study_rule: traits.study_rule.to_string(),
         map: traits.map.clone(),
         is_refined: traits.refine.is_some(),
         precision: traits.precision.to_string(),

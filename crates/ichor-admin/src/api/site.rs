@@ -31,8 +31,8 @@ pub struct ModelFacts {
     pub notice: Option<String>,
     /// A slice is positive from this probability on.
     pub slice_threshold: f32,
-    /// A study is positive when so many neighbouring slices are.
-    pub min_positive_slices: usize,
+    /// How a study's verdict comes from its slices, in words.
+    pub study_rule: String,
     /// Which map masks are made of.
     pub map: String,
     /// Whether masks are refined by what the pixels say.

@@ -104,7 +104,7 @@ impl Site {
                 is_active: true,
                 notice: Some("demonstration weights".to_owned()),
                 slice_threshold: 0.5,
-                min_positive_slices: 2,
+                study_rule: "2 neighbouring slices from 0.5".to_owned(),
                 map: "map".to_owned(),
                 is_refined: true,
                 precision: "f32".to_owned(),

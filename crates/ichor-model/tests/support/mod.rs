@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ichor_core::Calibration;
+use ichor_core::{Calibration, StudyRule};
 use ichor_model::attribution::GradientSite;
 use ichor_model::{Expected, InputCard, MapCard, MapKind, ModelCard, Strategy, Swin, SwinConfig, SwinPlan};
 use rand::distr::StandardUniform;
@@ -59,7 +59,8 @@ pub(crate) fn card(sizes: SwinConfig) -> ModelCard {
         study_calibration: Calibration::NONE,
         volume: None,
         slice_reach_mm: 0.0,
-        min_positive_slices: 2,
+        study_rule: Some(StudyRule::Strongest { slices: 2, reach_mm: 2.5, threshold: 0.305_1 }),
+        min_positive_slices: None,
         training_data: "none: random weights".into(),
         demonstration: true,
         notice: Some("random weights, for tests".into()),

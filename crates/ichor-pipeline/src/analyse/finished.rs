@@ -273,13 +273,15 @@ fn most_suspicious(probabilities: &[f32], most: usize) -> Vec<usize> {
 /// Whatever shapes masks and numbers: it stands in the objects, and in what their UIDs are derived from.
 fn configuration(traits: &ModelTraits, min_lesion_ml: f64) -> String {
     format!(
-        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};refine={};slice_threshold={};reading={:?};min_lesion_ml={min_lesion_ml};precision={}",
+        "input={PREPROCESSING_VERSION};brain={BRAIN_MASK_VERSION};map={};preset={};mask_threshold={};refine={};slice_threshold={};reading={:?};study={:?} {:?};min_lesion_ml={min_lesion_ml};precision={}",
         traits.map,
         traits.preset.name(),
         traits.mask_threshold,
         traits.refine.map_or_else(|| "none".to_owned(), |options| format!("{REFINE_VERSION} {options:?}")),
         traits.slice_threshold,
         traits.reading,
+        traits.study_rule,
+        traits.study_calibration,
         traits.precision,
     )
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use ichor_core::{Calibration, ModelId, Precision, Priority, SliceReading, VolumeUncertainty};
+use ichor_core::{Calibration, ModelId, Precision, Priority, SliceReading, StudyRule, VolumeUncertainty};
 use ichor_ct::input::{InputPreset, PREPROCESSING_VERSION};
 use ichor_ct::refine::RefineOptions;
 use thiserror::Error;
@@ -28,8 +28,8 @@ pub struct ModelTraits {
     pub study_calibration: Calibration,
     /// How far a study's volume may be off.
     pub volume: Option<VolumeUncertainty>,
-    /// A study is positive when so many neighbouring slices are.
-    pub min_positive_slices: usize,
+    /// How a study's verdict comes from its slices.
+    pub study_rule: StudyRule,
     /// Which map, and how it is made, in words: the same words are the same map.
     pub map: String,
     /// Precision of its matrix products.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use ichor_core::{Finding, Reason, Uid, Verdict as Call, study_probability};
+use ichor_core::{Finding, Reason, Uid, Verdict as Call};
 use ichor_ct::components::MaskStack;
 use ichor_ct::header::InstanceHeader;
 use ichor_ct::series::{SeriesChoice, choose_series};
@@ -101,6 +101,8 @@ pub(super) struct Scored {
     pub(super) stack: Stack,
     /// Their probabilities, neighbours made consistent.
     pub(super) probabilities: Vec<f32>,
+    /// What the study's rule makes of them.
+    pub(super) study_score: f32,
     /// Their masks; empty where the slice is negative.
     pub(super) masks: MaskStack,
 }
@@ -310,6 +312,7 @@ fn why_none(rows: &[SeriesOutcomeRow]) -> Reason {
 struct FirstPass {
     stack: Stack,
     probabilities: Vec<f32>,
+    study_score: f32,
 }
 
 /// Classifies every slice that was not when it arrived, and makes neighbours consistent. Slices that cannot be decoded
@@ -356,9 +359,10 @@ async fn first_pass<M: SliceModel>(
         }
     }
     let offsets: Vec<f64> = slices.iter().map(|slice| slice.offset_mm).collect();
+    let study_score = traits.study_rule.score(&probabilities, &offsets, &traits.reading);
     let probabilities = traits.reading.read(&probabilities, &offsets);
     let stack = Stack { slices, left_out: stack.left_out };
-    Ok((FirstPass { stack, probabilities }, broken, slices_known))
+    Ok((FirstPass { stack, probabilities, study_score }, broken, slices_known))
 }
 
 /// Masks the positive slices: whether a slice is positive hangs on its neighbours, and positive slices are few. They are
@@ -368,7 +372,7 @@ async fn second_pass<M: SliceModel>(
     options: &AnalyseOptions,
     first: FirstPass,
 ) -> Result<Scored, AnalysisError> {
-    let FirstPass { stack, probabilities } = first;
+    let FirstPass { stack, probabilities, study_score } = first;
     let traits = model.traits();
     let slices = &stack.slices;
     let (rows, columns) = slices.first().map_or((0, 0), |slice| (slice.plane.rows, slice.plane.columns));
@@ -396,7 +400,7 @@ async fn second_pass<M: SliceModel>(
         let value: Option<&dyn Fn(usize) -> u8> = if with_values { Some(&value) } else { None };
         masks.push_with_pixels(&here.mask, value, with_hounsfield.then_some(&here.hu[..]));
     }
-    Ok(Scored { stack, probabilities, masks })
+    Ok(Scored { stack, probabilities, study_score, masks })
 }
 
 /// A probability as the value of a mask's pixel: 255 is 1, and what is in the mask is never 0.
@@ -410,8 +414,8 @@ fn gone(slice: &PlacedSlice) -> AnalysisError {
 
 /// Scores → verdict, lesions and millilitres. A negative study keeps no mask.
 fn judge(mut scored: Scored, traits: &ModelTraits, options: &AnalyseOptions) -> (Finding, Scored) {
-    let probability = study_probability(&scored.probabilities, traits.min_positive_slices);
-    let verdict = if probability >= traits.slice_threshold { Call::Positive } else { Call::Negative };
+    let score = scored.study_score;
+    let verdict = if score >= traits.study_rule.threshold() { Call::Positive } else { Call::Negative };
     let positive_slices = scored.probabilities.iter().filter(|p| **p >= traits.slice_threshold).count();
     let mut lesions_ml = Vec::new();
     if verdict == Call::Positive {
@@ -424,7 +428,7 @@ fn judge(mut scored: Scored, traits: &ModelTraits, options: &AnalyseOptions) -> 
     let volume_ml: f64 = lesions_ml.iter().sum();
     let finding = Finding {
         verdict,
-        probability: f64::from(traits.study_calibration.apply(probability)),
+        probability: f64::from(traits.study_calibration.apply(score)),
         volume_ml,
         volume_sd_ml: traits.volume.filter(|_| volume_ml > 0.0).map(|volume| volume.sd_ml(volume_ml)),
         positive_slices: count(positive_slices),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ichor_core::{Calibration, ModelId, Precision, Priority, SliceReading, StudyStatus};
+use ichor_core::{Calibration, ModelId, Precision, Priority, SliceReading, StudyRule, StudyStatus};
 use ichor_ct::gate::GateOptions;
 use ichor_ct::input::InputPreset;
 use ichor_decode::{Decoder, DecoderOptions};
@@ -64,7 +64,7 @@ impl Scripted {
             study_calibration: Calibration::NONE,
             volume: None,
             refine: None,
-            min_positive_slices: 2,
+            study_rule: StudyRule::Neighbours { slices: 2, threshold: 0.5 },
             map: "the brain".to_owned(),
             precision: Precision::F32,
             mask_threshold: 0.5,

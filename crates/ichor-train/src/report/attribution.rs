@@ -93,7 +93,6 @@ pub fn study_facts(
 ) -> Vec<StudyFacts> {
     let of = |study: &StudyMeasure| {
         let read = thresholds.as_served(study);
-        let verdict = read.probability(thresholds.min_positive_slices);
         let predicted_ml = volume_ml(&read, thresholds);
         StudyFacts {
             name: study.seed.to_string(),
@@ -102,8 +101,8 @@ pub fn study_facts(
             truth_ml: study.truth_ml,
             predicted_ml: Some(predicted_ml),
             predicted_sd_ml: thresholds.volume.map(|volume| volume.sd_ml(predicted_ml)),
-            probability: Some(thresholds.study_probability(&read)),
-            called: Some(verdict >= thresholds.slice_probability),
+            probability: Some(thresholds.study_probability(study)),
+            called: Some(thresholds.study_score(study) >= thresholds.study_rule.threshold()),
             slices: study
                 .slices
                 .iter()
@@ -139,7 +138,7 @@ pub fn calibration_inputs(studies: &[StudyMeasure], thresholds: &Thresholds) -> 
     vec![
         slices("Slices, as served", &read),
         slices("Slices, each by itself", studies),
-        CalibrationInput { title: "Studies".to_owned(), studies: read.iter().map(study).collect() },
+        CalibrationInput { title: "Studies".to_owned(), studies: studies.iter().map(study).collect() },
     ]
 }
 
@@ -148,7 +147,7 @@ mod tests {
     use super::*;
     use crate::labels::SliceLabel;
     use crate::metrics::OverlapCurve;
-    use ichor_core::HemorrhageSubtype;
+    use ichor_core::{HemorrhageSubtype, StudyRule};
 
     fn measure() -> StudyMeasure {
         let slice = |bleeds: bool, probability: f32| SliceMeasure {
@@ -171,7 +170,8 @@ mod tests {
     #[test]
     fn measures_become_outcomes() {
         let maps = Method::ALL.into_iter().map(|method| (method, OverlapCurve::threshold(150))).collect();
-        let thresholds = Thresholds::plain(0.0, 0.5, 1, maps, Method::SwinSam);
+        let thresholds =
+            Thresholds::plain(0.0, 0.5, StudyRule::Neighbours { slices: 1, threshold: 0.5 }, maps, Method::SwinSam);
         let outcomes = outcomes(&[measure()], &thresholds);
         let ids: Vec<&str> = outcomes.iter().map(|outcome| outcome.id.as_str()).collect();
         assert_eq!(ids, ["hgi-sam-scores", "hgi-sam-softmax", "swin-sam", "grad-cam", "brightness"]);

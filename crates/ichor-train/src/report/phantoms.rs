@@ -113,7 +113,7 @@ fn rules(thresholds: &Thresholds) -> Vec<(String, String)> {
         fact("Thresholds", "chosen on the validation studies, used on these unchanged".to_owned()),
         fact("Neighbours", format!("made consistent over {} mm", thresholds.slice_reach_mm)),
         fact("Slice called positive", format!("from a probability of {}", thresholds.slice_probability)),
-        fact("Study called positive", format!("from {} neighbouring positive slices", thresholds.min_positive_slices)),
+        fact("Study called positive", format!("by {}", thresholds.study_rule)),
         fact(
             "Brightness rule",
             "the floor: bright pixels inside the computed brain mask, its scores made consistent likewise".to_owned(),

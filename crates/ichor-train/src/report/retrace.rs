@@ -168,6 +168,7 @@ fn add_distances(outcomes: &mut [MethodOutcome], study: usize, look: &Look<'_>) 
 
 #[cfg(test)]
 mod tests {
+    use ichor_core::StudyRule;
     use ichor_ct::input::InputPreset;
     use ichor_model::{Strategy, Swin, SwinConfig, SwinPlan};
     use tch::{Device, nn};
@@ -214,7 +215,8 @@ mod tests {
         let trial = Trial::chosen(&std::collections::BTreeMap::new());
         let measures = measure(&subject, seeds, &phantoms, &trial, None, &mut ()).unwrap();
         let maps = Method::ALL.into_iter().map(|method| (method, 0.04)).collect();
-        let thresholds = Thresholds::plain(0.0, 0.05, 1, maps, Method::SwinSam);
+        let thresholds =
+            Thresholds::plain(0.0, 0.05, StudyRule::Neighbours { slices: 1, threshold: 0.05 }, maps, Method::SwinSam);
         let evaluation =
             of_phantoms(&subject, (seeds, &phantoms), named(&[]), (&measures, &thresholds), None, &mut ()).unwrap();
         assert!(evaluation.counts.positive_studies > 0 && evaluation.counts.bleeding_slices > 0);

@@ -64,12 +64,13 @@ pub struct CalibrationErrors {
 }
 
 impl CalibrationErrors {
-    fn new(studies: &[StudyMeasure], thresholds: &Thresholds) -> Option<Self> {
+    /// `own`: slices each by itself; `studies`: the same as served.
+    fn new(own: &[StudyMeasure], studies: &[StudyMeasure], thresholds: &Thresholds) -> Option<Self> {
         let error = |(said, seen): (Vec<f32>, Vec<bool>)| {
             expected_calibration_error(&reliability(&said, &seen, Binning::EqualWidth, BINS))
         };
         let slices = studies.iter().flat_map(|study| &study.slices).map(|s| (s.probability, s.label.any())).unzip();
-        let of_studies = studies.iter().map(|s| (thresholds.study_probability(s), s.positive())).unzip();
+        let of_studies = own.iter().map(|s| (thresholds.study_probability(s), s.positive())).unzip();
         Some(Self { slices: error(slices)?, studies: error(of_studies)? })
     }
 }
@@ -143,7 +144,8 @@ impl Report {
         thresholds: Thresholds,
     ) -> Self {
         let lone_slices = slice_auc(studies, |slice| slice.probability);
-        let studies: Vec<StudyMeasure> = studies.iter().map(|study| thresholds.as_served(study)).collect();
+        let own = studies;
+        let studies: Vec<StudyMeasure> = own.iter().map(|study| thresholds.as_served(study)).collect();
         let studies = studies.as_slice();
         let all = || studies.iter().flat_map(|study| &study.slices);
         let served = Method::ALL.iter().position(|&m| m == thresholds.served).unwrap_or(0);
@@ -175,10 +177,10 @@ impl Report {
             lone_slices,
             slices_by_brightness: slice_auc(studies, |slice| slice.brightness),
             slices_by_consistent_brightness: consistent_brightness_auc(studies, thresholds.slice_reach_mm),
-            studies: study_detection(studies, &thresholds),
+            studies: study_detection(own, &thresholds),
             maps,
             refined,
-            calibration: CalibrationErrors::new(studies, &thresholds),
+            calibration: CalibrationErrors::new(own, studies, &thresholds),
             served: overlap(studies, as_served),
             brightness: overlap(studies, |slice| Some(slice.brightness_overlap)),
             groups: groups(studies, |slice| slice.final_counts(served, 0, served_bin), called),
@@ -235,10 +237,10 @@ fn slice_detection(studies: &[StudyMeasure], threshold: f32) -> Detection {
 }
 
 fn study_detection(studies: &[StudyMeasure], thresholds: &Thresholds) -> Detection {
-    let score = |study: &StudyMeasure| study.probability(thresholds.min_positive_slices);
+    let score = |study: &StudyMeasure| thresholds.study_score(study);
     let mut confusion = Confusion::default();
     for study in studies {
-        confusion.add(score(study) >= thresholds.slice_probability, study.positive());
+        confusion.add(score(study) >= thresholds.study_rule.threshold(), study.positive());
     }
     let pairs: Vec<Vec<(f32, bool)>> = studies.iter().map(|study| vec![(score(study), study.positive())]).collect();
     detection(auc_of(&pairs), confusion)

@@ -40,8 +40,10 @@ pub(crate) fn info(args: &WeightsArg, json: bool) -> anyhow::Result<()> {
     println!("input        preset {}, preprocessing version {}", card.input.preset, card.input.preprocessing_version);
     println!("strategy     {:?}", card.strategy);
     println!(
-        "verdict      slices made consistent over {} mm, slice from {}, study from {} neighbouring slices",
-        card.slice_reach_mm, card.slice_threshold, card.min_positive_slices
+        "verdict      slices made consistent over {} mm, slice from {}; study by {}",
+        card.slice_reach_mm,
+        card.slice_threshold,
+        card.study_rule()
     );
     println!(
         "mask         {:?}, gradient at {:?}, threshold {}",

@@ -55,7 +55,7 @@ impl TorchModel {
                 floor: refine.floor,
                 contrast_hu: refine.contrast_hu,
             }),
-            min_positive_slices: card.min_positive_slices,
+            study_rule: card.study_rule(),
             map: format!("{} {:?}", card.map.kind, card.map.gradient_site),
             precision: runtime.precision(),
             mask_threshold: card.map.threshold,
