@@ -23,7 +23,7 @@ from pathlib import Path
 
 BLOCK_LIMIT_S = 180.0
 COMMENT = re.compile(r"<!--\s*(not run|exit)\b:?\s*(.*?)\s*-->")
-PORT = re.compile(r"(?<=[:\s])(4242|8042|9110|11112)\b")
+PORT = re.compile(r"(?<=[:\s])(2762|4242|8042|9110|11112)\b")
 
 
 class Wrong(Exception):
