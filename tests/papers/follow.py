@@ -155,6 +155,8 @@ class Shell:
                         break
                     time.sleep(0.05)
         self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def follow(document: str, folder: Path, notes: Path, environment: dict[str, str]) -> tuple[int, int]:
