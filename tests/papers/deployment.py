@@ -97,6 +97,9 @@ def check_containerfile(root: Path, path: Path) -> list[str]:
                     faults.append(f"{name}: copies {place}, which is not there")
                 if any(place == out or place.startswith(f"{out}/") for out in ignored(root)):
                     faults.append(f"{name}: copies {place}, which .dockerignore leaves out")
+    for sources, to in copies(root, found[-1]):
+        if to.startswith("/usr/local/bin/") and not all(source.stat().st_mode & 0o111 for source in sources if source.exists()):
+            faults.append(f"{name}: {to} cannot be executed")
     last = dict(found[-1])
     if last.get("USER") in (None, "root", "0"):
         faults.append(f"{name}: runs as root")
