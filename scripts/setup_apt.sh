@@ -26,6 +26,8 @@ case "${1:-}" in
     need 'command -v Orthanc || test -x /usr/sbin/Orthanc' orthanc
     need 'test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so' orthanc-dicomweb
     need 'command -v dciodvfy' dicom3tools
+    need 'command -v curl' curl
+    need 'command -v jq' jq
     need 'command -v gdcmconv' libgdcm-tools
     need 'command -v ojph_compress' openjph-tools
     need 'python3 -c "import venv, ensurepip"' python3-venv

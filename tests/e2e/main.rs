@@ -24,6 +24,7 @@ mod gate;
 mod kills;
 mod main_job;
 mod pages;
+mod papers;
 mod proof;
 mod real_series;
 mod reports;
