@@ -140,13 +140,15 @@ struct Worker {
     link: Link,
     breaker: Breaker,
     rate: Rate,
+    /// How long the peer asked to be left alone at the last attempt (Retry-After, RFC 9110 10.2.3).
+    asked_to_wait: Option<Duration>,
 }
 
 impl Worker {
     fn new(store: Store, destination: Arc<Destination>) -> Self {
         let breaker = Breaker::new(destination.backoff, destination.flow.failures);
         let rate = Rate::new(destination.flow.per_minute);
-        Self { store, destination, link: Link::default(), breaker, rate }
+        Self { store, destination, link: Link::default(), breaker, rate, asked_to_wait: None }
     }
 
     /// Delivers everything that is due and says how long to wait for the next look.
@@ -171,6 +173,9 @@ impl Worker {
             self.rate.sent(Instant::now());
             let attempt = self.attempt(&claim.object).await?;
             self.record(claim, attempt).await?;
+            if let Some(wait) = self.asked_to_wait.take() {
+                self.breaker.leave_alone(Instant::now(), wait.min(destination.backoff.longest));
+            }
         }
         let held = self.store.hold_refused(&destination.name, now()).await?;
         if held > 0 {
@@ -207,7 +212,11 @@ impl Worker {
                 };
                 self.link.deliver(options, object, others).await
             }
-            Transport::StowRs(client) => stow(client, object).await,
+            Transport::StowRs(client) => {
+                let (attempt, wait) = stow(client, object).await;
+                self.asked_to_wait = wait;
+                attempt
+            }
             Transport::Folder(root) => folder::deliver(root, object).await,
         })
     }
@@ -287,12 +296,16 @@ impl Worker {
     }
 }
 
-async fn stow(client: &StowClient, object: &DeliveryObject) -> Attempt {
-    match client.store_one(&object.sop_instance, &object.path).await {
+/// One attempt, and how long the peer asks to be left alone.
+async fn stow(client: &StowClient, object: &DeliveryObject) -> (Attempt, Option<Duration>) {
+    let answer = client.store_one(&object.sop_instance, &object.path).await;
+    let wait = answer.as_ref().err().and_then(StowError::retry_after);
+    let attempt = match answer {
         Ok(words) => Attempt::Accepted(words),
         Err(error @ StowError::Refused { reason, .. }) if reason.is_duplicate() => Attempt::Accepted(error.to_string()),
         Err(error) if error.is_of_peer() => Attempt::PeerDown(Reason::new("unreachable", chain(&error))),
         Err(error) if error.is_permanent() => Attempt::Permanent(Reason::new("refused", chain(&error))),
         Err(error) => Attempt::Transient(Reason::new("broken-off", chain(&error))),
-    }
+    };
+    (attempt, wait)
 }

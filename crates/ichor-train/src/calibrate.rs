@@ -122,9 +122,9 @@ const REACHES_MM: [f64; 6] = [0.0, 1.5, 2.5, 4.0, 6.0, 9.0];
 
 /// Chooses, in this order: the reach of consistency by slice AUC, the shortest that is nearly the best; the calibration of
 /// slices; the slice threshold by F1 (bleeding slices are few, and each false one is a false mask); the study rule by study
-/// AUC and its threshold by Youden's index; the calibration of studies; each map's threshold and refinement by the mean
-/// Dice of bleeding slices; the map by the Dice of its refined masks; the uncertainty of volumes. `trial` holds the
-/// refinements that were tried when the studies were measured.
+/// AUC, and its threshold so that few studies are called for nothing and most are found; the calibration of studies; each
+/// map's threshold and refinement by the mean Dice of bleeding slices; the map by the Dice of its refined masks; the
+/// uncertainty of volumes. `trial` holds the refinements that were tried when the studies were measured.
 ///
 /// # Errors
 /// [`CalibrationError::OneClass`].

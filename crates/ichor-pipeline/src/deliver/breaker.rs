@@ -42,6 +42,11 @@ impl Breaker {
         wait
     }
 
+    /// The peer asks to be left alone for so long.
+    pub(super) fn leave_alone(&mut self, now: Instant, wait: Duration) {
+        self.open_until = self.open_until.max(Some(now + wait));
+    }
+
     /// An attempt failed although somebody was there; whether so many have in a row that it is to be opened.
     pub(super) fn failed(&mut self) -> bool {
         self.failures = self.failures.saturating_add(1);
@@ -97,6 +102,12 @@ mod tests {
         breaker.trip(now);
         assert!(!breaker.blames(true), "nobody is there");
         assert!(!Breaker::new(backoff, 3).blames(true), "nothing was taken yet");
+        let (long, short) = (Duration::from_secs(5), Duration::from_secs(1));
+        breaker.succeeded();
+        breaker.leave_alone(now, long);
+        breaker.leave_alone(now, short);
+        assert_eq!((breaker.closed_for(now), breaker.closed_for(now + long)), (Some(long), None), "as the peer asked");
+        assert!(!breaker.is_tripped(), "somebody is there");
         let mut never = Breaker::new(backoff, 0);
         assert!((0..100).all(|_| !never.failed()));
     }

@@ -67,6 +67,8 @@ fn existing(folder: &Path) -> PathBuf {
 
 /// Whether a folder can be written, or made.
 pub(super) fn writable(subject: &str, folder: &Path) -> Outcome {
+    // The folder of a file that is named by itself.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let subject = format!("{subject} {}", folder.display());
     let place = existing(folder);
     match tempfile::Builder::new().prefix(".ichor-doctor-").tempfile_in(&place) {
