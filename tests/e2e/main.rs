@@ -36,3 +36,4 @@ mod tls;
 mod transport;
 mod triage;
 mod viewer;
+mod web;
