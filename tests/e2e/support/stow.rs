@@ -125,7 +125,8 @@ fn get_raw(daemon: &Daemon, path: &str, accept: &str) -> (String, Vec<u8>, bool)
     let mut bytes = Vec::new();
     // A connection that is reset ends an answer, too.
     let _ = stream.read_to_end(&mut bytes);
-    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("{path}: no head"));
+    // What breaks before its head has left ends without any.
+    let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return (String::new(), bytes, false) };
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let rest = &bytes[end + 4..];
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());

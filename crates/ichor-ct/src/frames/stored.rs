@@ -8,6 +8,7 @@ use dicom_core::value::PixelFragmentSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, FileMetaTableBuilder, InMemDicomObject, OpenFileOptions, open_file};
+use dicom_transfer_syntax_registry::entries;
 
 use super::index::PixelIndex;
 use super::{MOST_FRAMES, read_at};
@@ -238,7 +239,7 @@ impl StoredPixels {
     }
 
     fn in_order(&self, index: u32, bytes: Vec<u8>) -> Vec<u8> {
-        let is_big = self.header.meta().transfer_syntax() == uids::EXPLICIT_VR_BIG_ENDIAN;
+        let is_big = self.header.meta().transfer_syntax() == entries::EXPLICIT_VR_BIG_ENDIAN.uid();
         match self.description.allocated {
             1 => aligned(
                 &bytes,

@@ -67,6 +67,9 @@ fn unknown<T>() -> Result<T, RouteError> {
 }
 
 fn uid(text: &str, what: &str) -> Result<Uid, RouteError> {
+    if !text.starts_with(|first: char| first.is_ascii_digit()) {
+        return malformed(format!("the {what} in the URL is no UID: it begins with no digit"));
+    }
     Uid::parse(text).or_else(|error| malformed(format!("the {what} in the URL is no UID: {error}")))
 }
 

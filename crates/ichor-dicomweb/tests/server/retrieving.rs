@@ -112,8 +112,7 @@ async fn what_breaks_off_does_not_look_complete() {
     assert!(head.starts_with("HTTP/1.1 200") && body.len() > 100_000, "{head} {}", body.len());
     assert!(!is_complete, "a torn answer ended as if it were whole");
     // The second of two is lost: the first is whole.
-    let (head, _, is_complete) = server.get_to_the_end("/studies/1.2/metadata").await;
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let (_, _, is_complete) = server.get_to_the_end("/studies/1.2/metadata").await;
     assert!(!is_complete, "metadata without an instance ended as if they were whole");
     let (_, _, is_complete) = server.get_to_the_end("/studies/1.1").await;
     assert!(is_complete);

@@ -201,8 +201,7 @@ fn is_met(test: &Test, value: &Value) -> bool {
         Test::Words(patterns) => text(&|found| patterns.iter().any(|pattern| pattern.fits(found))),
         Test::Numbers(numbers) => {
             let found = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
-            #[expect(clippy::float_cmp, reason = "both were read from decimal digits")]
-            found.is_some_and(|found| numbers.iter().any(|number| *number == found))
+            found.is_some_and(|found| numbers.contains(&found))
         }
         Test::Name(pattern) => {
             let forms = value.as_object().into_iter().flat_map(|forms| forms.values());
