@@ -37,3 +37,4 @@ mod tls;
 mod transport;
 mod triage;
 mod viewer;
+mod web;

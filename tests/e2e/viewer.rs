@@ -13,7 +13,7 @@ use crate::support::orthanc::Orthanc;
 use crate::support::seconds;
 use crate::support::study::Study;
 use crate::support::tools::requires;
-use crate::support::viewer::{Difference, Shown, artefacts, show};
+use crate::support::viewer::{Difference, Shown, artefacts, show, show_from};
 
 /// Levels of 255 that a grey value may be off: rounding, on the way through a texture and a table.
 const GREY_TOLERANCE: f64 = 2.0;
@@ -112,6 +112,25 @@ fn seen(name: &str, settings: impl FnOnce(&Orthanc) -> Settings, edit: impl FnOn
 fn viewer_shows_the_mask_where_it_is() {
     requires!(Dcmtk, Orthanc, Highdicom, Viewer);
     seen("viewer", by_c_store, |study, _| study);
+}
+
+#[test]
+fn viewer_shows_source_and_mask_from_ichor_itself() {
+    requires!(Dcmtk, Highdicom, Viewer);
+    // A destination that nobody is at: the Segmentation is made all the same, and lies here only. The viewer shows no token.
+    let sections = "[[destination]]\nname = \"shelf\"\nkind = \"c-store\"\naddress = \"127.0.0.1:9\"\nae_title = \"NOBODY\"\n\n\
+                    [[dicomweb.client]]\nname = \"VIEWER\"\nnetworks = [\"127.0.0.0/8\"]\nmay = [\"search\", \"retrieve\"]\n";
+    let daemon = Daemon::start(&Settings { stow: true, sections: sections.to_owned(), ..Settings::default() });
+    let study = called_positive()[0].write(&daemon.folder("study"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(60));
+    let object = daemon.show(&study.study_uid)["objects"][0].clone();
+    let judgement = read_segmentation(std::path::Path::new(object["path"].as_str().unwrap()));
+
+    let shown = show_from(daemon.web_port, &study.study_uid, &artefacts("viewer-ichor"));
+    assert_eq!(shown.segments, judgement.segments.len());
+    check_source(&shown, &study, &judgement);
+    check_overlay(&shown, &judgement);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod groups;
 mod index;
+mod stored;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -23,6 +24,7 @@ use crate::header::InstanceHeader;
 use crate::volume::{Slice, read_object};
 use groups::Groups;
 use index::PixelIndex;
+pub use stored::{PixelDescription, StoredPixels};
 
 /// Most frames of one file.
 const MOST_FRAMES: u32 = 65_536;

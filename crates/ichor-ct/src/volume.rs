@@ -153,11 +153,7 @@ pub fn read_slice_from(file: impl Read) -> Result<Slice, CtError> {
 }
 
 pub(crate) fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError> {
-    let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
-    if rows == 0 || columns == 0 || rows > LARGEST_SIDE || columns > LARGEST_SIDE {
-        let problem = format!("are {rows} and {columns}, each must be 1 to {LARGEST_SIDE}");
-        return Err(CtError::Attribute { name: "Rows and Columns", problem });
-    }
+    let (rows, columns) = sides(object)?;
     let (slope, intercept) = rescale(object)?;
     let stored = Stored::decode(object, rows, columns)?;
     let padding = Padding::read(object, &stored);
@@ -170,6 +166,16 @@ pub(crate) fn read_object(object: &DefaultDicomObject) -> Result<Slice, CtError>
     let hu = stored.values.into_iter().map(to_hu).collect();
     let header_plane = crate::header::plane(object)?;
     Ok(Slice { hu, plane: header_plane, window: window(object) })
+}
+
+/// Rows and columns.
+fn sides(object: &DefaultDicomObject) -> Result<(u32, u32), CtError> {
+    let (rows, columns) = (count(object, tags::ROWS, "Rows")?, count(object, tags::COLUMNS, "Columns")?);
+    if rows == 0 || columns == 0 || rows > LARGEST_SIDE || columns > LARGEST_SIDE {
+        let problem = format!("are {rows} and {columns}, each must be 1 to {LARGEST_SIDE}");
+        return Err(CtError::Attribute { name: "Rows and Columns", problem });
+    }
+    Ok((rows, columns))
 }
 
 /// Rescale Slope and Intercept. Both are Type 1 in CT images (PS3.3 C.8.2.1): nothing says what a file without them
@@ -218,33 +224,8 @@ impl Stored {
         let allocated = count(object, tags::BITS_ALLOCATED, "Bits Allocated")?;
         let bits = count(object, tags::BITS_STORED, "Bits Stored").unwrap_or(allocated);
         let is_signed = count(object, tags::PIXEL_REPRESENTATION, "Pixel Representation")? == 1;
-        if count(object, tags::SAMPLES_PER_PIXEL, "Samples per Pixel").is_ok_and(|samples| samples != 1) {
-            return Err(CtError::Attribute { name: "Samples per Pixel", problem: "is not 1".to_owned() });
-        }
-        if ![8, 16].contains(&allocated) || bits == 0 || bits > allocated {
-            let problem = format!("is {allocated} with {bits} bits stored, 8 or 16 are supported");
-            return Err(CtError::Attribute { name: "Bits Allocated", problem });
-        }
-        let wanted = rows as usize * columns as usize * (allocated as usize / 8);
-        let expected = Expected { rows, columns, allocated };
-        let cells: Vec<u32> = match check_length(object, wanted, expected)? {
-            Coding::LossyJpeg12(stream) => {
-                let samples = jpeg12::decode(&stream, rows, columns).map_err(CtError::Decode)?;
-                samples.into_iter().map(u32::from).collect()
-            }
-            Coding::Usual => {
-                let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
-                let bytes = decoded.data();
-                if bytes.len() < wanted {
-                    return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
-                }
-                let bytes = &bytes[..wanted];
-                match allocated {
-                    8 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
-                    _ => bytes.chunks_exact(2).map(|b| u32::from(u16::from_ne_bytes([b[0], b[1]]))).collect(),
-                }
-            }
-        };
+        check_cells(object, allocated, bits)?;
+        let cells = cells(object, rows, columns, allocated)?;
         // Old images keep an overlay in the unused high bits, and decoders as well as some writers leave those of
         // negative values at zero. Otherwise the whole cell is the value, because padding outside of Bits Stored
         // occurs (-3024 in 12 bits).
@@ -254,6 +235,68 @@ impl Stored {
         let value = |cell: u32| if is_signed { extended(cell & mask, bits) } else { (cell & mask) as i32 };
         Ok(Self { values: cells.into_iter().map(value).collect(), is_signed, bits })
     }
+}
+
+fn check_cells(object: &DefaultDicomObject, allocated: u32, bits: u32) -> Result<(), CtError> {
+    if count(object, tags::SAMPLES_PER_PIXEL, "Samples per Pixel").is_ok_and(|samples| samples != 1) {
+        return Err(CtError::Attribute { name: "Samples per Pixel", problem: "is not 1".to_owned() });
+    }
+    if ![8, 16].contains(&allocated) || bits == 0 || bits > allocated {
+        let problem = format!("is {allocated} with {bits} bits stored, 8 or 16 are supported");
+        return Err(CtError::Attribute { name: "Bits Allocated", problem });
+    }
+    Ok(())
+}
+
+/// The cells of an image as they are stored, decoded.
+fn cells(object: &DefaultDicomObject, rows: u32, columns: u32, allocated: u32) -> Result<Vec<u32>, CtError> {
+    let wanted = rows as usize * columns as usize * (allocated as usize / 8);
+    let expected = Expected { rows, columns, allocated };
+    match check_length(object, wanted, expected)? {
+        Coding::LossyJpeg12(stream) => {
+            let samples = jpeg12::decode(&stream, rows, columns).map_err(CtError::Decode)?;
+            Ok(samples.into_iter().map(u32::from).collect())
+        }
+        Coding::Usual => {
+            let decoded = object.decode_pixel_data_frame(0).map_err(|error| CtError::Decode(chain(&error)))?;
+            let bytes = decoded.data();
+            if bytes.len() < wanted {
+                return Err(CtError::ShortPixelData { found: bytes.len(), wanted, rows, columns });
+            }
+            let bytes = &bytes[..wanted];
+            Ok(match allocated {
+                8 => bytes.iter().map(|byte| u32::from(*byte)).collect(),
+                _ => bytes.chunks_exact(2).map(|b| u32::from(u16::from_ne_bytes([b[0], b[1]]))).collect(),
+            })
+        }
+    }
+}
+
+/// Cells of an image as they are stored, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cells {
+    /// Rows.
+    pub rows: u32,
+    /// Columns.
+    pub columns: u32,
+    /// One or two bytes a cell, little endian, row by row.
+    pub bytes: Vec<u8>,
+}
+
+/// Decodes one single-frame image of one sample a pixel from the bytes of a Part 10 file, its values as they are stored.
+///
+/// # Errors
+/// As [`read_slice`].
+pub fn read_cells_from(file: impl Read) -> Result<Cells, CtError> {
+    let options = OpenFileOptions::new().read_preamble(ReadPreamble::Always);
+    let object = options.from_reader(file).map_err(|error| CtError::Parse(error.to_string()))?;
+    let (rows, columns) = sides(&object)?;
+    let allocated = count(&object, tags::BITS_ALLOCATED, "Bits Allocated")?;
+    check_cells(&object, allocated, count(&object, tags::BITS_STORED, "Bits Stored").unwrap_or(allocated))?;
+    let cells = cells(&object, rows, columns, allocated)?;
+    let width = allocated as usize / 8;
+    let bytes = cells.into_iter().flat_map(|cell| cell.to_le_bytes().into_iter().take(width)).collect();
+    Ok(Cells { rows, columns, bytes })
 }
 
 /// The two's complement number in the lowest `bits` bits of a cell that has no others set; at most 16.

@@ -15,7 +15,7 @@ use crate::options::DecoderOptions;
 use crate::protocol::Answer;
 use crate::spawner::Spawner;
 use crate::survey::{Form, Survey};
-use crate::worker_process::{Failure, Image, WorkerProcess};
+use crate::worker_process::{Failure, Image, Job, WorkerProcess};
 
 /// Reads slices, compressed ones in child processes. Cheap to clone; every clone uses the same children, and they end
 /// with the last clone.
@@ -110,6 +110,34 @@ impl Decoder {
         pool.decode(placed, Image::File(path), &survey.codec)
     }
 
+    /// Decodes a compressed single-frame Part 10 file of one sample a pixel into its stored values, `cell` (1 or 2) bytes
+    /// each, little endian; children are used as by [`Self::read_slice`].
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn read_cells(
+        &self,
+        image: &[u8],
+        series: &Uid,
+        [rows, columns]: [u32; 2],
+        cell: u8,
+    ) -> Result<Vec<u8>, DecodeError> {
+        let pool = &self.0;
+        let survey = Survey::read(Cursor::new(image), image.len() as u64, &pool.options.caps)
+            .map_err(|error| DecodeError::Slice(error.reason()))?;
+        pool.options.caps.check(&survey).map_err(DecodeError::Slice)?;
+        if survey.form == Form::Native || !(1..=2).contains(&cell) {
+            return Err(DecodeError::Slice(Reason::new("codec-unsupported", "there is nothing to decode")));
+        }
+        let job = Job { series, rows, columns, cell: Some(cell) };
+        match pool.ask(&job, Image::Bytes(image), &survey.codec)? {
+            Answer::Cells(bytes) => Ok(bytes),
+            Answer::Refused(reason) => Err(DecodeError::Slice(reason)),
+            Answer::Slice(_) => Err(DecodeError::Slice(Reason::new("decoder-crashed", "it answered something else"))),
+            Answer::Panicked(text) => Err(DecodeError::Slice(Reason::new("decoder-crashed", text))),
+        }
+    }
+
     /// Children that wait for work.
     #[must_use]
     pub fn idle(&self) -> usize {
@@ -139,23 +167,26 @@ impl Pool {
     }
 
     fn decode(&self, placed: &PlacedSlice, image: Image<'_>, codec: &str) -> Result<Slice, DecodeError> {
-        match self.ask(placed, image, codec)? {
+        let series = &placed.header.series_instance;
+        let job = Job { series, rows: placed.plane.rows, columns: placed.plane.columns, cell: None };
+        match self.ask(&job, image, codec)? {
             Answer::Slice(pixels) => Ok(Slice { hu: pixels.hu, plane: placed.plane, window: pixels.window }),
             Answer::Refused(reason) => Err(DecodeError::Slice(reason)),
+            Answer::Cells(_) => Err(DecodeError::Slice(Reason::new("decoder-crashed", "it answered something else"))),
             // The child's own end says the same; a worker turns it into one before it comes here.
             Answer::Panicked(text) => Err(DecodeError::Slice(Reason::new("decoder-crashed", text))),
         }
     }
 
-    fn ask(&self, placed: &PlacedSlice, image: Image<'_>, codec: &str) -> Result<Answer, DecodeError> {
+    fn ask(&self, job: &Job<'_>, image: Image<'_>, codec: &str) -> Result<Answer, DecodeError> {
         let _place = self.place();
-        let mut worker = match self.idle(&placed.header.series_instance) {
+        let mut worker = match self.idle(job.series) {
             Some(worker) => worker,
             None => self.start()?,
         };
         let mut may_try_again = true;
         loop {
-            let end = match worker.decode(placed, image, &self.options) {
+            let end = match worker.decode(job, image, &self.options) {
                 Ok(answer) => {
                     if worker.served() < self.options.slices_per_process {
                         self.lock().idle.push(worker);

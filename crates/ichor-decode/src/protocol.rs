@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! child  → parent   hello:    "ICHD" version
-//! parent → child    request:  "ICHQ" number rows columns length, then `length` bytes of a Part 10 file
+//! parent → child    request:  "ICHQ" number rows columns cell length, then `length` bytes of a Part 10 file
 //! child  → parent   answer:   "ICHA" number kind, then
 //!                             slice:    rows columns window(3 × f32) and rows × columns values
+//!                             cells:    rows columns and rows × columns × cell bytes
 //!                             refused:  code and text, each with its length
 //! ```
 //!
-//! Numbers are little endian. Requests are answered one by one, in order, under the request's own number.
+//! `cell` 0 asks for Hounsfield units, 1 or 2 for stored values of so many bytes. Numbers are little endian. Requests are answered one by one, in order, under the request's own number.
 
 use std::io::{self, Read, Write};
 
@@ -16,7 +17,7 @@ use ichor_core::Reason;
 use thiserror::Error;
 
 /// Raised with any change of what is said.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const HELLO: [u8; 4] = *b"ICHD";
 const REQUEST: [u8; 4] = *b"ICHQ";
@@ -24,6 +25,7 @@ const ANSWER: [u8; 4] = *b"ICHA";
 const SLICE: u8 = 0;
 const REFUSED: u8 = 1;
 const PANICKED: u8 = 2;
+const CELLS: u8 = 3;
 
 /// Longest text of a refusal, in bytes; longer ones are cut.
 const MOST_TEXT: usize = 1024;
@@ -53,6 +55,8 @@ pub struct Request {
     pub rows: u32,
     /// Columns that the parent read in the header.
     pub columns: u32,
+    /// Bytes of a stored value, 1 or 2, if stored values are wanted; `None`: Hounsfield units are.
+    pub cell: Option<u8>,
     /// Bytes of the file, which follow.
     pub length: u64,
 }
@@ -71,6 +75,8 @@ pub struct Pixels {
 pub enum Answer {
     /// The slice.
     Slice(Pixels),
+    /// Stored values, little endian, row by row.
+    Cells(Vec<u8>),
     /// The image cannot be decoded, for this reason.
     Refused(Reason),
     /// The decoder panicked; the text is the panic's. The child ends.
@@ -121,6 +127,7 @@ pub fn write_request(sink: &mut impl Write, request: &Request) -> io::Result<()>
     bytes.extend(request.number.to_le_bytes());
     bytes.extend(request.rows.to_le_bytes());
     bytes.extend(request.columns.to_le_bytes());
+    bytes.push(request.cell.unwrap_or(0));
     bytes.extend(request.length.to_le_bytes());
     sink.write_all(&bytes)
 }
@@ -146,7 +153,12 @@ pub fn read_request(source: &mut impl Read) -> Result<Option<Request>, ProtocolE
     }
     let number = u64::from_le_bytes(read(source)?);
     let (rows, columns) = (u32::from_le_bytes(read(source)?), u32::from_le_bytes(read(source)?));
-    Ok(Some(Request { number, rows, columns, length: u64::from_le_bytes(read(source)?) }))
+    let cell = match read::<1>(source)?[0] {
+        0 => None,
+        bytes @ 1..=2 => Some(bytes),
+        other => return nonsense(format!("values of {other} bytes are none")),
+    };
+    Ok(Some(Request { number, rows, columns, cell, length: u64::from_le_bytes(read(source)?) }))
 }
 
 /// Writes an answer.
@@ -171,6 +183,12 @@ pub fn write_answer(sink: &mut impl Write, request: &Request, answer: &Answer) -
             for (pair, value) in bytes[start..].chunks_exact_mut(2).zip(&pixels.hu) {
                 pair.copy_from_slice(&value.to_le_bytes());
             }
+        }
+        Answer::Cells(cells) => {
+            bytes.push(CELLS);
+            bytes.extend(request.rows.to_le_bytes());
+            bytes.extend(request.columns.to_le_bytes());
+            bytes.extend_from_slice(cells);
         }
         Answer::Refused(reason) => {
             bytes.push(REFUSED);
@@ -197,7 +215,8 @@ pub fn read_answer(source: &mut impl Read, request: &Request) -> Result<Answer, 
         return nonsense(format!("it answered request {number} instead of {}", request.number));
     }
     match read::<1>(source)?[0] {
-        SLICE => read_pixels(source, request).map(Answer::Slice),
+        SLICE if request.cell.is_none() => read_pixels(source, request).map(Answer::Slice),
+        CELLS if request.cell.is_some() => read_cells(source, request).map(Answer::Cells),
         REFUSED => {
             let (code, text) = (read_text(source)?, read_text(source)?);
             match CODES.into_iter().find(|known| *known == code) {
@@ -210,7 +229,15 @@ pub fn read_answer(source: &mut impl Read, request: &Request) -> Result<Answer, 
     }
 }
 
-fn read_pixels(source: &mut impl Read, request: &Request) -> Result<Pixels, ProtocolError> {
+fn read_cells(source: &mut impl Read, request: &Request) -> Result<Vec<u8>, ProtocolError> {
+    let (rows, columns) = read_matrix(source, request)?;
+    let mut bytes = vec![0; rows as usize * columns as usize * usize::from(request.cell.unwrap_or(0))];
+    source.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The matrix of an answer: that of the request, or none.
+fn read_matrix(source: &mut impl Read, request: &Request) -> Result<(u32, u32), ProtocolError> {
     let (rows, columns) = (u32::from_le_bytes(read(source)?), u32::from_le_bytes(read(source)?));
     if (rows, columns) != (request.rows, request.columns) {
         return nonsense(format!(
@@ -218,6 +245,11 @@ fn read_pixels(source: &mut impl Read, request: &Request) -> Result<Pixels, Prot
             request.rows, request.columns
         ));
     }
+    Ok((rows, columns))
+}
+
+fn read_pixels(source: &mut impl Read, request: &Request) -> Result<Pixels, ProtocolError> {
+    let (rows, columns) = read_matrix(source, request)?;
     let [is_there, centre, width] = [read(source)?, read(source)?, read(source)?].map(f32::from_le_bytes);
     let window = match (is_there, centre.is_finite() && width.is_finite() && width >= 1.0) {
         (1.0, true) => Some((centre, width)),
@@ -269,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    const ASKED: Request = Request { number: 7, rows: 2, columns: 3, length: 10 };
+    const ASKED: Request = Request { number: 7, rows: 2, columns: 3, cell: None, length: 10 };
 
     fn said(answer: &Answer) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -296,6 +328,21 @@ mod tests {
         for answer in [slice(), without, refused, Answer::Panicked("index out of bounds".to_owned())] {
             assert_eq!(heard(&said(&answer)).unwrap(), answer);
         }
+    }
+
+    #[test]
+    fn stored_values_are_an_answer_to_their_question_only() {
+        let asked = Request { cell: Some(2), ..ASKED };
+        let mut bytes = Vec::new();
+        write_request(&mut bytes, &asked).unwrap();
+        assert_eq!(read_request(&mut &*bytes).unwrap(), Some(asked));
+        bytes[20] = 3;
+        assert!(matches!(read_request(&mut &*bytes), Err(ProtocolError::Nonsense(_))));
+        let cells = Answer::Cells((0..12).collect());
+        assert_eq!(read_answer(&mut &*said(&cells), &asked).unwrap(), cells);
+        assert!(matches!(heard(&said(&cells)), Err(ProtocolError::Nonsense(_))));
+        assert!(matches!(read_answer(&mut &*said(&slice()), &asked), Err(ProtocolError::Nonsense(_))));
+        assert!(read_answer(&mut &*said(&Answer::Cells(vec![0; 11])), &asked).is_err(), "too short");
     }
 
     #[test]

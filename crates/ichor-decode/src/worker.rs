@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use ichor_core::Reason;
-use ichor_ct::volume::read_slice_from;
+use ichor_ct::volume::{read_cells_from, read_slice_from};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::signal::Signal;
@@ -137,6 +137,9 @@ fn read_file(socket: &mut UnixStream, length: u64) -> io::Result<Vec<u8>> {
 }
 
 fn decode(request: &Request, bytes: Vec<u8>) -> Answer {
+    if let Some(width) = request.cell {
+        return decode_cells(request, width, bytes);
+    }
     match catch_unwind(AssertUnwindSafe(|| read_slice_from(io::Cursor::new(bytes)))) {
         Ok(Ok(slice)) if (slice.plane.rows, slice.plane.columns) == (request.rows, request.columns) => {
             Answer::Slice(Pixels { hu: slice.hu, window: slice.window })
@@ -146,6 +149,31 @@ fn decode(request: &Request, bytes: Vec<u8>) -> Answer {
             format!(
                 "the image is of {} rows × {} columns, {} × {} were asked for",
                 slice.plane.rows, slice.plane.columns, request.rows, request.columns
+            ),
+        )),
+        Ok(Err(error)) => Answer::Refused(error.reason()),
+        Err(_) => Answer::Panicked(PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+    }
+}
+
+/// Stored values, without a word on what they mean.
+fn decode_cells(request: &Request, width: u8, bytes: Vec<u8>) -> Answer {
+    let wanted = u64::from(request.rows) * u64::from(request.columns) * u64::from(width);
+    match catch_unwind(AssertUnwindSafe(|| read_cells_from(io::Cursor::new(bytes)))) {
+        Ok(Ok(cells))
+            if (cells.rows, cells.columns) == (request.rows, request.columns) && cells.bytes.len() as u64 == wanted =>
+        {
+            Answer::Cells(cells.bytes)
+        }
+        Ok(Ok(cells)) => Answer::Refused(Reason::new(
+            "attribute-invalid",
+            format!(
+                "the image is of {} rows × {} columns in {} bytes, {} × {} of {width} each were asked for",
+                cells.rows,
+                cells.columns,
+                cells.bytes.len(),
+                request.rows,
+                request.columns
             ),
         )),
         Ok(Err(error)) => Answer::Refused(error.reason()),

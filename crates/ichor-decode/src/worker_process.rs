@@ -11,7 +11,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ichor_core::Uid;
-use ichor_ct::volume::PlacedSlice;
 use tracing::debug;
 
 use crate::decoder::Unavailable;
@@ -35,6 +34,16 @@ pub(crate) struct WorkerProcess {
     served: u32,
     /// The series that they are of.
     series: Option<Uid>,
+}
+
+/// What is to be decoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) series: &'a Uid,
+    pub(crate) rows: u32,
+    pub(crate) columns: u32,
+    /// Bytes of a stored value, if those are wanted.
+    pub(crate) cell: Option<u8>,
 }
 
 /// Why there is no answer.
@@ -99,14 +108,14 @@ impl WorkerProcess {
     /// Has one slice decoded. After a failure the child must not be used again.
     pub(crate) fn decode(
         &mut self,
-        placed: &PlacedSlice,
+        job: &Job<'_>,
         image: Image<'_>,
         options: &DecoderOptions,
     ) -> Result<Answer, Failure> {
-        let (rows, columns) = (placed.plane.rows, placed.plane.columns);
-        self.series = Some(placed.header.series_instance.clone());
+        let Job { rows, columns, cell, .. } = *job;
+        self.series = Some(job.series.clone());
         let (mut file, length) = image.open().map_err(Failure::File)?;
-        let request = Request { number: u64::from(self.served) + 1, rows, columns, length };
+        let request = Request { number: u64::from(self.served) + 1, rows, columns, cell, length };
         let mut socket = Timed { socket: &self.socket, deadline: Instant::now() + options.timeout };
         let answered = write_request(&mut socket, &request)
             .map_err(Sending::from)

@@ -5,9 +5,11 @@
 mod color;
 mod contour;
 mod image;
+mod raster;
 mod words;
 
 pub use color::{Color, map_color};
 pub use contour::Contour;
 pub use image::{Image, PictureError, Window};
+pub use raster::Raster;
 pub use words::{Font, wrapped};

@@ -15,6 +15,7 @@ mod events;
 mod failure;
 mod figures;
 mod forward;
+mod held;
 mod message;
 mod objects;
 mod proof;

@@ -1,12 +1,10 @@
 //! The service for administrators and those who read, from its configuration.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use ichor_admin::{AccessOptions, Admin, AdminOptions, AdminServer, Facts, ModelFacts};
-use ichor_dicomweb::server::tls_config;
 use ichor_pipeline::analyse::ModelTraits;
 use ichor_store::Store;
 use tracing::{info, warn};
@@ -21,13 +19,8 @@ pub(crate) async fn bind(
     model: Option<&ModelTraits>,
 ) -> anyhow::Result<Option<AdminServer>> {
     let Some(section) = &config.admin else { return Ok(None) };
-    let tls = match (&section.tls_certificate_file, &section.tls_key_file) {
-        (Some(certificate), Some(key)) => {
-            let tls = tls_config(&read(certificate)?, crate::secrets::read(key)?.as_bytes());
-            Some(tls.with_context(|| format!("TLS with {} and {}", certificate.display(), key.display()))?)
-        }
-        _ => None,
-    };
+    let (certificate, key) = (section.tls_certificate_file.as_deref(), section.tls_key_file.as_deref());
+    let tls = crate::tls_files::load(certificate, key).context("[admin]")?;
     let admin = Admin::new(facts(config, section, store, model)?);
     let options = AdminOptions {
         max_connections: section.max_connections,
@@ -104,8 +97,4 @@ fn model_facts(traits: &ModelTraits) -> ModelFacts {
         is_refined: traits.refine.is_some(),
         precision: traits.precision.to_string(),
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
 use crate::engine::Engine;
-use crate::stow;
+use crate::web;
 use crate::{admin, certificates, channels, destinations, secrets};
 
 /// What a daemon does.
@@ -63,7 +63,7 @@ impl Daemon {
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
         let traffic = ingest.traffic();
         let options = scp_options(config)?;
-        let stow = stow::bind(config, ingest.clone(), options.sop_classes.clone()).await?;
+        let web = web::bind(config, ingest.clone(), &store, options.sop_classes.clone()).await?;
         let mut scp = StorageScp::bind(config.listen.address, options, ingest)
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
@@ -90,12 +90,12 @@ impl Daemon {
             scp.run(token).await;
             "receive"
         });
-        if let Some(stow) = stow {
-            info!(address = %stow.local_addr().context("local address")?, "listening for STOW-RS");
+        if let Some(web) = web {
+            info!(address = %web.local_addr().context("local address")?, "listening for DICOMweb");
             let token = stop.clone();
             tasks.spawn(async move {
-                stow.run(token).await;
-                "receive by STOW-RS"
+                web.run(token).await;
+                "DICOMweb"
             });
         }
         if let Some(admin) = admin {

@@ -14,8 +14,10 @@ pub mod engine;
 mod logging;
 mod pictures;
 mod secrets;
-mod stow;
+
 mod supervisor;
+mod tls_files;
+mod web;
 
 use std::process::ExitCode;
 

@@ -100,3 +100,59 @@ pub(crate) fn read_answer(mut stream: TcpStream) -> Result<Answer, String> {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
+
+/// GETs what is below the service's root with the client's token: status, head and body, which must be whole.
+pub(crate) fn get(daemon: &Daemon, path: &str, accept: &str) -> (u16, String, Vec<u8>) {
+    let (head, body, is_whole) = get_raw(daemon, path, accept);
+    assert!(is_whole, "{path}: the answer breaks off: {head}");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    (status, head, body)
+}
+
+/// The head of an answer, and whether the body has its end.
+pub(crate) fn get_cut(daemon: &Daemon, path: &str) -> (String, bool) {
+    let (head, _, is_whole) = get_raw(daemon, path, "*/*");
+    (head, is_whole)
+}
+
+fn get_raw(daemon: &Daemon, path: &str, accept: &str) -> (String, Vec<u8>, bool) {
+    let mut stream = connect(daemon);
+    let head = format!(
+        "GET /dicom-web/{path} HTTP/1.1\r\nHost: ichor\r\nAuthorization: Bearer {WEB_TOKEN}\r\nAccept: {accept}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    // A connection that is reset ends an answer, too.
+    let _ = stream.read_to_end(&mut bytes);
+    // What breaks before its head has left ends without any.
+    let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return (String::new(), bytes, false) };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let rest = &bytes[end + 4..];
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    match length {
+        Some(length) => (head, rest.to_vec(), rest.len() == length),
+        None => {
+            let (body, is_whole) = unchunked(rest);
+            (head, body, is_whole)
+        }
+    }
+}
+
+/// A body that came in chunks, and whether the last one is there.
+fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    while let Some(line) = rest.windows(2).position(|w| w == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+        rest = &rest[line + 2..];
+        if size == 0 {
+            return (body, rest == b"\r\n");
+        }
+        body.extend_from_slice(&rest[..size.min(rest.len())]);
+        if rest.len() < size + 2 {
+            return (body, false);
+        }
+        rest = &rest[size + 2..];
+    }
+    (body, false)
+}

@@ -74,12 +74,17 @@ pub(crate) fn artefacts(name: &str) -> PathBuf {
 
 /// Shows every slice of a study's only CT series with its only Segmentation; the pictures go to a folder.
 pub(crate) fn show(pacs: &Orthanc, study_uid: &str, folder: &Path) -> Shown {
+    show_from(pacs.http_port, study_uid, folder)
+}
+
+/// The same from any server on loopback whose DICOMweb service is below `/dicom-web`.
+pub(crate) fn show_from(port: u16, study_uid: &str, folder: &Path) -> Shown {
     let built = viewer().unwrap();
     let output = Command::new("node")
         .arg(built.join("judge.js"))
         .arg(built.join("page"))
         .arg(CHROMIUM)
-        .arg(format!("http://127.0.0.1:{}", pacs.http_port))
+        .arg(format!("http://127.0.0.1:{port}"))
         .arg(study_uid)
         .arg(folder)
         .output()

@@ -1,5 +1,6 @@
 //! Answers: the Store Instances Response Module (PS3.18 I.2) as DICOM JSON or XML, and plain words for people.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -11,17 +12,18 @@ use serde_json::{Map, Value, json};
 
 use super::handler::{PartOutcome, PartResult};
 use super::media::AnswerForm;
+use super::stream::AnswerBody;
 
 /// Most Warning fields of an answer; each says what is wrong with one instance.
 const MAX_WARNINGS: usize = 4;
 /// Longest text of a Warning field, in characters.
 const MAX_WARNING_TEXT: usize = 160;
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<AnswerBody>;
 
 /// An answer in words (no instance was looked at).
 pub(super) fn words(status: StatusCode, text: &str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+    let mut answer = Response::new(Full::new(Bytes::from(format!("{text}\n"))).into());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     if status == StatusCode::UNAUTHORIZED {
@@ -59,23 +61,43 @@ pub(super) fn status_of(results: &[PartResult]) -> StatusCode {
     }
 }
 
+/// Where what was stored can be had again.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// URL of the study, if all of it went into one.
+    pub(super) study: Option<String>,
+    /// URLs of instances by their UIDs.
+    pub(super) instances: HashMap<String, String>,
+}
+
 /// An answer that says what became of each part. `problem` is what went wrong with the request as a whole.
-pub(super) fn of_parts(status: StatusCode, results: &[PartResult], problem: Option<&str>, form: AnswerForm) -> Answer {
-    let module = module(results);
+pub(super) fn of_parts(
+    status: StatusCode,
+    results: &[PartResult],
+    problem: Option<&str>,
+    form: AnswerForm,
+    places: &Places,
+) -> Answer {
+    let module = module(results, places);
     let body = match form {
         AnswerForm::Json => Value::Object(module).to_string(),
         AnswerForm::Xml => native_xml(&module),
     };
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Full::new(Bytes::from(body)).into());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
     let texts = results.iter().filter_map(text_of);
     for text in problem.map(str::to_owned).into_iter().chain(texts).take(MAX_WARNINGS) {
-        if let Ok(value) = HeaderValue::from_str(&format!("299 ichor \"{}\"", quotable(&text))) {
-            answer.headers_mut().append(WARNING, value);
-        }
+        warn_of(&mut answer, &text);
     }
     answer
+}
+
+/// Adds a warning to an answer.
+pub(super) fn warn_of(answer: &mut Answer, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(&format!("299 ichor \"{}\"", quotable(text))) {
+        answer.headers_mut().append(WARNING, value);
+    }
 }
 
 /// What is wrong with a part, with its name.
@@ -100,7 +122,7 @@ fn attribute(vr: &str, value: Value) -> Value {
 }
 
 /// The module as DICOM JSON. Failures that cannot be pinned to an instance go into the Other Failures Sequence.
-fn module(results: &[PartResult]) -> Map<String, Value> {
+fn module(results: &[PartResult], places: &Places) -> Map<String, Value> {
     let (mut referenced, mut failed, mut other) = (Vec::new(), Vec::new(), Vec::new());
     for result in results {
         let mut item = Map::new();
@@ -109,6 +131,11 @@ fn module(results: &[PartResult]) -> Map<String, Value> {
         }
         if let Some(uid) = &result.sop_instance {
             item.insert("00081155".to_owned(), attribute("UI", json!(uid)));
+        }
+        if let Some(url) = result.sop_instance.as_ref().and_then(|uid| places.instances.get(uid.as_str()))
+            && !matches!(result.outcome, PartOutcome::Failed(_))
+        {
+            item.insert("00081190".to_owned(), attribute("UR", json!(url)));
         }
         match &result.outcome {
             PartOutcome::Stored => referenced.push(Value::Object(item)),
@@ -125,11 +152,12 @@ fn module(results: &[PartResult]) -> Map<String, Value> {
     }
     let sequences = [("00081198", failed), ("00081199", referenced), ("0008119A", other)];
     let there = sequences.into_iter().filter(|(_, items)| !items.is_empty());
-    there.map(|(tag, items)| (tag.to_owned(), json!({ "vr": "SQ", "Value": items }))).collect()
+    let url = places.study.iter().map(|url| ("00081190".to_owned(), attribute("UR", json!(url))));
+    url.chain(there.map(|(tag, items)| (tag.to_owned(), json!({ "vr": "SQ", "Value": items })))).collect()
 }
 
-/// The same data set in the Native DICOM Model (PS3.19 A.1). Every text in it is a UID or a number, so nothing needs
-/// escaping.
+/// The same data set in the Native DICOM Model (PS3.19 A.1). Every text in it is a UID, a number or a URL whose characters
+/// were checked, so nothing needs escaping.
 fn native_xml(data_set: &Map<String, Value>) -> String {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     xml.push_str("<NativeDicomModel xmlns=\"http://dicom.nema.org/PS3.19/models/NativeDICOM\">");
@@ -167,6 +195,7 @@ fn keyword(tag: &str) -> &'static str {
         "00081150" => "ReferencedSOPClassUID",
         "00081155" => "ReferencedSOPInstanceUID",
         "00081196" => "WarningReason",
+        "00081190" => "RetrieveURL",
         "00081197" => "FailureReason",
         "00081198" => "FailedSOPSequence",
         "00081199" => "ReferencedSOPSequence",
@@ -218,10 +247,13 @@ mod tests {
             result(Some("1.3"), PartOutcome::Warning { reason: 0xB000, text: String::new() }),
             result(None, failed(0xC000, false)),
         ];
+        let url = "http://host/dicom-web/studies/1/series/2/instances/1.1";
+        let instances = HashMap::from([("1.1".to_owned(), url.to_owned()), ("1.2".to_owned(), "no".to_owned())]);
+        let places = Places { study: Some("http://host/dicom-web/studies/1".to_owned()), instances };
         for form in [AnswerForm::Json, AnswerForm::Xml] {
             let body = match form {
-                AnswerForm::Json => Value::Object(module(&results)).to_string(),
-                AnswerForm::Xml => native_xml(&module(&results)),
+                AnswerForm::Json => Value::Object(module(&results, &places)).to_string(),
+                AnswerForm::Xml => native_xml(&module(&results, &places)),
             };
             let read = ResponseModule::parse(body.as_bytes()).unwrap();
             let of = |uid: &str| read.of(&Uid::parse(uid).unwrap());
@@ -229,13 +261,15 @@ mod tests {
             assert_eq!(of("1.2"), InstanceOutcome::Failed(FailureReason(Some(0xA900))));
             assert_eq!(of("1.3"), InstanceOutcome::Accepted { warning: Some(0xB000) });
             assert_eq!(read.other_failure(), Some(FailureReason(Some(0xC000))));
+            assert!(body.contains(url) && body.contains("studies/1\"") == (form == AnswerForm::Json), "{body}");
+            assert!(!body.contains("no\""), "what was not stored is nowhere: {body}");
         }
     }
 
     #[test]
     fn warnings_stay_in_their_field() {
         let results: Vec<_> = (0..9).map(|_| result(Some("1.2"), failed(0xA900, false))).collect();
-        let answer = of_parts(StatusCode::CONFLICT, &results, Some("é"), AnswerForm::Json);
+        let answer = of_parts(StatusCode::CONFLICT, &results, Some("é"), AnswerForm::Json, &Places::default());
         let warnings: Vec<_> = answer.headers().get_all(WARNING).iter().map(|v| v.to_str().unwrap()).collect();
         assert_eq!(warnings.len(), MAX_WARNINGS);
         assert_eq!(warnings[0], "299 ichor \"?\"");

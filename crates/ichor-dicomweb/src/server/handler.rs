@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use ichor_core::Uid;
 
+use super::options::Right;
+
 /// Who sends a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender {
@@ -24,6 +26,8 @@ pub enum Refusal {
     Unauthorized,
     /// The credentials of a client, from an address that is not the client's: 403.
     WrongAddress,
+    /// A client that may do other things: 403.
+    NotAllowed(Right),
     /// What is asked for is not what this service does, or not in a form that it takes: a status from 400 to 499.
     NotTaken {
         /// HTTP status.
@@ -46,7 +50,7 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::UnknownAddress | Self::WrongAddress => 403,
+            Self::UnknownAddress | Self::WrongAddress | Self::NotAllowed(_) => 403,
             Self::Unauthorized => 401,
             Self::NotTaken { status, .. } => *status,
             Self::Busy(_) | Self::NoRoom(_) | Self::Unavailable(_) | Self::Stopping => 503,
@@ -57,9 +61,10 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownAddress => f.write_str("no client may send from this address"),
+            Self::UnknownAddress => f.write_str("no client may come from this address"),
+            Self::NotAllowed(right) => write!(f, "this client may not {right}"),
             Self::Unauthorized => f.write_str("no bearer token, or one of no client"),
-            Self::WrongAddress => f.write_str("this client may not send from this address"),
+            Self::WrongAddress => f.write_str("this client may not come from this address"),
             Self::Busy(what) => write!(f, "too many {what} at once"),
             Self::NotTaken { why, .. } | Self::NoRoom(why) | Self::Unavailable(why) => f.write_str(why),
             Self::Stopping => f.write_str("the server is stopping"),

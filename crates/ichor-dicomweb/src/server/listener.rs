@@ -21,10 +21,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use super::answer::{self, Answer};
+use super::answer;
+use super::archive::Archive;
 use super::handler::{Refusal, Sender, StowHandler};
 use super::options::ServerOptions;
 use super::request;
+use super::stream::Watched;
 
 /// Connections from addresses that no client rule covers: few, so that strangers keep nobody out.
 const MAX_STRANGERS: usize = 8;
@@ -39,7 +41,10 @@ const ABORT_GRACE: Duration = Duration::from_secs(3);
 /// Fewest bytes of a header buffer that the HTTP library takes.
 const MIN_HEADER_BYTES: usize = 8 << 10;
 
-/// A STOW-RS service, bound to its address.
+/// What a connection gets for a request.
+type Served = Result<hyper::Response<Watched>, Infallible>;
+
+/// A DICOMweb service, bound to its address.
 pub struct StowServer<H> {
     listener: TcpListener,
     shared: Arc<Shared<H>>,
@@ -48,7 +53,11 @@ pub struct StowServer<H> {
 pub(super) struct Shared<H> {
     pub(super) options: ServerOptions,
     pub(super) handler: H,
+    /// What is kept, where it may be searched and retrieved.
+    pub(super) archive: Option<Arc<dyn Archive>>,
     pub(super) requests: Arc<Semaphore>,
+    /// Searches and retrievals.
+    pub(super) readings: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     reports: Arc<Semaphore>,
@@ -66,10 +75,25 @@ impl<H: StowHandler> StowServer<H> {
     /// # Errors
     /// If the address cannot be bound.
     pub async fn bind(address: impl ToSocketAddrs, options: ServerOptions, handler: H) -> io::Result<Self> {
+        Self::bind_with(address, options, handler, None).await
+    }
+
+    /// [`Self::bind`], and what is kept can be searched and retrieved, too.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn bind_with(
+        address: impl ToSocketAddrs,
+        options: ServerOptions,
+        handler: H,
+        archive: Option<Arc<dyn Archive>>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let shared = Shared {
             requests: semaphore(options.max_requests),
+            readings: semaphore(options.reading.max_at_once),
+            archive,
             connections: semaphore(options.max_connections),
             strangers: semaphore(MAX_STRANGERS),
             reports: semaphore(MAX_REPORTS),
@@ -187,13 +211,13 @@ impl<H: StowHandler> Shared<H> {
             let idle_since = idle_since.clone();
             // A task of its own: what is being stored does not end because the connection does.
             let task = shared.open.spawn(request::serve(Arc::clone(&shared), address, request));
-            let answer: Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>> = Box::pin(async move {
+            let answer: Pin<Box<dyn Future<Output = Served> + Send>> = Box::pin(async move {
                 let answer = task.await.unwrap_or_else(|error| {
                     error!(%error, "the task of a request panicked");
                     answer::words(StatusCode::INTERNAL_SERVER_ERROR, "the receiver failed")
                 });
                 idle_since.send_replace(Some(Instant::now()));
-                Ok(answer)
+                Ok(answer.map(|body| Watched { body, idle_since }))
             });
             answer
         });

@@ -213,7 +213,7 @@ fn quality(accept: &str, names: &[&str]) -> u16 {
     best.1
 }
 
-fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     text.split(move |c| {
         quoted ^= c == '"';

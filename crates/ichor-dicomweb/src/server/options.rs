@@ -44,6 +44,67 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// TLS; plain HTTP without (default: none).
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Searching and retrieving.
+    pub reading: ReadingOptions,
+}
+
+/// Settings of what searches and retrieves.
+#[derive(Clone, Debug)]
+pub struct ReadingOptions {
+    /// What URLs in answers begin with, up to the prefix, such as `https://pacs.example`; without one it is taken from the
+    /// request (default: none).
+    pub url: Option<String>,
+    /// Searches and retrievals at once; one more waits for [`ServerOptions::retry_after`], and is answered with 503
+    /// (default: 16).
+    pub max_at_once: usize,
+    /// Most results of a search; a client that asks for more is warned (default: 1,000).
+    pub max_results: usize,
+    /// Most headers that are read for one search; a broader one is answered with 413 (default: 10,000).
+    pub max_examined: usize,
+    /// Most instances of one answer; more are answered with 413 (default: 20,000).
+    pub max_instances: usize,
+    /// Most frames that are asked for at once (default: 2,000).
+    pub max_frames: usize,
+    /// Most parameters of a query; more are answered with 400 (default: 100).
+    pub max_parameters: usize,
+    /// Origins of pages whose scripts may read answers (default: none).
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for ReadingOptions {
+    fn default() -> Self {
+        Self {
+            url: None,
+            max_at_once: 16,
+            max_results: 1_000,
+            max_examined: 10_000,
+            max_instances: 20_000,
+            max_frames: 2_000,
+            max_parameters: 100,
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Store instances (STOW-RS).
+    Store,
+    /// Search what is held (QIDO-RS).
+    Search,
+    /// Retrieve it (WADO-RS).
+    Retrieve,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Store => "store",
+            Self::Search => "search",
+            Self::Retrieve => "retrieve",
+        })
+    }
 }
 
 impl Default for ServerOptions {
@@ -64,11 +125,12 @@ impl Default for ServerOptions {
             retry_after: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             tls: None,
+            reading: ReadingOptions::default(),
         }
     }
 }
 
-/// A client that may send: every condition must hold.
+/// A client: every condition must hold.
 #[derive(Clone, Debug)]
 pub struct ClientRule {
     /// Name; the handler gets it.
@@ -77,9 +139,16 @@ pub struct ClientRule {
     pub token: Option<Token>,
     /// Networks of which one must hold its address; none at all is any address.
     pub networks: Vec<IpNetwork>,
+    /// What it may do.
+    pub may: Vec<Right>,
 }
 
 impl ClientRule {
+    /// Whether it may do something.
+    pub(super) fn check(&self, right: Right) -> Result<(), Refusal> {
+        if self.may.contains(&right) { Ok(()) } else { Err(Refusal::NotAllowed(right)) }
+    }
+
     fn covers(&self, address: IpAddr) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(address))
     }
@@ -151,6 +220,7 @@ mod tests {
             name: name.to_owned(),
             token: token.map(Token::new),
             networks: vec![network.parse().unwrap()],
+            may: vec![Right::Store],
         };
         let clients = vec![
             rule("ROUTER", Some("router's secret"), "10.0.0.0/8"),
@@ -189,6 +259,14 @@ mod tests {
         options.clients[0].networks = vec!["10.9.0.0/16".parse().unwrap()];
         let found = options.client("10.1.0.1".parse().unwrap(), Some("Bearer router's secret"));
         assert_eq!(found.unwrap_err(), Refusal::WrongAddress);
+    }
+
+    #[test]
+    fn rights_are_those_given() {
+        let client = &options().clients[0];
+        assert_eq!(client.check(Right::Store), Ok(()));
+        assert_eq!(client.check(Right::Search), Err(Refusal::NotAllowed(Right::Search)));
+        assert_eq!(Refusal::NotAllowed(Right::Retrieve).to_string(), "this client may not retrieve");
     }
 
     #[test]

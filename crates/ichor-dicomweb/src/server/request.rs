@@ -1,22 +1,27 @@
 //! One request, from its header to its answer.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use hyper::header::{
+    ACCEPT, ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+};
 use hyper::{Method, Request, StatusCode};
 use ichor_core::Uid;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error};
 
-use super::answer::{self, Answer};
+use super::answer::{self, Answer, Places};
 use super::body::{BodyError, BodyReader};
 use super::handler::{PartFailure, PartOutcome, PartResult, PartSink, Refusal, RequestEnd, Sender, StowHandler};
 use super::listener::Shared;
 use super::media::{self, AnswerForm, BodyKind, MediaError};
 use super::multipart::{Event, MultipartError, MultipartParser, PartHeader};
+use super::options::Right;
+use super::reading;
 
 /// Parts of one request that are made durable at the same time, while the next ones are read.
 const COMMITS_AT_ONCE: usize = 4;
@@ -30,14 +35,32 @@ struct Asked {
     study: Option<Uid>,
     body: BodyKind,
     form: AnswerForm,
+    /// What URLs begin with, where what is stored can be retrieved.
+    base: Option<String>,
 }
 
-/// Serves a request. Whatever happens, the handler hears of it.
+/// Serves a request.
 pub(super) async fn serve<H: StowHandler>(
     shared: Arc<Shared<H>>,
     address: SocketAddr,
     request: Request<Incoming>,
 ) -> Answer {
+    let origin = reading::origin(&shared.options, &request);
+    let (has_origins, has_archive) = (!shared.options.reading.cors_origins.is_empty(), shared.archive.is_some());
+    let mut answer = match *request.method() {
+        Method::OPTIONS if has_origins => reading::preflight(origin.is_some()),
+        Method::GET if has_archive => reading::serve(&shared, address, &request).await,
+        _ => store(&shared, address, request).await,
+    };
+    if has_archive && answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
+    }
+    reading::allow_origin(&mut answer, origin, &shared.options);
+    answer
+}
+
+/// Serves a request to store. Whatever happens, the handler hears of it.
+async fn store<H: StowHandler>(shared: &Arc<Shared<H>>, address: SocketAddr, request: Request<Incoming>) -> Answer {
     let mut sender = Sender { address, client: String::new() };
     let authorization = field(request.headers(), &AUTHORIZATION);
     let admitted = shared.options.client(address.ip(), authorization.as_deref()).and_then(|client| {
@@ -45,7 +68,8 @@ pub(super) async fn serve<H: StowHandler>(
         if shared.stopping.is_cancelled() {
             return Err(Refusal::Stopping);
         }
-        let asked = read_header(&shared, &request)?;
+        let asked = read_header(shared, &request)?;
+        client.check(Right::Store)?;
         let permit = Arc::clone(&shared.requests).try_acquire_owned().map_err(|_| Refusal::Busy("requests"))?;
         Ok((asked, permit))
     });
@@ -62,7 +86,7 @@ pub(super) async fn serve<H: StowHandler>(
             refused(&refusal, shared.options.retry_after)
         }
         Ok((open, asked, permit)) => {
-            let answer = receive(&shared, open, asked, request.into_body()).await;
+            let answer = receive(shared, open, asked, request.into_body()).await;
             drop(permit);
             answer
         }
@@ -70,7 +94,7 @@ pub(super) async fn serve<H: StowHandler>(
 }
 
 /// The answer to a refusal.
-fn refused(refusal: &Refusal, after: Duration) -> Answer {
+pub(super) fn refused(refusal: &Refusal, after: Duration) -> Answer {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = answer::words(status, &refusal.to_string());
     if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -80,12 +104,12 @@ fn refused(refusal: &Refusal, after: Duration) -> Answer {
 }
 
 /// The values of a header field, joined; what is no text counts as a value that matches nothing.
-fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+pub(super) fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?")).collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-fn not_taken(status: StatusCode, why: impl Into<String>) -> Refusal {
+pub(super) fn not_taken(status: StatusCode, why: impl Into<String>) -> Refusal {
     Refusal::NotTaken { status: status.as_u16(), why: why.into() }
 }
 
@@ -98,11 +122,14 @@ fn read_header<H>(shared: &Shared<H>, request: &Request<Incoming>) -> Result<Ask
         Some("") => None,
         Some(path) if path.starts_with('/') && !path[1..].contains('/') => Some(&path[1..]),
         Some(_) | None => {
-            return Err(not_taken(StatusCode::NOT_FOUND, "there is nothing here but the storing of studies"));
+            return Err(not_taken(StatusCode::NOT_FOUND, "studies are stored at /studies, and nowhere else"));
         }
     };
     if request.method() != Method::POST {
-        return Err(not_taken(StatusCode::METHOD_NOT_ALLOWED, "studies can be stored here (POST), and nothing else"));
+        return Err(not_taken(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "studies are stored (POST), searched and retrieved (GET) here, and nothing else",
+        ));
     }
     let study = study
         .map(Uid::parse)
@@ -128,7 +155,8 @@ fn read_header<H>(shared: &Shared<H>, request: &Request<Incoming>) -> Result<Ask
         let why = BodyError::TooLong(options.max_body_bytes).to_string();
         return Err(not_taken(StatusCode::PAYLOAD_TOO_LARGE, why));
     }
-    Ok(Asked { study, body, form })
+    let base = shared.archive.as_ref().map(|_| reading::base(options, request));
+    Ok(Asked { study, body, form, base })
 }
 
 /// What ended a request before the end of its body.
@@ -179,7 +207,7 @@ async fn receive<H: StowHandler>(shared: &Shared<H>, open: H::Request, asked: As
     let read = tokio::select! {
         biased;
         () = shared.aborting.cancelled() => Err(Problem { status: None, words: "aborted: shutting down".to_owned() }),
-        read = intake.read(&mut body, asked.body) => read,
+        read = intake.read(&mut body, &asked.body) => read,
     };
     // A part that is not complete leaves nothing; the others have a right to their end.
     intake.current = None;
@@ -206,12 +234,39 @@ async fn receive<H: StowHandler>(shared: &Shared<H>, open: H::Request, asked: As
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
     let mut answer = match &problem {
         Some(words) if results.is_empty() => answer::words(status, words),
-        _ => answer::of_parts(status, &results, problem.as_deref(), asked.form),
+        _ => {
+            let places = places(shared, &asked, &results).await;
+            answer::of_parts(status, &results, problem.as_deref(), asked.form, &places)
+        }
     };
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer::retry_after(&mut answer, options.retry_after);
     }
     answer
+}
+
+/// Where what was stored can be had again.
+async fn places<H: StowHandler>(shared: &Shared<H>, asked: &Asked, results: &[PartResult]) -> Places {
+    let (Some(archive), Some(base)) = (shared.archive.clone(), asked.base.clone()) else { return Places::default() };
+    let is_stored = |result: &&PartResult| !matches!(result.outcome, PartOutcome::Failed(_));
+    let stored: Vec<Uid> = results.iter().filter(is_stored).filter_map(|result| result.sop_instance.clone()).collect();
+    let study = asked.study.as_ref().map(|study| format!("{base}/studies/{study}"));
+    let found = tokio::task::spawn_blocking(move || {
+        let mut found = HashMap::new();
+        for uid in stored {
+            match archive.holder_of(&uid) {
+                Ok(Some((study, series))) => {
+                    let url = format!("{base}/studies/{study}/series/{series}/instances/{uid}");
+                    found.insert(uid.to_string(), url);
+                }
+                Ok(None) => {}
+                // It is stored all the same; the answer only does not say where.
+                Err(fault) => error!(sop_instance = %uid, reason = %fault, "no Retrieve URL"),
+            }
+        }
+        found
+    });
+    Places { study, instances: found.await.unwrap_or_default() }
 }
 
 /// The end of a request in words, with the first thing that went wrong.
@@ -257,9 +312,9 @@ struct Current<S> {
 
 impl<H: StowHandler> Intake<'_, H> {
     /// Reads a body to its end.
-    async fn read(&mut self, body: &mut BodyReader, kind: BodyKind) -> Result<(), Problem> {
+    async fn read(&mut self, body: &mut BodyReader, kind: &BodyKind) -> Result<(), Problem> {
         let BodyKind::Multipart { boundary } = kind else { return self.read_single(body).await };
-        let mut parser = MultipartParser::new(&boundary);
+        let mut parser = MultipartParser::new(boundary);
         while let Some(chunk) = body.next().await? {
             parser.push(&chunk);
             while let Some(event) = parser.next()? {

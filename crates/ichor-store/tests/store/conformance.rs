@@ -56,6 +56,10 @@ macro_rules! conformance {
                     instances_of_closed_studies_are_queued_once,
                     decision_for_nobody_is_one,
                 }
+                held {
+                    received_and_made_are_held_side_by_side,
+                    studies_are_found_by_what_the_index_knows,
+                }
                 figures {
                     an_empty_store_has_figures,
                     figures_tell_what_waits,

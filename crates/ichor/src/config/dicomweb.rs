@@ -1,9 +1,10 @@
-//! `[dicomweb]`: where instances arrive by STOW-RS, and from whom.
+//! `[dicomweb]`: where instances arrive by STOW-RS and are searched and retrieved, and by whom.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ichor_core::{AeTitle, IpNetwork};
+use ichor_dicomweb::server::Right;
 use serde::{Deserialize, Serialize};
 
 use super::{Durations, Fault, at_least_one, fault};
@@ -56,7 +57,36 @@ pub(crate) struct DicomWebConfig {
     /// Time that open requests have to finish when the daemon stops, in seconds.
     #[serde(default = "default::drain_timeout_s")]
     pub(crate) drain_timeout_s: f64,
-    /// Who may send.
+    /// What URLs in answers begin with, up to the prefix; absent: as the request says.
+    pub(crate) url: Option<String>,
+    /// Whether patients are shown beyond loopback without TLS, because a proxy encrypts.
+    #[serde(default)]
+    pub(crate) allow_clear_text: bool,
+    /// Origins of pages whose scripts may read answers.
+    #[serde(default)]
+    pub(crate) cors_origins: Vec<String>,
+    /// Searches and retrievals at once.
+    #[serde(default = "default::max_readings")]
+    pub(crate) max_readings: usize,
+    /// Most results of a search.
+    #[serde(default = "default::max_results")]
+    pub(crate) max_results: usize,
+    /// Most headers that are read for one search.
+    #[serde(default = "default::max_examined")]
+    pub(crate) max_examined: usize,
+    /// Most instances of one answer.
+    #[serde(default = "default::max_instances")]
+    pub(crate) max_instances: usize,
+    /// Most frames that are asked for at once.
+    #[serde(default = "default::max_frames")]
+    pub(crate) max_frames: usize,
+    /// Most parameters of a query.
+    #[serde(default = "default::max_parameters")]
+    pub(crate) max_parameters: usize,
+    /// Largest instance that is transcoded, uncompressed, in MiB.
+    #[serde(default = "default::max_transcoded_mib")]
+    pub(crate) max_transcoded_mib: u64,
+    /// Who may do what.
     #[serde(default, rename = "client")]
     pub(crate) clients: Vec<DicomWebClientConfig>,
 }
@@ -75,6 +105,31 @@ pub(crate) struct DicomWebClientConfig {
     /// Quiet period after which a study of this client closes, in seconds.
     #[serde(default = "default::quiet_period_s")]
     pub(crate) quiet_period_s: f64,
+    /// What it may do.
+    #[serde(default = "default::may")]
+    pub(crate) may: Vec<ClientRight>,
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ClientRight {
+    /// Send instances (STOW-RS).
+    Store,
+    /// Search what is kept (QIDO-RS).
+    Search,
+    /// Retrieve it (WADO-RS).
+    Retrieve,
+}
+
+impl ClientRight {
+    pub(crate) const fn right(self) -> Right {
+        match self {
+            Self::Store => Right::Store,
+            Self::Search => Right::Search,
+            Self::Retrieve => Right::Retrieve,
+        }
+    }
 }
 
 impl DicomWebConfig {
@@ -89,6 +144,13 @@ impl DicomWebConfig {
         at_least_one("dicomweb.max_connections", self.max_connections)?;
         at_least_one("dicomweb.max_requests", self.max_requests)?;
         at_least_one("dicomweb.max_parts", self.max_parts)?;
+        at_least_one("dicomweb.max_readings", self.max_readings)?;
+        at_least_one("dicomweb.max_results", self.max_results)?;
+        at_least_one("dicomweb.max_examined", self.max_examined)?;
+        at_least_one("dicomweb.max_instances", self.max_instances)?;
+        at_least_one("dicomweb.max_frames", self.max_frames)?;
+        at_least_one("dicomweb.max_parameters", self.max_parameters)?;
+        at_least_one("dicomweb.max_transcoded_mib", usize::from(self.max_transcoded_mib > 0))?;
         at_least_one("dicomweb.max_body_mib", usize::from(self.max_body_mib > 0))?;
         at_least_one("dicomweb.max_part_mib", usize::from(self.max_part_mib != Some(0)))?;
         if !(8..=1024).contains(&self.max_header_kib) {
@@ -109,12 +171,41 @@ impl DicomWebConfig {
         if self.tls_certificate_file.is_some() != self.tls_key_file.is_some() {
             return fault("dicomweb.tls_certificate_file", "give it together with tls_key_file".to_owned());
         }
+        self.check_reading()?;
         let mut names: Vec<&str> = self.clients.iter().map(|client| client.name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return fault("dicomweb.client.name", format!("{:?} stands twice", twice[0]));
         }
         self.clients.iter().try_for_each(DicomWebClientConfig::check)
+    }
+
+    /// Whether anybody may search or retrieve.
+    pub(crate) fn shows_patients(&self) -> bool {
+        self.clients.iter().any(|client| client.may.iter().any(|right| *right != ClientRight::Store))
+    }
+
+    fn check_reading(&self) -> Result<(), Fault> {
+        let is_encrypted = self.tls_certificate_file.is_some() || self.allow_clear_text;
+        if self.shows_patients() && !is_encrypted && !self.address.ip().is_loopback() {
+            let message = "a client may search or retrieve beyond loopback, and nothing encrypts: give tls_certificate_file \
+                           and tls_key_file, or set allow_clear_text where a proxy encrypts";
+            return fault("dicomweb.client.may", message.to_owned());
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~:[]".contains(c);
+        let is_origin = |url: &str| {
+            let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            host.is_some_and(|host| !host.is_empty() && !host.ends_with('/') && host.chars().all(is_plain))
+        };
+        if let Some(url) = self.url.as_deref().filter(|url| !is_origin(url)) {
+            return fault("dicomweb.url", format!("{url:?} is no http:// or https:// URL without a slash at its end"));
+        }
+        let has_path = |origin: &str| origin.matches('/').count() > 2;
+        if let Some(origin) = self.cors_origins.iter().find(|origin| !is_origin(origin) || has_path(origin)) {
+            let message = format!("{origin:?} is no origin, such as https://viewer.example");
+            return fault("dicomweb.cors_origins", message);
+        }
+        Ok(())
     }
 
     pub(super) fn durations(&self) -> Durations {
@@ -140,6 +231,9 @@ impl DicomWebClientConfig {
         if self.token_file.is_none() && self.networks.is_empty() {
             let message = format!("{} has neither token_file nor networks: anybody could send", self.name);
             return fault("dicomweb.client", message);
+        }
+        if self.may.is_empty() {
+            return fault("dicomweb.client.may", format!("{} may do nothing: store, search, retrieve?", self.name));
         }
         Ok(())
     }
@@ -186,6 +280,30 @@ mod default {
     pub(super) const fn quiet_period_s() -> f64 {
         10.0
     }
+    pub(super) fn may() -> Vec<super::ClientRight> {
+        vec![super::ClientRight::Store]
+    }
+    pub(super) const fn max_readings() -> usize {
+        16
+    }
+    pub(super) const fn max_results() -> usize {
+        1_000
+    }
+    pub(super) const fn max_examined() -> usize {
+        10_000
+    }
+    pub(super) const fn max_instances() -> usize {
+        20_000
+    }
+    pub(super) const fn max_frames() -> usize {
+        2_000
+    }
+    pub(super) const fn max_parameters() -> usize {
+        100
+    }
+    pub(super) const fn max_transcoded_mib() -> u64 {
+        512
+    }
 }
 
 #[cfg(test)]
@@ -215,9 +333,32 @@ mod tests {
             ("[[client]]\nname = \"A\"\nnetworks = [\"10.0.0.1/8\"]", "networks"),
             ("[[client]]\nname = \"LONGER THAN AN AE TITLE\"\ntoken_file = \"t\"", "name"),
             ("[[client]]\nname = \"A\"\ntoken_file = \"t\"\n[[client]]\nname = \"A\"\ntoken_file = \"u\"", "twice"),
+            ("max_results = 0", "max_results"),
+            ("url = \"pacs.example\"", "url"),
+            ("url = \"https://a\\r\\nX: b\"", "url"),
+            ("cors_origins = [\"*\"]", "cors_origins"),
+            ("cors_origins = [\"https://viewer.example/ohif\"]", "cors_origins"),
+            ("[[client]]\nname = \"A\"\ntoken_file = \"t\"\nmay = []", "may"),
+            ("[[client]]\nname = \"A\"\ntoken_file = \"t\"\nmay = [\"delete\"]", "delete"),
         ] {
             let error = check(&format!("{address}{keys}")).unwrap_err();
             assert!(error.contains(word), "{keys}: {error}");
         }
+    }
+
+    #[test]
+    fn patients_are_shown_behind_tls_only() {
+        let client = "[[client]]\nname = \"A\"\ntoken_file = \"t\"\n";
+        let reader = format!("{client}may = [\"search\", \"retrieve\"]");
+        assert_eq!(check(&format!("address = \"127.0.0.1:8080\"\n{reader}")), Ok(()));
+        let open = "address = \"0.0.0.0:8080\"\n";
+        assert!(check(&format!("{open}{reader}")).unwrap_err().contains("nothing encrypts"));
+        assert_eq!(check(&format!("{open}allow_clear_text = true\n{reader}")), Ok(()));
+        let tls = "tls_certificate_file = \"c\"\ntls_key_file = \"k\"\n";
+        assert_eq!(check(&format!("{open}{tls}{reader}")), Ok(()));
+        // As before there was anything to be shown.
+        assert_eq!(check(&format!("{open}{client}")), Ok(()));
+        let config: DicomWebConfig = toml::from_str(&format!("{open}{client}")).unwrap();
+        assert!(!config.shows_patients());
     }
 }

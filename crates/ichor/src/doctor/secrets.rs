@@ -77,7 +77,7 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
     let clients = config.dicomweb.iter().flat_map(|dicomweb| &dicomweb.clients);
     let tokens = clients.filter_map(|client| Some((client, client.token_file.as_deref()?))).map(|(client, file)| {
         let subject = format!("token of client {}", client.name);
-        match crate::stow::token(file) {
+        match crate::web::token(file) {
             Ok(_secret) => Outcome::good(subject, format!("{} is closed to others", file.display())),
             Err(error) => Outcome::failure(
                 subject,

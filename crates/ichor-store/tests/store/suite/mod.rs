@@ -7,6 +7,7 @@ pub(crate) mod deliver;
 pub(crate) mod destination;
 pub(crate) mod figures;
 pub(crate) mod forward;
+pub(crate) mod held;
 pub(crate) mod messages;
 pub(crate) mod proof;
 pub(crate) mod query;

@@ -1,15 +1,25 @@
-//! The STOW-RS service of a configuration.
+//! The DICOMweb service of a configuration: STOW-RS into the stage that receives, QIDO-RS and WADO-RS over the store.
+
+mod archive;
+mod frames;
+mod json;
+mod picture;
+mod seen;
+mod transcode;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
-use ichor_dicomweb::server::{ClientRule, ServerOptions, StowServer, Token, tls_config};
+use ichor_dicomweb::server::{Archive, ClientRule, ReadingOptions, ServerOptions, StowServer, Token};
 use ichor_dimse::scp::SopClassRule;
 use ichor_pipeline::ingest::{Ingest, StowClientRule, StowIngest};
+use ichor_store::Store;
 use tracing::warn;
 
 use crate::config::{Config, DicomWebClientConfig, DicomWebConfig, seconds};
 use crate::secrets;
+use archive::Holdings;
 
 /// Shortest token that is taken, in bytes: shorter ones can be guessed.
 const SHORTEST_TOKEN: usize = 16;
@@ -18,28 +28,36 @@ const SHORTEST_TOKEN: usize = 16;
 pub(crate) async fn bind(
     config: &Config,
     ingest: Ingest,
+    store: &Store,
     sop_classes: Vec<SopClassRule>,
 ) -> anyhow::Result<Option<StowServer<StowIngest>>> {
     let Some(section) = &config.dicomweb else { return Ok(None) };
     let options = options(section, config.listen.max_instance_mib)?;
     if options.clients.is_empty() {
-        warn!("no [[dicomweb.client]] is configured: nobody may send by STOW-RS");
+        warn!("no [[dicomweb.client]] is configured: nobody may send, search or retrieve by DICOMweb");
     }
     let has_tokens = options.clients.iter().any(|client| client.token.is_some());
     if has_tokens && options.tls.is_none() && !section.address.ip().is_loopback() {
         warn!("bearer tokens travel in the clear: [dicomweb] has no tls_certificate_file");
     }
+    let archive: Option<Arc<dyn Archive>> = if section.shows_patients() {
+        let decoder = config.decoder.options().context("finding the decoder")?;
+        Some(Arc::new(Holdings::new(store.clone(), decoder, section.max_transcoded_mib.saturating_mul(1 << 20))))
+    } else {
+        None
+    };
     let rule = |client: &DicomWebClientConfig| StowClientRule {
         name: client.name.clone(),
         quiet_period: seconds(client.quiet_period_s),
     };
     let handler = StowIngest::new(ingest, section.clients.iter().map(rule).collect(), sop_classes);
-    let server = StowServer::bind(section.address, options, handler).await;
-    server.map(Some).with_context(|| format!("listening on {} (STOW-RS)", section.address))
+    let server = StowServer::bind_with(section.address, options, handler, archive).await;
+    server.map(Some).with_context(|| format!("listening on {} (DICOMweb)", section.address))
 }
 
 fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow::Result<ServerOptions> {
     let bytes = |mib: u64| mib.saturating_mul(1 << 20);
+    let (certificate, key) = (config.tls_certificate_file.as_deref(), config.tls_key_file.as_deref());
     Ok(ServerOptions {
         prefix: config.prefix.clone(),
         clients: config.clients.iter().map(client).collect::<anyhow::Result<_>>()?,
@@ -55,12 +73,16 @@ fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow::Result<Ser
         answer_timeout: seconds(config.answer_timeout_s),
         retry_after: seconds(config.retry_after_s),
         drain_timeout: seconds(config.drain_timeout_s),
-        tls: match (&config.tls_certificate_file, &config.tls_key_file) {
-            (Some(certificate), Some(key)) => {
-                let tls = tls_config(&read(certificate)?, &read(key)?);
-                Some(tls.with_context(|| format!("TLS with {} and {}", certificate.display(), key.display()))?)
-            }
-            _ => None,
+        tls: crate::tls_files::load(certificate, key).context("[dicomweb]")?,
+        reading: ReadingOptions {
+            url: config.url.clone(),
+            max_at_once: config.max_readings,
+            max_results: config.max_results,
+            max_examined: config.max_examined,
+            max_instances: config.max_instances,
+            max_frames: config.max_frames,
+            max_parameters: config.max_parameters,
+            cors_origins: config.cors_origins.clone(),
         },
     })
 }
@@ -71,6 +93,7 @@ fn client(config: &DicomWebClientConfig) -> anyhow::Result<ClientRule> {
         name: config.name.as_str().to_owned(),
         token: config.token_file.as_deref().map(token).transpose().context("dicomweb.client.token_file")?,
         networks: networks.context("dicomweb.client.networks")?,
+        may: config.may.iter().map(|right| right.right()).collect(),
     })
 }
 
@@ -86,10 +109,6 @@ pub(crate) fn token(path: &Path) -> anyhow::Result<Token> {
         anyhow::bail!("{path}: a token is one line of at least {SHORTEST_TOKEN} printable characters without spaces");
     }
     Ok(Token::new(&secret))
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,162 @@
+//! The store as DICOMweb sees it.
+
+use std::fs::File;
+use std::io::Read;
+use std::time::Instant;
+
+use ichor_core::Uid;
+use ichor_decode::DecoderOptions;
+use ichor_dicomweb::server::{
+    Access, Archive, ArchiveFault, Candidates, FrameBytes, Held, HeldStudy, JsonDataSet, Rendering, Sender,
+};
+use ichor_store::{HeldFilter, HeldInstance, NewAudit, Store, StoreError};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::frames::Frames;
+use super::seen::Seen;
+use super::{json as model, picture, transcode};
+
+/// What the store holds. Its functions are called on threads that may block.
+pub(super) struct Holdings {
+    store: Store,
+    runtime: Handle,
+    frames: Frames,
+    seen: Seen,
+}
+
+impl Holdings {
+    /// Made within the runtime that the store belongs to. `most_bytes`: of an instance, uncompressed.
+    pub(super) fn new(store: Store, decoder: DecoderOptions, most_bytes: u64) -> Self {
+        Self { store, runtime: Handle::current(), frames: Frames::new(decoder, most_bytes), seen: Seen::default() }
+    }
+
+    fn ask<T>(&self, question: impl Future<Output = Result<T, StoreError>>) -> Result<T, ArchiveFault> {
+        self.runtime.block_on(question).map_err(|error| ArchiveFault::Unavailable(error.to_string()))
+    }
+}
+
+fn put(data_set: &mut JsonDataSet, tag: &str, vr: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        data_set.insert(tag.to_owned(), json!({ "vr": vr, "Value": [value] }));
+    }
+}
+
+fn of_study(study: ichor_store::HeldStudy) -> HeldStudy {
+    let mut attributes = JsonDataSet::new();
+    put(&mut attributes, "00080020", "DA", study.study_date.map(Value::from));
+    put(&mut attributes, "00080050", "SH", study.accession_number.map(Value::from));
+    put(&mut attributes, "00081030", "LO", study.description.map(Value::from));
+    let name = study.patient_name.map(|name| {
+        let forms = ["Alphabetic", "Ideographic", "Phonetic"].into_iter().zip(name.split('='));
+        Value::Object(
+            forms.filter(|(_, name)| !name.is_empty()).map(|(form, name)| (form.into(), json!(name))).collect(),
+        )
+    });
+    put(&mut attributes, "00100010", "PN", name);
+    put(&mut attributes, "00100020", "LO", study.patient_id.map(Value::from));
+    HeldStudy { place: study.place, study: study.study_instance, attributes }
+}
+
+fn of_instance(instance: HeldInstance) -> Held {
+    let mut attributes = JsonDataSet::new();
+    put(&mut attributes, "00080060", "CS", instance.modality.map(Value::from));
+    put(&mut attributes, "0008103E", "LO", instance.series_description.map(Value::from));
+    put(&mut attributes, "00200011", "IS", instance.series_number.map(Value::from));
+    Held {
+        study: instance.study_instance,
+        series: instance.series_instance,
+        instance: instance.sop_instance,
+        sop_class: instance.sop_class,
+        transfer_syntax: instance.transfer_syntax,
+        tag: instance.digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect(),
+        attributes,
+        place: instance.path,
+    }
+}
+
+impl Archive for Holdings {
+    fn studies(&self, candidates: &Candidates, after: Option<i64>, limit: u32) -> Result<Vec<HeldStudy>, ArchiveFault> {
+        let Candidates { studies, series, instances, patient_id, patient_name, accession_number, dates } =
+            candidates.clone();
+        let (date_from, date_to) = dates;
+        let filter =
+            HeldFilter { studies, series, instances, patient_id, patient_name, accession_number, date_from, date_to };
+        let found = self.ask(self.store.held_studies(&filter, after, limit))?;
+        Ok(found.into_iter().map(of_study).collect())
+    }
+
+    fn instances(&self, study: &Uid, series: Option<&Uid>, instance: Option<&Uid>) -> Result<Vec<Held>, ArchiveFault> {
+        let found = self.ask(self.store.held_instances(study, series, instance))?;
+        Ok(found.into_iter().map(of_instance).collect())
+    }
+
+    fn holder_of(&self, instance: &Uid) -> Result<Option<(Uid, Uid)>, ArchiveFault> {
+        self.ask(self.store.holder_of(instance))
+    }
+
+    fn audit(&self, who: &Sender, access: &Access) -> Result<(), ArchiveFault> {
+        let now = Instant::now();
+        let view = access
+            .study
+            .as_ref()
+            .filter(|_| access.is_part)
+            .map(|study| (who.client.clone(), who.address.ip(), access.action, study.clone()));
+        if view.as_ref().is_some_and(|view| !self.seen.is_new(view, now)) {
+            return Ok(());
+        }
+        let entry = NewAudit {
+            at: ichor_pipeline::now(),
+            // Not to be taken for a user of the same name.
+            actor: format!("dicomweb:{}", who.client),
+            role: None,
+            address: who.address.ip().to_string(),
+            action: access.action,
+            study: access.study.clone(),
+            detail: access.detail.clone(),
+        };
+        self.ask(self.store.audit(&entry))?;
+        if let Some(view) = view {
+            self.seen.written(view, now);
+        }
+        Ok(())
+    }
+
+    fn metadata(&self, held: &Held, bulk: &str) -> Result<JsonDataSet, ArchiveFault> {
+        self.frames.check_inflation(held)?;
+        let header = model::header(&held.place, held.instance.as_str())?;
+        Ok(model::metadata(&header, bulk))
+    }
+
+    fn open(&self, held: &Held) -> Result<Box<dyn Read + Send>, ArchiveFault> {
+        let file = File::open(&held.place);
+        let file =
+            file.map_err(|error| ArchiveFault::Broken(format!("instance {} cannot be read: {error}", held.instance)))?;
+        Ok(Box::new(file))
+    }
+
+    fn transcoded(&self, held: &Held) -> Result<Vec<u8>, ArchiveFault> {
+        transcode::transcoded(&self.frames, held)
+    }
+
+    fn frames(&self, held: &Held) -> Result<u32, ArchiveFault> {
+        Ok(self.frames.open(held)?.description().frames)
+    }
+
+    fn frame(&self, held: &Held, frame: u32, is_native: bool) -> Result<FrameBytes, ArchiveFault> {
+        self.frames.frame(held, frame, is_native)
+    }
+
+    fn rendered(&self, held: &Held, frame: u32, rendering: &Rendering) -> Result<Vec<u8>, ArchiveFault> {
+        picture::draw(&self.frames, held, frame, rendering)
+    }
+
+    fn bulk(&self, held: &Held, way: &[(String, u32)], tag: &str) -> Result<Vec<u8>, ArchiveFault> {
+        self.frames.check_inflation(held)?;
+        if way.is_empty() && tag == "7FE00010" {
+            return transcode::pixel_data(&self.frames, held);
+        }
+        let header = model::header(&held.place, held.instance.as_str())?;
+        model::bulk(&header, way, tag)
+    }
+}
