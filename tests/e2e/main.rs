@@ -19,6 +19,7 @@ mod demo;
 mod disk_full;
 mod enhanced;
 mod explain;
+mod fhir;
 mod forward;
 mod gate;
 mod kills;

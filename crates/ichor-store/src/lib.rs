@@ -63,7 +63,7 @@ pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
-pub use message::{ChannelDepth, MessageClaim, MessageSummary};
+pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{

@@ -15,6 +15,8 @@ pub(crate) enum Tool {
     Orthanc,
     /// David Clunie's validators.
     Dciodvfy,
+    /// A Python with fhir.resources.
+    FhirResources,
     /// A Python with highdicom.
     Highdicom,
     /// A Python with pynetdicom.
@@ -34,6 +36,7 @@ impl Tool {
             Self::Dciodvfy => find("dciodvfy").is_some() && find("dcentvfy").is_some(),
             Self::Highdicom => imports("highdicom"),
             Self::Pynetdicom => imports("pynetdicom"),
+            Self::FhirResources => imports("fhir.resources"),
             Self::DicomwebClient => imports("dicomweb_client"),
             Self::Viewer => find("node").is_some() && Path::new(CHROMIUM).exists() && viewer().is_some(),
         };
@@ -45,6 +48,7 @@ impl Tool {
             Self::Highdicom => "the Python of ICHOR_TEST_PYTHON has no highdicom",
             Self::Pynetdicom => "the Python of ICHOR_TEST_PYTHON has no pynetdicom",
             Self::DicomwebClient => "the Python of ICHOR_TEST_PYTHON has no dicomweb-client",
+            Self::FhirResources => "the Python of ICHOR_TEST_PYTHON has no fhir.resources",
             Self::Viewer => "Node, Chromium, or the viewer of ICHOR_TEST_VIEWER (scripts/setup_viewer.sh) is not there",
         })
     }

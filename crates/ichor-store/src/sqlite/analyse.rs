@@ -157,9 +157,10 @@ impl Sqlite {
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
         let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known });
-        write_outcome_event(&mut tx, study, claim, &verdict, by, now).await?;
+        let detail = outcome_detail(claim, &verdict, by);
+        write_outcome_event(&mut tx, study, claim, &verdict, detail.clone(), now).await?;
         if finding.is_none_or(|finding| finding.verdict == Call::Negative) {
-            write_withdrawal(&mut tx, study, now).await?;
+            write_withdrawal(&mut tx, study, detail, now).await?;
         }
         let urgent = routed.as_ref().and_then(|routed| routed.urgent);
         let urgent = urgent.unwrap_or_else(|| finding.is_some_and(|finding| finding.verdict == Call::Positive));
@@ -426,14 +427,8 @@ async fn write_outcome_event(
     connection: &mut Connection,
     study: i64,
     claim: &AnalysisClaim,
-    verdict: &Verdict,
-    by: serde_json::Value,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let (kind, text) = match verdict {
-        Verdict::Analysed(finding) => ("analysed", finding_text(claim.version, finding)),
-        Verdict::NotAnalysed(reason) => ("not-analysed", format!("version {} not analysed: {reason}", claim.version)),
-    };
+/// The outcome for machines.
+fn outcome_detail(claim: &AnalysisClaim, verdict: &Verdict, by: serde_json::Value) -> serde_json::Value {
     let outcome = match verdict {
         Verdict::Analysed(finding) => json!({ "finding": finding }),
         Verdict::NotAnalysed(reason) => json!({ "reason": reason }),
@@ -442,11 +437,27 @@ async fn write_outcome_event(
     if let (Some(detail), serde_json::Value::Object(by)) = (detail.as_object_mut(), by) {
         detail.extend(by);
     }
+    detail
+}
+
+    verdict: &Verdict,
+    detail: serde_json::Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (kind, text) = match verdict {
+        Verdict::Analysed(finding) => ("analysed", finding_text(claim.version, finding)),
+        Verdict::NotAnalysed(reason) => ("not-analysed", format!("version {} not analysed: {reason}", claim.version)),
+    };
     NewEvent::new(now, kind, text).detail(detail).study(study).write(connection).await
 }
 
-/// Who was alerted must hear that the whole study came to something else.
-async fn write_withdrawal(connection: &mut Connection, study: i64, now: Timestamp) -> Result<(), StoreError> {
+/// Who was alerted must hear that the whole study came to something else, and to what.
+async fn write_withdrawal(
+    connection: &mut Connection,
+    study: i64,
+    detail: serde_json::Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let alerted: Option<i64> = sqlx::query_scalar("SELECT alerted_at FROM study WHERE id = ?")
         .bind(study)
         .fetch_one(&mut *connection)
@@ -460,6 +471,7 @@ async fn write_withdrawal(connection: &mut Connection, study: i64, now: Timestam
         .write(connection)
         .await
 }
+        .detail(detail)
 
 fn finding_text(version: u32, finding: &Finding) -> String {
     let verdict = match finding.verdict {
