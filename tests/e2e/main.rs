@@ -36,4 +36,5 @@ mod tell;
 mod tls;
 mod transport;
 mod triage;
+mod ups;
 mod viewer;

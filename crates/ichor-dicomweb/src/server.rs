@@ -15,6 +15,7 @@ pub mod multipart;
 mod options;
 mod request;
 mod tls;
+pub mod ups;
 
 pub use handler::{PartFailure, PartOutcome, PartResult, PartSink, Refusal, RequestEnd, Sender, StowHandler};
 pub use listener::StowServer;

@@ -35,6 +35,7 @@ mod sqlite;
 mod store;
 mod timestamp;
 mod triage;
+mod worklist;
 
 /// A temporary folder, in memory where there is one: what is tested there does not depend on the medium.
 #[cfg(test)]
@@ -77,3 +78,4 @@ pub use search::{
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};
+pub use worklist::{NewWorkitem, Subscribed, WorkitemReport, WorkitemRow};

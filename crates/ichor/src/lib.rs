@@ -16,6 +16,7 @@ mod pictures;
 mod secrets;
 mod stow;
 mod supervisor;
+mod worklist;
 
 use std::process::ExitCode;
 

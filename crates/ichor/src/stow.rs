@@ -6,10 +6,11 @@ use anyhow::Context;
 use ichor_dicomweb::server::{ClientRule, ServerOptions, StowServer, Token, tls_config};
 use ichor_dimse::scp::SopClassRule;
 use ichor_pipeline::ingest::{Ingest, StowClientRule, StowIngest};
+use ichor_store::Store;
 use tracing::warn;
 
 use crate::config::{Config, DicomWebClientConfig, DicomWebConfig, seconds};
-use crate::secrets;
+use crate::{secrets, worklist};
 
 /// Shortest token that is taken, in bytes: shorter ones can be guessed.
 const SHORTEST_TOKEN: usize = 16;
@@ -17,11 +18,13 @@ const SHORTEST_TOKEN: usize = 16;
 /// Binds the service, if there is one. It takes what associations take (`sop_classes`), through the same stage.
 pub(crate) async fn bind(
     config: &Config,
+    store: &Store,
     ingest: Ingest,
     sop_classes: Vec<SopClassRule>,
 ) -> anyhow::Result<Option<StowServer<StowIngest>>> {
     let Some(section) = &config.dicomweb else { return Ok(None) };
-    let options = options(section, config.listen.max_instance_mib)?;
+    let mut options = options(section, config.listen.max_instance_mib)?;
+    options.ups = worklist::service(config, store);
     if options.clients.is_empty() {
         warn!("no [[dicomweb.client]] is configured: nobody may send by STOW-RS");
     }
@@ -62,6 +65,7 @@ fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow::Result<Ser
             }
             _ => None,
         },
+        ups: None,
     })
 }
 

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::handler::Refusal;
+use super::ups::UpsOptions;
 
 /// Settings of a [`super::StowServer`].
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// TLS; plain HTTP without (default: none).
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The worklist (UPS-RS) beside the studies (default: none).
+    pub ups: Option<UpsOptions>,
 }
 
 impl Default for ServerOptions {
@@ -64,6 +67,7 @@ impl Default for ServerOptions {
             retry_after: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             tls: None,
+            ups: None,
         }
     }
 }

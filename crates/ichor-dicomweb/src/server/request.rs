@@ -17,6 +17,7 @@ use super::handler::{PartFailure, PartOutcome, PartResult, PartSink, Refusal, Re
 use super::listener::Shared;
 use super::media::{self, AnswerForm, BodyKind, MediaError};
 use super::multipart::{Event, MultipartError, MultipartParser, PartHeader};
+use super::ups;
 
 /// Parts of one request that are made durable at the same time, while the next ones are read.
 const COMMITS_AT_ONCE: usize = 4;
@@ -38,6 +39,9 @@ pub(super) async fn serve<H: StowHandler>(
     address: SocketAddr,
     request: Request<Incoming>,
 ) -> Answer {
+    if let Some(options) = shared.options.ups.as_ref().filter(|_| ups::is_ours(&shared.options, request.uri().path())) {
+        return ups::serve(&shared, options, address, request).await;
+    }
     let mut sender = Sender { address, client: String::new() };
     let authorization = field(request.headers(), &AUTHORIZATION);
     let admitted = shared.options.client(address.ip(), authorization.as_deref()).and_then(|client| {
@@ -70,7 +74,7 @@ pub(super) async fn serve<H: StowHandler>(
 }
 
 /// The answer to a refusal.
-fn refused(refusal: &Refusal, after: Duration) -> Answer {
+pub(super) fn refused(refusal: &Refusal, after: Duration) -> Answer {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = answer::words(status, &refusal.to_string());
     if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -80,7 +84,7 @@ fn refused(refusal: &Refusal, after: Duration) -> Answer {
 }
 
 /// The values of a header field, joined; what is no text counts as a value that matches nothing.
-fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+pub(super) fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?")).collect();
     (!values.is_empty()).then(|| values.join(", "))
 }

@@ -12,7 +12,7 @@ use super::{Connection, Dialect, Sqlite, one_row};
 use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 use crate::blobs::{BlobRef, BlobStore};
 use crate::receive::StudyAttributes;
-use crate::{StoreError, Timestamp};
+use crate::{NewWorkitem, StoreError, Timestamp};
 
 /// Rows of one INSERT statement; six columns each stay far below SQLite's 32,766 parameters.
 const ROWS_A_STATEMENT: usize = 1_000;
@@ -103,10 +103,11 @@ impl Sqlite {
         blobs: &BlobStore,
         claim: &AnalysisClaim,
         outcome: AnalysisOutcome,
+        reading: Option<&NewWorkitem>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut published = Vec::new();
-        let completed = self.try_complete(blobs, claim, outcome, now, &mut published).await;
+        let completed = self.try_complete(blobs, claim, (outcome, reading), now, &mut published).await;
         if completed.is_err() {
             for blob in &published {
                 // A failed commit may still have reached the medium.
@@ -122,7 +123,7 @@ impl Sqlite {
         &self,
         blobs: &BlobStore,
         claim: &AnalysisClaim,
-        outcome: AnalysisOutcome,
+        (outcome, reading): (AnalysisOutcome, Option<&NewWorkitem>),
         now: Timestamp,
         published: &mut Vec<BlobRef>,
     ) -> Result<(), StoreError> {
@@ -170,6 +171,9 @@ impl Sqlite {
         for object in objects {
             let context = ObjectContext { blobs, study, analysis: claim.id, urgent, now };
             insert_object(&mut tx, &context, object, published).await?;
+        }
+        if let Some(reading) = reading {
+            super::worklist::of_analysis(&mut tx, study, claim.version, reading, now).await?;
         }
         tx.commit().await.during(during)
     }
@@ -423,10 +427,6 @@ async fn write_series_events(
     Ok(())
 }
 
-async fn write_outcome_event(
-    connection: &mut Connection,
-    study: i64,
-    claim: &AnalysisClaim,
 /// The outcome for machines.
 fn outcome_detail(claim: &AnalysisClaim, verdict: &Verdict, by: serde_json::Value) -> serde_json::Value {
     let outcome = match verdict {
@@ -440,6 +440,10 @@ fn outcome_detail(claim: &AnalysisClaim, verdict: &Verdict, by: serde_json::Valu
     detail
 }
 
+async fn write_outcome_event(
+    connection: &mut Connection,
+    study: i64,
+    claim: &AnalysisClaim,
     verdict: &Verdict,
     detail: serde_json::Value,
     now: Timestamp,
@@ -467,11 +471,11 @@ async fn write_withdrawal(
         return Ok(());
     }
     NewEvent::new(now, "alert-withdrawn", "the whole study does not bear the alert out")
+        .detail(detail)
         .study(study)
         .write(connection)
         .await
 }
-        .detail(detail)
 
 fn finding_text(version: u32, finding: &Finding) -> String {
     let verdict = match finding.verdict {
