@@ -61,7 +61,7 @@ pub struct Hl7Client {
     address: String,
     timeout: Duration,
     encoder: Encoder,
-    tls: Option<ClientTls>,
+    tls: Option<Box<ClientTls>>,
 }
 
 impl Hl7Client {
@@ -74,7 +74,7 @@ impl Hl7Client {
         if let Some(tls) = &options.tls {
             tls.check().map_err(|error| SetupError::Value(error.to_string()))?;
         }
-        Ok(Self { address: options.address, timeout: options.timeout, encoder, tls: options.tls })
+        Ok(Self { address: options.address, timeout: options.timeout, encoder, tls: options.tls.map(Box::new) })
     }
 
     /// Sends one message and waits for its acknowledgement; the peer's code and, where it gave one, its error code.

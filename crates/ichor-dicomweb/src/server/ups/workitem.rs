@@ -267,7 +267,7 @@ fn check_transaction(item: &Workitem, shown: Option<&Uid>) -> Result<(), Fault> 
 fn check_completed(item: &Workitem) -> Result<(), Fault> {
     let performed = items(&item.attributes, PERFORMED);
     let is_timed = |item: &&DataSet| text(item, "00404050").is_some() && text(item, "00404051").is_some();
-    if performed.iter().any(|item| is_timed(item)) { Ok(()) } else { Err(Fault::conflict(INCONSISTENT)) }
+    if performed.iter().any(is_timed) { Ok(()) } else { Err(Fault::conflict(INCONSISTENT)) }
 }
 
 /// When it was canceled stands in the progress information.
