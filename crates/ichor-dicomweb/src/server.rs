@@ -23,6 +23,7 @@ mod route;
 mod search;
 mod stream;
 mod tls;
+pub mod ups;
 
 pub use archive::{
     Access, Archive, ArchiveFault, Candidates, FrameBytes, Held, HeldStudy, JsonDataSet, PictureForm, Rendering,

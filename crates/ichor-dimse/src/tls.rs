@@ -16,7 +16,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, SupportedProtocolVersion};
 
-pub use client::ClientTls;
+pub use client::{ClientTls, ClientTlsError};
 pub use files::{CertificateSummary, IdentityFiles, TlsError};
 pub use server::{ClientAuth, ServerTls, ServerTlsOptions};
 

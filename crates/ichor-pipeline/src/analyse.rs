@@ -24,6 +24,7 @@ pub use study::AnalysisError;
 use crate::backoff::Backoff;
 use crate::now;
 use crate::route::Rule;
+use crate::worklist::reading::{self, ReadingOptions};
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -43,6 +44,8 @@ pub struct AnalyseOptions {
     pub destinations: Vec<DestinationObjects>,
     /// Which of them get it; empty: all.
     pub rules: Vec<Rule>,
+    /// Whether each finished study makes a workitem for whoever reads it, and what stands in it.
+    pub reading: Option<ReadingOptions>,
 }
 
 /// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.
@@ -114,7 +117,15 @@ async fn analyse_one<M: SliceModel>(
                 ),
                 Verdict::NotAnalysed(reason) => info!(%study, version, %reason, "study not analysed"),
             }
-            store.complete_analysis(claim, outcome, now()).await
+            let workitem = match options.reading.as_ref().map(|reading| reading::workitem(&claim, &outcome, reading)) {
+                Some(Err(fault)) => {
+                    error!(%study, version, %fault, "no workitem can be made of this study");
+                    None
+                }
+                Some(Ok(workitem)) => Some(workitem),
+                None => None,
+            };
+            store.complete_analysis_to_read(claim, outcome, workitem, now()).await
         }
         Err(failure) => {
             let reason: Reason = failure.reason();

@@ -18,5 +18,6 @@ pub mod route;
 pub mod tell;
 pub mod traffic;
 pub mod triage;
+pub mod worklist;
 
 pub use clock::now;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ichor_core::{Reason, Subject};
 use ichor_store::{MessageClaim, Store, StoreError, Topic};
+use ichor_worklist::fhir::FhirClient;
 use ichor_worklist::hl7::Hl7Client;
 use ichor_worklist::webhook::WebhookClient;
-use ichor_worklist::{Announcement, Patient, Study, SuspiciousSlices, TellError};
+use ichor_worklist::{Announcement, Patient, Series, Study, SuspiciousSlices, TellError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -41,6 +42,8 @@ pub struct Channel {
 pub enum Transport {
     /// HL7 v2 over MLLP.
     Hl7(Hl7Client),
+    /// A transaction of FHIR resources.
+    Fhir(FhirClient),
     /// A signed POST.
     Webhook(WebhookClient),
 }
@@ -87,6 +90,7 @@ async fn tell_due(store: &Store, channel: &Channel) -> Result<Duration, StoreErr
         let told = match announcement(&claim, &channel.software) {
             Ok(announcement) => match &channel.transport {
                 Transport::Hl7(client) => client.tell(&announcement).await,
+                Transport::Fhir(client) => client.tell(&announcement).await,
                 Transport::Webhook(client) => client.tell(&announcement).await,
             },
             Err(error) => Err(error),
@@ -158,6 +162,12 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
         _ => None,
     };
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let series = claim.series.iter().map(|series| Series {
+        series_instance_uid: series.series_instance.clone(),
+        modality: series.modality.clone(),
+        description: series.description.clone(),
+        number: series.number,
+    });
     Ok(Announcement {
         id: identity(claim),
         subject: *subject,
@@ -172,6 +182,7 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
             description: study.description.clone(),
             source_ae: claim.source_ae.as_ref().map(ToString::to_string),
             patient: Some(Patient { id: study.patient_id.clone(), name: study.patient_name.clone() }),
+            series: series.collect(),
         },
         finding: part(&detail["outcome"]["finding"])?,
         alert,
@@ -237,6 +248,7 @@ mod tests {
                 description: None,
             },
             source_ae: None,
+            series: Vec::new(),
             since: Timestamp::from_millis(1_700_000_000_000),
             attempts: 1,
         }

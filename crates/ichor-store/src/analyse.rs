@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ichor_core::{AeTitle, Finding, ModelId, Reason, RuleOutcome, Uid};
 use serde::Serialize;
 
-use crate::{StagedBlob, Store, StoreError, StudyAttributes, Timestamp, Topic};
+use crate::{NewWorkitem, StagedBlob, Store, StoreError, StudyAttributes, Timestamp, Topic};
 
 /// The right to analyse one version of a study, held by one worker.
 #[derive(Debug)]
@@ -184,8 +184,26 @@ impl Store {
         outcome: AnalysisOutcome,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.index().complete_analysis(self.blobs(), &claim, outcome, now).await?;
+        self.complete_analysis_to_read(claim, outcome, None, now).await
+    }
+
+    /// As [`Self::complete_analysis`], with the workitem of whoever is to read the study, in the same transaction: one for
+    /// each version, however often it is analysed.
+    ///
+    /// # Errors
+    /// As [`Self::complete_analysis`].
+    pub async fn complete_analysis_to_read(
+        &self,
+        claim: AnalysisClaim,
+        outcome: AnalysisOutcome,
+        reading: Option<NewWorkitem>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.index().complete_analysis(self.blobs(), &claim, outcome, reading.as_ref(), now).await?;
         self.topics().notify(Topic::Outbox);
+        if reading.is_some() {
+            self.topics().notify(Topic::Workitems);
+        }
         Ok(())
     }
 

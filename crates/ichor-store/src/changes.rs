@@ -19,6 +19,8 @@ pub enum Topic {
     Commitments,
     /// A proof of a delivery is due, or has come.
     Proofs,
+    /// A workitem was made or changed, or somebody has subscribed.
+    Workitems,
 }
 
 /// Senders of all topics.
@@ -31,6 +33,7 @@ pub(crate) struct Topics {
     messages: watch::Sender<()>,
     commitments: watch::Sender<()>,
     proofs: watch::Sender<()>,
+    workitems: watch::Sender<()>,
 }
 
 impl Topics {
@@ -44,6 +47,7 @@ impl Topics {
             messages: topic(),
             commitments: topic(),
             proofs: topic(),
+            workitems: topic(),
         }
     }
 
@@ -56,6 +60,7 @@ impl Topics {
             Topic::Messages => &self.messages,
             Topic::Commitments => &self.commitments,
             Topic::Proofs => &self.proofs,
+            Topic::Workitems => &self.workitems,
         }
     }
 

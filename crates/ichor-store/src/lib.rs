@@ -36,6 +36,7 @@ mod sqlite;
 mod store;
 mod timestamp;
 mod triage;
+mod worklist;
 
 /// A temporary folder, in memory where there is one: what is tested there does not depend on the medium.
 #[cfg(test)]
@@ -65,7 +66,7 @@ pub use events::Event;
 pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
 pub use held::{HeldFilter, HeldInstance, HeldStudy};
-pub use message::{ChannelDepth, MessageClaim, MessageSummary};
+pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
@@ -79,3 +80,4 @@ pub use search::{
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};
+pub use worklist::{NewWorkitem, Subscribed, WorkitemReport, WorkitemRow};

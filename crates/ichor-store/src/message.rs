@@ -27,10 +27,25 @@ pub struct MessageClaim {
     pub study: StudyAttributes,
     /// Who sent it.
     pub source_ae: Option<AeTitle>,
+    /// Its series, as far as they have arrived, without our own results.
+    pub series: Vec<MessageSeries>,
     /// When the first instance that mattered was recorded: of an alert the first suspicious slice, else the study's last.
     pub since: Timestamp,
     /// Attempts, this one included.
     pub attempts: u32,
+}
+
+/// A series of the study that a message is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageSeries {
+    /// Series Instance UID.
+    pub series_instance: Uid,
+    /// Modality.
+    pub modality: Option<String>,
+    /// Series Description.
+    pub description: Option<String>,
+    /// Series Number.
+    pub number: Option<i64>,
 }
 
 /// A message, as a list shows it.

@@ -29,6 +29,7 @@ mod search;
 mod timeline;
 mod triage;
 mod values;
+mod worklist;
 
 use std::path::Path;
 use std::time::Duration;

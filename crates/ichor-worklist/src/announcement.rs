@@ -51,6 +51,22 @@ pub struct Study {
     pub source_ae: Option<String>,
     /// Absent on a channel that is not told who it is.
     pub patient: Option<Patient>,
+    /// What has arrived of it. No part of a webhook.
+    #[serde(skip)]
+    pub series: Vec<Series>,
+}
+
+/// A series of the study.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// Series Instance UID (0020,000E).
+    pub series_instance_uid: Uid,
+    /// Modality (0008,0060).
+    pub modality: Option<String>,
+    /// Series Description (0008,103E).
+    pub description: Option<String>,
+    /// Series Number (0020,0011).
+    pub number: Option<i64>,
 }
 
 /// Who it is.
@@ -107,6 +123,12 @@ impl Announcement {
                     id: Some("P&C".to_owned()),
                     name: Some("O'Brien|^Seán~^\\X^Dr^=山田^太郎".to_owned()),
                 }),
+                series: vec![Series {
+                    series_instance_uid: Uid::derive(["series"]),
+                    modality: Some("CT".to_owned()),
+                    description: Some(" 5 mm\u{1} <soft> & \"tissue\"".to_owned()),
+                    number: Some(-2),
+                }],
             },
             finding: match subject {
                 Subject::Positive => Some(finding(Verdict::Positive)),

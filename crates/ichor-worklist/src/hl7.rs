@@ -1,4 +1,5 @@
-//! HL7 version 2.5.1: messages from templates, over MLLP, with acknowledgement (chapters 2 and 7; MLLP release 1).
+//! HL7 version 2.5.1: messages from templates, over MLLP, plain or behind TLS, with acknowledgement (chapters 2 and 7; MLLP
+//! release 1).
 
 mod ack;
 mod escape;
@@ -8,6 +9,8 @@ mod mllp;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ichor_dimse::tls::ClientTls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 pub use ack::{Ack, AckCode, AckError};
@@ -48,6 +51,8 @@ pub struct Hl7Options {
     pub charset: Charset,
     /// Time to connect, and for the answer.
     pub timeout: Duration,
+    /// How to speak TLS with the receiver; `None`: in the clear.
+    pub tls: Option<ClientTls>,
 }
 
 /// Tells one receiver. Every message has a connection of its own: results are rare.
@@ -56,16 +61,20 @@ pub struct Hl7Client {
     address: String,
     timeout: Duration,
     encoder: Encoder,
+    tls: Option<Box<ClientTls>>,
 }
 
 impl Hl7Client {
     /// Sets the client up, and tries the template on a sample of each subject. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`SetupError::File`], [`SetupError::Template`].
+    /// [`SetupError::File`], [`SetupError::Template`], and [`SetupError::Value`] for certificates that cannot be used.
     pub fn new(options: Hl7Options) -> Result<Self, SetupError> {
         let encoder = Encoder::new(&options)?;
-        Ok(Self { address: options.address, timeout: options.timeout, encoder })
+        if let Some(tls) = &options.tls {
+            tls.check().map_err(|error| SetupError::Value(error.to_string()))?;
+        }
+        Ok(Self { address: options.address, timeout: options.timeout, encoder, tls: options.tls.map(Box::new) })
     }
 
     /// Sends one message and waits for its acknowledgement; the peer's code and, where it gave one, its error code.
@@ -74,18 +83,7 @@ impl Hl7Client {
     /// Every [`TellError`]. An answer of AE or AR is [`TellError::Refused`]: a receiver uses either for what may pass.
     pub async fn tell(&self, announcement: &Announcement) -> Result<String, TellError> {
         let message = self.encoder.message(announcement)?;
-        let connection =
-            |error: std::io::Error| TellError::Connection { peer: self.address.clone(), why: error.to_string() };
-        let exchange = async {
-            let mut stream = TcpStream::connect(&self.address).await.map_err(connection)?;
-            stream.set_nodelay(true).map_err(connection)?;
-            mllp::send(&mut stream, &message).await.map_err(connection)?;
-            match mllp::receive(&mut stream, LONGEST_ACK).await {
-                Ok(answer) => Ok(answer),
-                Err(mllp::ReceiveError::Io(error)) => Err(connection(error)),
-                Err(error) => Err(TellError::Answer(error.to_string())),
-            }
-        };
+        let exchange = self.exchange(&message);
         let answer =
             tokio::time::timeout(self.timeout, exchange).await.map_err(|_| TellError::Timeout(self.timeout))??;
         let ack = Ack::parse(&answer).map_err(|error| TellError::Answer(error.to_string()))?;
@@ -99,6 +97,35 @@ impl Hl7Client {
         }
         let words = ack.words();
         if ack.code.is_acceptance() { Ok(words) } else { Err(TellError::Refused(words)) }
+    }
+
+    async fn exchange(&self, message: &[u8]) -> Result<Vec<u8>, TellError> {
+        let stream = TcpStream::connect(&self.address).await.map_err(|error| self.lost(error))?;
+        stream.set_nodelay(true).map_err(|error| self.lost(error))?;
+        match &self.tls {
+            None => self.blocks(stream, message).await,
+            Some(tls) => {
+                let stream = tls.connect(&self.address, stream).await.map_err(|error| self.lost(error))?;
+                Box::pin(self.blocks(stream, message)).await
+            }
+        }
+    }
+
+    async fn blocks(
+        &self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+        message: &[u8],
+    ) -> Result<Vec<u8>, TellError> {
+        mllp::send(&mut stream, message).await.map_err(|error| self.lost(error))?;
+        match mllp::receive(&mut stream, LONGEST_ACK).await {
+            Ok(answer) => Ok(answer),
+            Err(mllp::ReceiveError::Io(error)) => Err(self.lost(error)),
+            Err(error) => Err(TellError::Answer(error.to_string())),
+        }
+    }
+
+    fn lost(&self, error: impl std::fmt::Display) -> TellError {
+        TellError::Connection { peer: self.address.clone(), why: error.to_string() }
     }
 }
 

@@ -1,20 +1,22 @@
-//! Tells those who read: what happens to a study, as an HL7 v2.5.1 message over MLLP or as a webhook.
+//! Tells those who read: what happens to a study, as an HL7 v2.5.1 message over MLLP, as FHIR resources or as a webhook.
 //!
-//! One [`Announcement`] says what is told, whatever the way. A [`hl7::Hl7Client`] and a [`webhook::WebhookClient`] send
-//! one and wait for the peer's own word; when, how often and in which order is the caller's concern. An announcement has
+//! One [`Announcement`] says what is told, whatever the way. A [`hl7::Hl7Client`], a [`fhir::FhirClient`] and a
+//! [`webhook::WebhookClient`] send one and wait for the peer's own word; when, how often and in which order is the caller's concern. An announcement has
 //! the same [`Announcement::id`] at every attempt, by which a peer knows a repetition.
 //!
 //! Architecture Invariant: no SQL, no pixels, no state.
 
 mod announcement;
+pub mod fhir;
 pub mod hl7;
+mod http;
 pub mod webhook;
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-pub use announcement::{Announcement, Patient, Study, SuspiciousSlices};
+pub use announcement::{Announcement, Patient, Series, Study, SuspiciousSlices};
 
 /// Why nobody was told. [`TellError::is_permanent`] says whether another try can help.
 #[derive(Debug, Error)]

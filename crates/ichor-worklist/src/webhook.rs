@@ -1,7 +1,6 @@
 //! Webhooks: one POST with JSON, signed as Standard Webhooks 1.0.0 say (`webhook-id`, `webhook-timestamp`,
 //! `webhook-signature`), so that a receiver verifies it with a library of theirs.
 
-use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,10 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Certificate, Client, StatusCode, Url};
+use reqwest::{Client, Url};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
+use crate::http::{self, Trust};
 use crate::{Announcement, SetupError, TellError};
 
 /// What a secret begins with in the form that libraries of Standard Webhooks print.
@@ -30,6 +30,8 @@ pub struct WebhookOptions {
     pub secret: Secret,
     /// Authorities of which one must have issued the receiver's certificate, PEM; `None`: the system's.
     pub root_certificates: Option<Vec<u8>>,
+    /// Own certificate with its chain, and its key, PEM, for receivers that ask for one.
+    pub identity: Option<Vec<u8>>,
     /// Whether the receiver is told who the patient is.
     pub with_patient: bool,
     /// Time to connect, and for the whole exchange.
@@ -94,29 +96,9 @@ impl WebhookClient {
     /// # Errors
     /// [`SetupError::Value`] for a URL or a certificate that cannot be used.
     pub fn new(options: WebhookOptions) -> Result<Self, SetupError> {
-        let value = |why: String| SetupError::Value(why);
-        let url = Url::parse(&options.url).map_err(|error| value(format!("URL {:?}: {error}", options.url)))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(value(format!("URL {:?} is neither http nor https", options.url)));
-        }
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(value("no TLS crypto provider is installed".to_owned()));
-        }
-        let mut http = Client::builder()
-            .user_agent(concat!("ichor/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.timeout)
-            .timeout(options.timeout)
-            // What is told must not travel to wherever a redirection points.
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0);
-        if let Some(pem) = &options.root_certificates {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|error| value(chain(&error)))?;
-            http = http.tls_certs_only(certificates);
-        } else if url.scheme() == "http" {
-            // No certificate will be looked at; a machine without any must not keep the client from starting.
-            http = http.tls_certs_only([]);
-        }
-        let http = http.build().map_err(|error| value(chain(&error)))?;
+        let url = http::url(&options.url)?;
+        let trust = Trust { roots: options.root_certificates.as_deref(), identity: options.identity.as_deref() };
+        let http = http::client(&url, options.timeout, &trust)?;
         let WebhookOptions { secret, with_patient, timeout, .. } = options;
         Ok(Self { http, url, secret, with_patient, timeout })
     }
@@ -142,44 +124,17 @@ impl WebhookClient {
             .body(body)
             .send()
             .await
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| http::failed(&error, &self.url, self.timeout))?;
         let status = answer.status();
         let words = format!("HTTP {}", status.as_u16());
         if status.is_success() {
             Ok(words)
-        } else if status.is_server_error()
-            || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
-        {
+        } else if http::may_pass(status) {
             Err(TellError::Refused(words))
         } else {
             Err(TellError::RefusedForGood(words))
         }
     }
-
-    fn failed(&self, error: &reqwest::Error) -> TellError {
-        if error.is_timeout() {
-            return TellError::Timeout(self.timeout);
-        }
-        // The path of a URL can be a secret of its own.
-        let peer = self.url.host_str().unwrap_or_default().to_owned();
-        let mut cause = error.source();
-        let mut why = "no answer".to_owned();
-        while let Some(inner) = cause {
-            why = inner.to_string();
-            cause = inner.source();
-        }
-        TellError::Connection { peer, why }
-    }
-}
-
-fn chain(error: &reqwest::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        line = format!("{line}: {inner}");
-        cause = inner.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Channels, from their configuration.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context;
 use ichor_core::MessageStatus;
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::tell::{Channel, Transport};
 use ichor_store::Store;
+use ichor_worklist::fhir::{FhirClient, FhirOptions, TokenSource};
 use ichor_worklist::hl7::{Hl7Client, Hl7Options};
 use ichor_worklist::webhook::{Secret, WebhookClient, WebhookOptions};
 use tracing::warn;
@@ -34,22 +37,48 @@ pub(crate) fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
 fn transport(config: &ChannelConfig) -> anyhow::Result<Transport> {
     let timeout = seconds(config.timeout_s);
     Ok(match config.end().map_err(anyhow::Error::msg)? {
-        ChannelEnd::Hl7 { address, template, sending, receiving, processing_id, charset } => {
-            let options = Hl7Options { address, template, sending, receiving, processing_id, charset, timeout };
+        ChannelEnd::Hl7 { address, template, sending, receiving, processing_id, charset, tls } => {
+            let options = Hl7Options { address, template, sending, receiving, processing_id, charset, timeout, tls };
             Transport::Hl7(Hl7Client::new(options)?)
         }
-        ChannelEnd::Webhook { url, secret_file, ca_file, with_patient } => {
-            let read =
-                |path: std::path::PathBuf| std::fs::read(&path).with_context(|| format!("reading {}", path.display()));
+        ChannelEnd::Webhook { url, secret_file, tls, with_patient } => {
             Transport::Webhook(WebhookClient::new(WebhookOptions {
                 url,
                 secret: Secret::parse(&secrets::read(&secret_file)?)?,
-                root_certificates: ca_file.map(read).transpose()?,
+                root_certificates: tls.ca_file.as_deref().map(read).transpose()?,
+                identity: tls.identity.map(identity).transpose()?,
                 with_patient,
                 timeout,
             })?)
         }
+        ChannelEnd::Fhir { url, token_file, tls, naming } => {
+            if token_file.is_some() && url.starts_with("http://") {
+                warn!(channel = config.name, "its bearer token travels in the clear: the url is http://");
+            }
+            Transport::Fhir(FhirClient::new(FhirOptions {
+                url,
+                token: token_file.map(token),
+                root_certificates: tls.ca_file.as_deref().map(read).transpose()?,
+                identity: tls.identity.map(identity).transpose()?,
+                naming,
+                timeout,
+            })?)
+        }
     })
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Certificate and key as one text; a key that anybody may read is refused.
+fn identity((certificate, key): (PathBuf, PathBuf)) -> anyhow::Result<Vec<u8>> {
+    Ok([read(&certificate)?, b"\n".to_vec(), secrets::read(&key)?.into_bytes(), b"\n".to_vec()].concat())
+}
+
+/// Reads the file at each attempt: a token that was renewed needs no restart.
+fn token(file: PathBuf) -> TokenSource {
+    Box::new(move || secrets::read(&file).map_err(|error| format!("{error:#}")))
 }
 
 /// Says which channels have messages and are not configured any more.

@@ -15,6 +15,7 @@ mod listen;
 mod objects;
 mod proof;
 mod rule;
+mod worklist;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 pub(crate) use rule::{OutcomeName, RuleConfig};
+pub(crate) use worklist::WorklistConfig;
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -58,6 +60,9 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsConfig,
     /// Where instances arrive by STOW-RS; absent: nowhere.
     pub(crate) dicomweb: Option<DicomWebConfig>,
+    /// Workitems (UPS-RS), at the address of `[dicomweb]`; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worklist: Option<WorklistConfig>,
     /// The API and the pages, health and metrics; absent: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin: Option<AdminConfig>,
@@ -212,6 +217,7 @@ impl Config {
         self.sources.iter().try_for_each(SourceConfig::check)?;
         self.limits.check()?;
         self.dicomweb.iter().try_for_each(DicomWebConfig::check)?;
+        self.worklist.iter().try_for_each(|worklist| worklist.check(self.dicomweb.is_some()))?;
         self.admin.iter().try_for_each(AdminConfig::check)?;
         self.gate.check()?;
         self.commitment.check()?;

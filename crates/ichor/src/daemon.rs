@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
 use crate::engine::Engine;
 use crate::web;
-use crate::{admin, certificates, channels, destinations, secrets};
+use crate::{admin, certificates, channels, destinations, secrets, worklist};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,5 +308,6 @@ fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseO
         destinations: config.destinations.iter().map(objects).collect::<Result<_, _>>()?,
         rules: (config.rules.iter().map(RuleConfig::rule).collect::<Result<_, _>>())
             .map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
+        reading: worklist::reading(config),
     })
 }

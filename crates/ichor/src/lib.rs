@@ -14,10 +14,10 @@ pub mod engine;
 mod logging;
 mod pictures;
 mod secrets;
-
 mod supervisor;
 mod tls_files;
 mod web;
+mod worklist;
 
 use std::process::ExitCode;
 

@@ -18,7 +18,7 @@ use ichor_store::Store;
 use tracing::warn;
 
 use crate::config::{Config, DicomWebClientConfig, DicomWebConfig, seconds};
-use crate::secrets;
+use crate::{secrets, worklist};
 use archive::Holdings;
 
 /// Shortest token that is taken, in bytes: shorter ones can be guessed.
@@ -32,7 +32,8 @@ pub(crate) async fn bind(
     sop_classes: Vec<SopClassRule>,
 ) -> anyhow::Result<Option<StowServer<StowIngest>>> {
     let Some(section) = &config.dicomweb else { return Ok(None) };
-    let options = options(section, config.listen.max_instance_mib)?;
+    let mut options = options(section, config.listen.max_instance_mib)?;
+    options.ups = worklist::service(config, store);
     if options.clients.is_empty() {
         warn!("no [[dicomweb.client]] is configured: nobody may send, search or retrieve by DICOMweb");
     }
@@ -84,6 +85,7 @@ fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow::Result<Ser
             max_parameters: config.max_parameters,
             cors_origins: config.cors_origins.clone(),
         },
+        ups: None,
     })
 }
 

@@ -128,7 +128,7 @@ impl Settings {
                 text,
                 "\n[dicomweb]\naddress = \"127.0.0.1:{web_port}\"\nbody_idle_timeout_s = 5.0\n\n\
                  [[dicomweb.client]]\nname = \"WEB\"\ntoken_file = \"web.token\"\n\
-                 networks = [\"127.0.0.0/8\"]\nquiet_period_s = {:?}\nmay = [\"store\", \"search\", \"retrieve\"]\n",
+                 networks = [\"127.0.0.0/8\"]\nquiet_period_s = {:?}\nmay = [\"store\", \"search\", \"retrieve\", \"worklist\"]\n",
                 self.quiet_period_s,
             );
         }

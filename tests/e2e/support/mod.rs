@@ -4,6 +4,7 @@ pub(crate) mod chosen;
 pub(crate) mod daemon;
 pub(crate) mod dcmtk;
 pub(crate) mod disk;
+pub(crate) mod fhir;
 pub(crate) mod http;
 pub(crate) mod judge;
 pub(crate) mod mllp;

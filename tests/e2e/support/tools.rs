@@ -15,12 +15,16 @@ pub(crate) enum Tool {
     Orthanc,
     /// David Clunie's validators.
     Dciodvfy,
+    /// A Python with fhir.resources.
+    FhirResources,
     /// A Python with highdicom.
     Highdicom,
     /// A Python with pynetdicom.
     Pynetdicom,
     /// A Python with dicomweb-client.
     DicomwebClient,
+    /// A Python with websocket-client.
+    WebsocketClient,
     /// cornerstone3D, built, with Node and Chromium to run it.
     Viewer,
 }
@@ -32,9 +36,11 @@ impl Tool {
             Self::Gdcm => find("gdcmconv").is_some(),
             Self::Orthanc => find("Orthanc").is_some() && Path::new(DICOM_WEB_PLUGIN).exists(),
             Self::Dciodvfy => find("dciodvfy").is_some() && find("dcentvfy").is_some(),
+            Self::FhirResources => imports("fhir.resources"),
             Self::Highdicom => imports("highdicom"),
             Self::Pynetdicom => imports("pynetdicom"),
             Self::DicomwebClient => imports("dicomweb_client"),
+            Self::WebsocketClient => imports("websocket"),
             Self::Viewer => find("node").is_some() && Path::new(CHROMIUM).exists() && viewer().is_some(),
         };
         (!found).then_some(match self {
@@ -42,9 +48,11 @@ impl Tool {
             Self::Gdcm => "gdcmconv is not installed",
             Self::Orthanc => "Orthanc with its DICOMweb plug-in is not installed",
             Self::Dciodvfy => "dciodvfy (dicom3tools) is not installed",
+            Self::FhirResources => "the Python of ICHOR_TEST_PYTHON has no fhir.resources",
             Self::Highdicom => "the Python of ICHOR_TEST_PYTHON has no highdicom",
             Self::Pynetdicom => "the Python of ICHOR_TEST_PYTHON has no pynetdicom",
             Self::DicomwebClient => "the Python of ICHOR_TEST_PYTHON has no dicomweb-client",
+            Self::WebsocketClient => "the Python of ICHOR_TEST_PYTHON has no websocket-client",
             Self::Viewer => "Node, Chromium, or the viewer of ICHOR_TEST_VIEWER (scripts/setup_viewer.sh) is not there",
         })
     }

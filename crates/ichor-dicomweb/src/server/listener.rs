@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -27,6 +27,7 @@ use super::handler::{Refusal, Sender, StowHandler};
 use super::options::ServerOptions;
 use super::request;
 use super::stream::Watched;
+use super::ups::Upgrade;
 
 /// Connections from addresses that no client rule covers: few, so that strangers keep nobody out.
 const MAX_STRANGERS: usize = 8;
@@ -206,16 +207,22 @@ impl<H: StowHandler> Shared<H> {
         // Since when the peer has had nothing to wait for; `None` while a request is under way.
         let (idle_since, idle) = watch::channel(Some(Instant::now()));
         let shared = Arc::clone(&self);
+        // What the connection becomes after an answer of 101.
+        let upgrade = Arc::new(OnceLock::new());
+        let upgraded = Arc::clone(&upgrade);
         let service = service_fn(move |request: Request<Incoming>| {
             idle_since.send_replace(None);
-            let idle_since = idle_since.clone();
+            let (idle_since, upgraded) = (idle_since.clone(), Arc::clone(&upgraded));
             // A task of its own: what is being stored does not end because the connection does.
             let task = shared.open.spawn(request::serve(Arc::clone(&shared), address, request));
             let answer: Pin<Box<dyn Future<Output = Served> + Send>> = Box::pin(async move {
-                let answer = task.await.unwrap_or_else(|error| {
+                let mut answer = task.await.unwrap_or_else(|error| {
                     error!(%error, "the task of a request panicked");
                     answer::words(StatusCode::INTERNAL_SERVER_ERROR, "the receiver failed")
                 });
+                if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
+                    let _ = upgraded.set(upgrade);
+                }
                 idle_since.send_replace(Some(Instant::now()));
                 Ok(answer.map(|body| Watched { body, idle_since }))
             });
@@ -244,7 +251,16 @@ impl<H: StowHandler> Shared<H> {
             }
         };
         match ended {
-            Ok(()) => linger(connection.into_parts().io.into_inner()).await,
+            Ok(()) => {
+                let parts = connection.into_parts();
+                match upgrade.get().cloned() {
+                    None => linger(parts.io.into_inner()).await,
+                    Some(upgrade) => {
+                        let stop = self.stopping.clone();
+                        Box::pin(upgrade.run(parts.io.into_inner(), parts.read_buf, stop)).await;
+                    }
+                }
+            }
             Err(error) => debug!(%address, %error, "connection ended"),
         }
     }

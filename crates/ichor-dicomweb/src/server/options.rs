@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::handler::Refusal;
+use super::ups::UpsOptions;
 
 /// Settings of a [`super::StowServer`].
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct ServerOptions {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Searching and retrieving.
     pub reading: ReadingOptions,
+    /// The worklist (UPS-RS) beside the studies (default: none).
+    pub ups: Option<UpsOptions>,
 }
 
 /// Settings of what searches and retrieves.
@@ -95,6 +98,8 @@ pub enum Right {
     Search,
     /// Retrieve it (WADO-RS).
     Retrieve,
+    /// See and change workitems (UPS-RS).
+    Worklist,
 }
 
 impl fmt::Display for Right {
@@ -103,6 +108,7 @@ impl fmt::Display for Right {
             Self::Store => "store",
             Self::Search => "search",
             Self::Retrieve => "retrieve",
+            Self::Worklist => "use the worklist",
         })
     }
 }
@@ -126,6 +132,7 @@ impl Default for ServerOptions {
             drain_timeout: Duration::from_secs(10),
             tls: None,
             reading: ReadingOptions::default(),
+            ups: None,
         }
     }
 }

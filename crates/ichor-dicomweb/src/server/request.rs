@@ -22,6 +22,7 @@ use super::media::{self, AnswerForm, BodyKind, MediaError};
 use super::multipart::{Event, MultipartError, MultipartParser, PartHeader};
 use super::options::Right;
 use super::reading;
+use super::ups;
 
 /// Parts of one request that are made durable at the same time, while the next ones are read.
 const COMMITS_AT_ONCE: usize = 4;
@@ -45,6 +46,9 @@ pub(super) async fn serve<H: StowHandler>(
     address: SocketAddr,
     request: Request<Incoming>,
 ) -> Answer {
+    if let Some(options) = shared.options.ups.as_ref().filter(|_| ups::is_ours(&shared.options, request.uri().path())) {
+        return ups::serve(&shared, options, address, request).await;
+    }
     let origin = reading::origin(&shared.options, &request);
     let (has_origins, has_archive) = (!shared.options.reading.cors_origins.is_empty(), shared.archive.is_some());
     let mut answer = match *request.method() {

@@ -7,6 +7,10 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use thiserror::Error as ThisError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::files::{IdentityFiles, TlsError, authorities, system_authorities};
 use super::{VERSIONS, provider};
@@ -30,7 +34,33 @@ impl Default for ClientTls {
     }
 }
 
+/// Why there is no TLS with a peer.
+#[derive(Debug, ThisError)]
+pub enum ClientTlsError {
+    /// Its files cannot be used.
+    #[error(transparent)]
+    Files(#[from] TlsError),
+    /// Peer and we do not agree, or the peer is not who it should be.
+    #[error("TLS: {0}")]
+    Handshake(std::io::Error),
+}
+
 impl ClientTls {
+    /// Speaks TLS over a connection to `address`, `host:port`.
+    ///
+    /// # Errors
+    /// [`ClientTlsError`]: the files of this machine, or the handshake.
+    pub async fn connect<S>(&self, address: &str, stream: S) -> Result<TlsStream<S>, ClientTlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (name, settings) = (self.name_for(address)?, self.clone());
+        // Files are read, which may block.
+        let config = tokio::task::spawn_blocking(move || settings.config()).await;
+        let config = config.map_err(|error| ClientTlsError::Handshake(error.into()))??;
+        TlsConnector::from(config).connect(name, stream).await.map_err(ClientTlsError::Handshake)
+    }
+
     /// Reads the files, to find out early whether they can be used.
     ///
     /// # Errors

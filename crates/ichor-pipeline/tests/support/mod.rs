@@ -214,6 +214,7 @@ pub(crate) fn analyse_options() -> AnalyseOptions {
         min_lesion_ml: 0.1,
         destinations: ["one", "two"].map(|name| gets(name, SegmentationForm::default())).to_vec(),
         rules: Vec::new(),
+        reading: None,
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Connection, Dialect, Sqlite, one_row};
 use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 use crate::blobs::{BlobRef, BlobStore};
 use crate::receive::StudyAttributes;
-use crate::{StoreError, Timestamp};
+use crate::{NewWorkitem, StoreError, Timestamp};
 
 /// Rows of one INSERT statement; six columns each stay far below SQLite's 32,766 parameters.
 const ROWS_A_STATEMENT: usize = 1_000;
@@ -103,10 +103,11 @@ impl Sqlite {
         blobs: &BlobStore,
         claim: &AnalysisClaim,
         outcome: AnalysisOutcome,
+        reading: Option<&NewWorkitem>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut published = Vec::new();
-        let completed = self.try_complete(blobs, claim, outcome, now, &mut published).await;
+        let completed = self.try_complete(blobs, claim, (outcome, reading), now, &mut published).await;
         if completed.is_err() {
             for blob in &published {
                 // A failed commit may still have reached the medium.
@@ -122,7 +123,7 @@ impl Sqlite {
         &self,
         blobs: &BlobStore,
         claim: &AnalysisClaim,
-        outcome: AnalysisOutcome,
+        (outcome, reading): (AnalysisOutcome, Option<&NewWorkitem>),
         now: Timestamp,
         published: &mut Vec<BlobRef>,
     ) -> Result<(), StoreError> {
@@ -157,9 +158,10 @@ impl Sqlite {
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
         let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known });
-        write_outcome_event(&mut tx, study, claim, &verdict, by, now).await?;
+        let detail = outcome_detail(claim, &verdict, by);
+        write_outcome_event(&mut tx, study, claim, &verdict, detail.clone(), now).await?;
         if finding.is_none_or(|finding| finding.verdict == Call::Negative) {
-            write_withdrawal(&mut tx, study, now).await?;
+            write_withdrawal(&mut tx, study, detail, now).await?;
         }
         let urgent = routed.as_ref().and_then(|routed| routed.urgent);
         let urgent = urgent.unwrap_or_else(|| finding.is_some_and(|finding| finding.verdict == Call::Positive));
@@ -169,6 +171,9 @@ impl Sqlite {
         for object in objects {
             let context = ObjectContext { blobs, study, analysis: claim.id, urgent, now };
             insert_object(&mut tx, &context, object, published).await?;
+        }
+        if let Some(reading) = reading {
+            super::worklist::of_analysis(&mut tx, study, claim.version, reading, now).await?;
         }
         tx.commit().await.during(during)
     }
@@ -422,18 +427,8 @@ async fn write_series_events(
     Ok(())
 }
 
-async fn write_outcome_event(
-    connection: &mut Connection,
-    study: i64,
-    claim: &AnalysisClaim,
-    verdict: &Verdict,
-    by: serde_json::Value,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let (kind, text) = match verdict {
-        Verdict::Analysed(finding) => ("analysed", finding_text(claim.version, finding)),
-        Verdict::NotAnalysed(reason) => ("not-analysed", format!("version {} not analysed: {reason}", claim.version)),
-    };
+/// The outcome for machines.
+fn outcome_detail(claim: &AnalysisClaim, verdict: &Verdict, by: serde_json::Value) -> serde_json::Value {
     let outcome = match verdict {
         Verdict::Analysed(finding) => json!({ "finding": finding }),
         Verdict::NotAnalysed(reason) => json!({ "reason": reason }),
@@ -442,11 +437,31 @@ async fn write_outcome_event(
     if let (Some(detail), serde_json::Value::Object(by)) = (detail.as_object_mut(), by) {
         detail.extend(by);
     }
+    detail
+}
+
+async fn write_outcome_event(
+    connection: &mut Connection,
+    study: i64,
+    claim: &AnalysisClaim,
+    verdict: &Verdict,
+    detail: serde_json::Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (kind, text) = match verdict {
+        Verdict::Analysed(finding) => ("analysed", finding_text(claim.version, finding)),
+        Verdict::NotAnalysed(reason) => ("not-analysed", format!("version {} not analysed: {reason}", claim.version)),
+    };
     NewEvent::new(now, kind, text).detail(detail).study(study).write(connection).await
 }
 
-/// Who was alerted must hear that the whole study came to something else.
-async fn write_withdrawal(connection: &mut Connection, study: i64, now: Timestamp) -> Result<(), StoreError> {
+/// Who was alerted must hear that the whole study came to something else, and to what.
+async fn write_withdrawal(
+    connection: &mut Connection,
+    study: i64,
+    detail: serde_json::Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let alerted: Option<i64> = sqlx::query_scalar("SELECT alerted_at FROM study WHERE id = ?")
         .bind(study)
         .fetch_one(&mut *connection)
@@ -456,6 +471,7 @@ async fn write_withdrawal(connection: &mut Connection, study: i64, now: Timestam
         return Ok(());
     }
     NewEvent::new(now, "alert-withdrawn", "the whole study does not bear the alert out")
+        .detail(detail)
         .study(study)
         .write(connection)
         .await

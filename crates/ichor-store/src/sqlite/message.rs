@@ -8,7 +8,7 @@ use super::failure::During;
 use super::values::{from_json, to_json, uid, unsigned, word};
 use super::{Connection, Sqlite, one_row};
 use crate::events::peer_text;
-use crate::message::{ChannelDepth, MessageClaim, MessageSummary};
+use crate::message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 use crate::{StoreError, StudyAttributes, Timestamp};
 
 /// What an event is to a channel. An attempt at an analysis that will be repeated is nothing yet.
@@ -22,6 +22,9 @@ const SUBJECT: &str = "CASE kind
 
 /// So many events may pass a channel by before it notes where it is: a note is a transaction.
 const UNNOTED: i64 = 1_000;
+
+/// Most series of a study that a message names.
+const MOST_SERIES: i64 = 1_000;
 
 /// Of one study only the oldest message that is not finished is due.
 const IS_FIRST_OF_STUDY: &str = "NOT EXISTS (SELECT 1 FROM message p WHERE p.study_id = m.study_id
@@ -43,6 +46,14 @@ struct ClaimRow {
     description: Option<String>,
     source_ae: Option<String>,
     last_instance_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct SeriesRow {
+    series_instance: String,
+    modality: Option<String>,
+    description: Option<String>,
+    number: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -158,8 +169,19 @@ impl Sqlite {
             .execute(&mut *tx)
             .await
             .during(during)?;
+        let series: Vec<SeriesRow> = sqlx::query_as(
+            "SELECT r.series_instance, r.modality, r.description, r.number FROM series r
+             WHERE r.study_id = (SELECT study_id FROM message WHERE id = ?1)
+                 AND EXISTS (SELECT 1 FROM instance i WHERE i.study_id = r.study_id AND i.own = 0 AND i.series_id = r.id)
+             ORDER BY r.id LIMIT ?2",
+        )
+        .bind(row.id)
+        .bind(MOST_SERIES)
+        .fetch_all(&mut *tx)
+        .await
+        .during(during)?;
         tx.commit().await.during(during)?;
-        claim(channel, row).map(Some)
+        claim(channel, row, series).map(Some)
     }
 
     pub(crate) async fn message_acknowledged(
@@ -345,7 +367,15 @@ async fn write_event(
         .await
 }
 
-fn claim(channel: &str, row: ClaimRow) -> Result<MessageClaim, StoreError> {
+fn claim(channel: &str, row: ClaimRow, series: Vec<SeriesRow>) -> Result<MessageClaim, StoreError> {
+    let series = series.into_iter().map(|row| {
+        Ok(MessageSeries {
+            series_instance: uid(&row.series_instance)?,
+            modality: row.modality,
+            description: row.description,
+            number: row.number,
+        })
+    });
     let subject = word(&row.subject)?;
     let detail: serde_json::Value = from_json(&row.detail)?;
     let since = match (subject, detail["latency_ms"].as_i64()) {
@@ -369,6 +399,7 @@ fn claim(channel: &str, row: ClaimRow) -> Result<MessageClaim, StoreError> {
         },
         source_ae: (row.source_ae.map(|title| AeTitle::parse(&title)).transpose())
             .map_err(|error| StoreError::corrupt(error.to_string()))?,
+        series: series.collect::<Result<_, StoreError>>()?,
         since: Timestamp::from_millis(since),
         attempts: unsigned(row.attempts)?,
     })

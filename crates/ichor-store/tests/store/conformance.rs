@@ -52,6 +52,12 @@ macro_rules! conformance {
                     object_made_again_with_other_content_is_not_replaced,
                     study_of_two_thousand_slices,
                 }
+                worklist {
+                    workitem_is_created_once_and_changed_by_one,
+                    workitems_come_in_their_order,
+                    subscribers_hear_once_and_in_order,
+                    analysis_leaves_one_workitem_a_version,
+                }
                 forward {
                     instances_of_closed_studies_are_queued_once,
                     decision_for_nobody_is_one,

@@ -232,6 +232,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             report_address: None,
         }],
         dicomweb: None,
+        worklist: None,
         admin: None,
         gate: GateConfig::default(),
         limits: LimitsConfig::default(),

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ichor_core::Subject;
+use ichor_dimse::tls::{ClientTls, IdentityFiles};
+use ichor_worklist::fhir::{ImagingStudyPolicy, Naming};
 use ichor_worklist::hl7::{Charset, Template};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +16,7 @@ use super::{Durations, Fault, host_and_port, none_is_set};
 pub(crate) struct ChannelConfig {
     /// Name, unique; stands in the job log.
     pub(crate) name: String,
-    /// `hl7` or `webhook`.
+    /// `hl7`, `fhir` or `webhook`.
     pub(crate) kind: ChannelKind,
     /// What it is told.
     #[serde(default = "default::subjects")]
@@ -55,18 +57,45 @@ pub(crate) struct ChannelConfig {
     /// HL7: `utf-8`, `8859-1` or `ascii`; absent: `utf-8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) charset: Option<CharsetName>,
-    /// Webhook: where to.
+    /// HL7: whether to speak TLS; absent: no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<bool>,
+    /// HL7: name that the receiver's certificate must have, if not the host of its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_server_name: Option<String>,
+    /// HL7: whether the receiver's certificate must have that name; absent: yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_check_name: Option<bool>,
+    /// Webhook, FHIR: where to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<String>,
     /// Webhook: file that holds the signing secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// Webhook: authorities of which one must have issued the receiver's certificate, PEM; absent: the system's.
+    /// FHIR: file that holds the bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bearer_token_file: Option<PathBuf>,
+    /// Authorities of which one must have issued the receiver's certificate, PEM; absent: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls_ca_file: Option<PathBuf>,
+    /// Own certificate, PEM, for receivers that ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key_file: Option<PathBuf>,
     /// Webhook: whether the receiver is told who the patient is; absent: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) with_patient: Option<bool>,
+    /// FHIR: namespace of Patient IDs, a URI; absent: none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) patient_system: Option<String>,
+    /// FHIR: namespace of accession numbers, a URI; absent: none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) accession_system: Option<String>,
+    /// FHIR: `create` or `update`; absent: `create`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) imaging_study: Option<ImagingStudyName>,
 }
 
 /// The ways to tell.
@@ -75,8 +104,20 @@ pub(crate) struct ChannelConfig {
 pub(crate) enum ChannelKind {
     /// HL7 v2 over MLLP.
     Hl7,
+    /// A transaction of FHIR resources.
+    Fhir,
     /// A signed POST.
     Webhook,
+}
+
+/// What becomes of the FHIR server's record of the study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ImagingStudyName {
+    /// Created where there is none.
+    Create,
+    /// Kept up to date.
+    Update,
 }
 
 /// MSH-18.
@@ -110,6 +151,19 @@ pub(crate) enum ChannelEnd {
         processing_id: String,
         /// MSH-18.
         charset: Charset,
+        /// How to speak TLS, if so.
+        tls: Option<ClientTls>,
+    },
+    /// A transaction of FHIR resources.
+    Fhir {
+        /// Base URL.
+        url: String,
+        /// The bearer token.
+        token_file: Option<PathBuf>,
+        /// Certificates.
+        tls: HttpTls,
+        /// Names of the site.
+        naming: Naming,
     },
     /// A signed POST.
     Webhook {
@@ -117,11 +171,20 @@ pub(crate) enum ChannelEnd {
         url: String,
         /// The signing secret.
         secret_file: PathBuf,
-        /// Authorities.
-        ca_file: Option<PathBuf>,
+        /// Certificates.
+        tls: HttpTls,
         /// Whether it is told who the patient is.
         with_patient: bool,
     },
+}
+
+/// Files of certificates for an `https://` URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HttpTls {
+    /// Authorities.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Own certificate and its key.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl ChannelConfig {
@@ -146,19 +209,33 @@ impl ChannelConfig {
             ("processing_id", self.processing_id.is_some()),
             ("charset", self.charset.is_some()),
         ];
-        let webhook_keys = [
-            ("url", self.url.is_some()),
-            ("secret_file", self.secret_file.is_some()),
-            ("tls_ca_file", self.tls_ca_file.is_some()),
-            ("with_patient", self.with_patient.is_some()),
+        let hl7_tls_keys = [
+            ("tls", self.tls.is_some()),
+            ("tls_server_name", self.tls_server_name.is_some()),
+            ("tls_check_name", self.tls_check_name.is_some()),
         ];
-        let (foreign, kind) = match self.kind {
-            ChannelKind::Hl7 => (&webhook_keys[..], "hl7"),
-            ChannelKind::Webhook => (&hl7_keys[..], "webhook"),
+        let http_keys = [("url", self.url.is_some())];
+        let webhook_keys = [("secret_file", self.secret_file.is_some()), ("with_patient", self.with_patient.is_some())];
+        let fhir_keys = [
+            ("bearer_token_file", self.bearer_token_file.is_some()),
+            ("patient_system", self.patient_system.is_some()),
+            ("accession_system", self.accession_system.is_some()),
+            ("imaging_study", self.imaging_study.is_some()),
+        ];
+        let foreign: [&[(&str, bool)]; 3] = match self.kind {
+            ChannelKind::Hl7 => [&http_keys, &webhook_keys, &fhir_keys],
+            ChannelKind::Fhir => [&hl7_keys, &hl7_tls_keys, &webhook_keys],
+            ChannelKind::Webhook => [&hl7_keys, &hl7_tls_keys, &fhir_keys],
         };
-        none_is_set(foreign, kind)?;
+        let kind = match self.kind {
+            ChannelKind::Hl7 => "hl7",
+            ChannelKind::Fhir => "fhir",
+            ChannelKind::Webhook => "webhook",
+        };
+        foreign.into_iter().try_for_each(|keys| none_is_set(keys, kind))?;
         match self.kind {
             ChannelKind::Hl7 => self.hl7_end(),
+            ChannelKind::Fhir => self.fhir_end(),
             ChannelKind::Webhook => self.webhook_end(),
         }
     }
@@ -187,24 +264,89 @@ impl ChannelConfig {
                 Some(CharsetName::Latin1) => Charset::Latin1,
                 Some(CharsetName::Ascii) => Charset::Ascii,
             },
+            tls: self.client_tls()?,
         })
     }
 
-    fn webhook_end(&self) -> Result<ChannelEnd, String> {
-        let url = self.url.clone().ok_or("kind webhook needs the key url")?;
+    /// Certificate and key, which go together.
+    fn identity(&self) -> Result<Option<(PathBuf, PathBuf)>, String> {
+        match (&self.tls_certificate_file, &self.tls_key_file) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Ok(Some((certificate.clone(), key.clone()))),
+            _ => Err("give tls_certificate_file and tls_key_file together".to_owned()),
+        }
+    }
+
+    fn client_tls(&self) -> Result<Option<ClientTls>, String> {
+        let identity = self.identity()?;
+        let has_key = self.tls_ca_file.is_some() || self.tls_server_name.is_some() || self.tls_check_name.is_some();
+        match self.tls.unwrap_or(false) {
+            false if has_key || identity.is_some() => Err("keys of TLS do nothing without tls = true".to_owned()),
+            false => Ok(None),
+            true => Ok(Some(ClientTls {
+                ca_file: self.tls_ca_file.clone(),
+                identity: identity.map(|(certificate_file, key_file)| IdentityFiles { certificate_file, key_file }),
+                server_name: self.tls_server_name.clone(),
+                check_name: self.tls_check_name.unwrap_or(true),
+            })),
+        }
+    }
+
+    /// URL and certificates of a kind that speaks HTTP.
+    fn http_end(&self, kind: &str) -> Result<(String, HttpTls), String> {
+        let url = self.url.clone().ok_or_else(|| format!("kind {kind} needs the key url"))?;
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(format!("url {url:?} does not start with http:// or https://"));
         }
+        let tls = HttpTls { ca_file: self.tls_ca_file.clone(), identity: self.identity()? };
+        if url.starts_with("http://") && tls != HttpTls::default() {
+            return Err("keys of TLS do nothing with an http:// url".to_owned());
+        }
+        Ok((url, tls))
+    }
+
+    fn fhir_end(&self) -> Result<ChannelEnd, String> {
+        let (url, tls) = self.http_end("fhir")?;
+        if self.subjects.contains(&Subject::DeliveryDead) {
+            return Err(format!("subjects: {} is no result of a study, FHIR cannot say it", Subject::DeliveryDead));
+        }
+        for (key, system) in [("patient_system", &self.patient_system), ("accession_system", &self.accession_system)] {
+            if let Some(system) = system.as_deref()
+                && (!system.contains(':') || system.chars().any(|c| c.is_whitespace() || c.is_control()))
+            {
+                return Err(format!("{key} {system:?} is no URI, such as urn:oid:1.2.3 or https://example.org/mrn"));
+            }
+        }
+        let naming = Naming {
+            patient_system: self.patient_system.clone(),
+            accession_system: self.accession_system.clone(),
+            imaging_study: match self.imaging_study {
+                None | Some(ImagingStudyName::Create) => ImagingStudyPolicy::Create,
+                Some(ImagingStudyName::Update) => ImagingStudyPolicy::Update,
+            },
+        };
+        Ok(ChannelEnd::Fhir { url, token_file: self.bearer_token_file.clone(), tls, naming })
+    }
+
+    fn webhook_end(&self) -> Result<ChannelEnd, String> {
+        let (url, tls) = self.http_end("webhook")?;
         Ok(ChannelEnd::Webhook {
             url,
             secret_file: self.secret_file.clone().ok_or("kind webhook needs the key secret_file")?,
-            ca_file: self.tls_ca_file.clone(),
+            tls,
             with_patient: self.with_patient.unwrap_or(false),
         })
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        for path in [&mut self.secret_file, &mut self.tls_ca_file].into_iter().flatten() {
+        let files = [
+            &mut self.secret_file,
+            &mut self.bearer_token_file,
+            &mut self.tls_ca_file,
+            &mut self.tls_certificate_file,
+            &mut self.tls_key_file,
+        ];
+        for path in files.into_iter().flatten() {
             *path = folder.join(&path);
         }
         if let Some(template) = self.template.as_mut().filter(|name| !["oru", "orm", "omg"].contains(&name.as_str())) {

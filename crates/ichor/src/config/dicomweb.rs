@@ -120,6 +120,8 @@ pub(crate) enum ClientRight {
     Search,
     /// Retrieve it (WADO-RS).
     Retrieve,
+    /// See and change workitems (UPS-RS).
+    Worklist,
 }
 
 impl ClientRight {
@@ -128,6 +130,7 @@ impl ClientRight {
             Self::Store => Right::Store,
             Self::Search => Right::Search,
             Self::Retrieve => Right::Retrieve,
+            Self::Worklist => Right::Worklist,
         }
     }
 }
@@ -180,7 +183,7 @@ impl DicomWebConfig {
         self.clients.iter().try_for_each(DicomWebClientConfig::check)
     }
 
-    /// Whether anybody may search or retrieve.
+    /// Whether anybody may see what is kept.
     pub(crate) fn shows_patients(&self) -> bool {
         self.clients.iter().any(|client| client.may.iter().any(|right| *right != ClientRight::Store))
     }
@@ -188,7 +191,7 @@ impl DicomWebConfig {
     fn check_reading(&self) -> Result<(), Fault> {
         let is_encrypted = self.tls_certificate_file.is_some() || self.allow_clear_text;
         if self.shows_patients() && !is_encrypted && !self.address.ip().is_loopback() {
-            let message = "a client may search or retrieve beyond loopback, and nothing encrypts: give tls_certificate_file \
+            let message = "a client may see patients beyond loopback, and nothing encrypts: give tls_certificate_file \
                            and tls_key_file, or set allow_clear_text where a proxy encrypts";
             return fault("dicomweb.client.may", message.to_owned());
         }

@@ -149,7 +149,7 @@ pub(super) async fn channels(config: &Config) -> Vec<Outcome> {
         outcomes.push(match channel.end() {
             Err(error) => Outcome::failure(subject, error, "mend the section"),
             Ok(ChannelEnd::Hl7 { address, .. }) => connected(subject, &address, timeout).await,
-            Ok(ChannelEnd::Webhook { url, .. }) => reached(subject, &url, timeout).await,
+            Ok(ChannelEnd::Webhook { url, .. } | ChannelEnd::Fhir { url, .. }) => reached(subject, &url, timeout).await,
         });
     }
     outcomes

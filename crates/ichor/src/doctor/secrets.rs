@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use ichor_dimse::tls::ServerTls;
 
 use super::Outcome;
-use crate::config::{Config, Endpoint};
+use crate::config::{ChannelEnd, Config, Endpoint};
 
 /// A certificate that ends within this time is warned of.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -29,6 +29,15 @@ pub(super) fn certificates(config: &Config) -> Vec<Outcome> {
             outcomes.push(match tls.check() {
                 Ok(()) => Outcome::good(subject, "its files can be used"),
                 Err(error) => Outcome::failure(subject, error.to_string(), "mend the files that the destination names"),
+            });
+        }
+    }
+    for channel in &config.channels {
+        if let Ok(ChannelEnd::Hl7 { tls: Some(tls), .. }) = channel.end() {
+            let subject = format!("TLS of channel {:?}", channel.name);
+            outcomes.push(match tls.check() {
+                Ok(()) => Outcome::good(subject, "its files can be used"),
+                Err(error) => Outcome::failure(subject, error.to_string(), "mend the files that the channel names"),
             });
         }
     }
@@ -72,7 +81,8 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
         named.extend(secrets.map(|file| (format!("secret of destination {:?}", destination.name), file)));
     }
     for channel in &config.channels {
-        named.extend(channel.secret_file.iter().map(|file| (format!("secret of channel {:?}", channel.name), file)));
+        let secrets = channel.secret_file.iter().chain(&channel.bearer_token_file);
+        named.extend(secrets.map(|file| (format!("secret of channel {:?}", channel.name), file)));
     }
     let clients = config.dicomweb.iter().flat_map(|dicomweb| &dicomweb.clients);
     let tokens = clients.filter_map(|client| Some((client, client.token_file.as_deref()?))).map(|(client, file)| {

@@ -66,6 +66,7 @@ pub(crate) async fn each_subject_is_told_once(backend: impl Backend) {
     assert_eq!(claim.since, at(1), "counted from the first suspicious slice");
     assert_eq!(claim.study.patient_id.as_deref(), Some("P1"));
     assert_eq!(claim.study.accession_number.as_deref(), Some("A1"));
+    assert_eq!((claim.series.len(), claim.series[0].modality.as_deref()), (1, Some("CT")), "{:?}", claim.series);
     assert_eq!(
         (claim.detail["probability"].as_f64(), claim.detail["notice"].as_str()),
         (Some(0.75), Some("made for tests"))
@@ -107,6 +108,8 @@ pub(crate) async fn each_subject_is_told_once(backend: impl Backend) {
     let told = events.iter().find(|event| event.kind == "message-acknowledged").unwrap();
     assert!(told.text.contains("ris") && told.text.contains("5000 ms") && !told.text.contains('\u{1b}'), "{told:?}");
     assert_eq!(told.detail["latency_ms"], 5_000);
+    let withdrawn = events.iter().find(|event| event.kind == "alert-withdrawn").unwrap();
+    assert_eq!(withdrawn.detail["outcome"]["finding"]["verdict"], "negative", "what it came to instead");
 }
 
 pub(crate) async fn urgent_first_and_one_of_a_study_at_a_time(backend: impl Backend) {

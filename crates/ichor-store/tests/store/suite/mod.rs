@@ -14,3 +14,4 @@ pub(crate) mod query;
 pub(crate) mod receive;
 pub(crate) mod recovery;
 pub(crate) mod triage;
+pub(crate) mod worklist;

@@ -11,6 +11,7 @@ fn options(template: Template, charset: Charset) -> Hl7Options {
         processing_id: "P".to_owned(),
         charset,
         timeout: std::time::Duration::from_secs(1),
+        tls: None,
     }
 }
 

@@ -1,0 +1,345 @@
+//! Statements of the worklist.
+
+use ichor_core::Uid;
+
+use super::failure::During;
+use super::values::{from_json, to_json, uid, unsigned};
+use super::{Connection, Sqlite};
+use crate::worklist::{NewWorkitem, Subscribed, WorkitemReport, WorkitemRow};
+use crate::{StoreError, Timestamp};
+
+/// The well-known UID of all workitems (PS3.4 CC.2.3.1).
+const WORKLIST: &str = "1.2.840.10008.5.1.4.34.5";
+
+/// Most reports that are kept for a subscriber who does not come: the oldest go first.
+const MOST_REPORTS: i64 = 10_000;
+
+const COLUMNS: &str = "uid, state, transaction_uid, revision, priority, starts, attributes";
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    uid: String,
+    state: String,
+    transaction_uid: Option<String>,
+    revision: i64,
+    priority: i64,
+    starts: String,
+    attributes: String,
+}
+
+impl Subscribed {
+    fn target(&self) -> &str {
+        match self {
+            Self::Workitem(uid) => uid.as_str(),
+            Self::Worklist => WORKLIST,
+        }
+    }
+}
+
+impl Sqlite {
+    pub(crate) async fn create_workitem(
+        &self,
+        row: &WorkitemRow,
+        reports: &[String],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let during = "recording a workitem";
+        let mut tx = self.begin(during).await?;
+        let is_new = insert(&mut tx, row, None, now).await?;
+        if is_new {
+            tell_subscribers(&mut tx, &row.uid, reports, now).await?;
+        }
+        tx.commit().await.during(during)?;
+        Ok(is_new)
+    }
+
+    pub(crate) async fn workitem(&self, uid: &Uid) -> Result<Option<WorkitemRow>, StoreError> {
+        let row: Option<Row> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM workitem WHERE uid = ?")))
+                .bind(uid.as_str())
+                .fetch_optional(&self.read)
+                .await
+                .during("looking for a workitem")?;
+        row.map(workitem).transpose()
+    }
+
+    pub(crate) async fn workitems(
+        &self,
+        states: &[&str],
+        offset: u64,
+        limit: u32,
+    ) -> Result<Vec<WorkitemRow>, StoreError> {
+        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM workitem
+             WHERE ?1 = '[]' OR state IN (SELECT value FROM json_each(?1))
+             ORDER BY priority, starts, id LIMIT ?2 OFFSET ?3"
+        )))
+        .bind(to_json(&states)?)
+        .bind(limit)
+        .bind(i64::try_from(offset).unwrap_or(i64::MAX))
+        .fetch_all(&self.read)
+        .await
+        .during("listing workitems")?;
+        rows.into_iter().map(workitem).collect()
+    }
+
+    pub(crate) async fn change_workitem(
+        &self,
+        row: &WorkitemRow,
+        reports: &[String],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let during = "changing a workitem";
+        let mut tx = self.begin(during).await?;
+        let changed = sqlx::query(
+            "UPDATE workitem SET state = ?1, transaction_uid = ?2, revision = revision + 1, priority = ?3, starts = ?4,
+                 attributes = ?5, changed_at = ?6
+             WHERE uid = ?7 AND revision = ?8",
+        )
+        .bind(&row.state)
+        .bind(row.transaction.as_ref().map(Uid::as_str))
+        .bind(row.priority)
+        .bind(&row.starts)
+        .bind(row.attributes.to_string())
+        .bind(now.as_millis())
+        .bind(row.uid.as_str())
+        .bind(row.revision)
+        .execute(&mut *tx)
+        .await
+        .during(during)?
+        .rows_affected();
+        if changed == 0 {
+            return Ok(false);
+        }
+        tell_subscribers(&mut tx, &row.uid, reports, now).await?;
+        tx.commit().await.during(during)?;
+        Ok(true)
+    }
+
+    pub(crate) async fn subscribe_workitems(
+        &self,
+        subscriber: &str,
+        what: &Subscribed,
+        deletion_lock: bool,
+        reports: &[String],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "recording a subscription";
+        let mut tx = self.begin(during).await?;
+        sqlx::query(
+            "INSERT INTO workitem_subscription (subscriber, target, deletion_lock) VALUES (?, ?, ?)
+             ON CONFLICT DO UPDATE SET deletion_lock = excluded.deletion_lock",
+        )
+        .bind(subscriber)
+        .bind(what.target())
+        .bind(deletion_lock)
+        .execute(&mut *tx)
+        .await
+        .during(during)?;
+        for body in reports {
+            sqlx::query("INSERT INTO workitem_report (subscriber, body, created_at) VALUES (?, ?, ?)")
+                .bind(subscriber)
+                .bind(body)
+                .bind(now.as_millis())
+                .execute(&mut *tx)
+                .await
+                .during(during)?;
+        }
+        bound_reports(&mut tx).await?;
+        tx.commit().await.during(during)
+    }
+
+    pub(crate) async fn unsubscribe_workitems(&self, subscriber: &str, what: &Subscribed) -> Result<bool, StoreError> {
+        let gone = sqlx::query(
+            "DELETE FROM workitem_subscription WHERE subscriber = ?1 AND (target = ?2 OR ?2 = ?3)
+                 AND EXISTS (SELECT 1 FROM workitem_subscription WHERE subscriber = ?1 AND target = ?2)",
+        )
+        .bind(subscriber)
+        .bind(what.target())
+        .bind(WORKLIST)
+        .execute(&self.write)
+        .await
+        .during("ending a subscription")?;
+        Ok(gone.rows_affected() > 0)
+    }
+
+    pub(crate) async fn suspend_worklist(&self, subscriber: &str) -> Result<bool, StoreError> {
+        let during = "suspending a subscription";
+        let mut tx = self.begin(during).await?;
+        let lock: Option<bool> = sqlx::query_scalar(
+            "DELETE FROM workitem_subscription WHERE subscriber = ? AND target = ? RETURNING deletion_lock",
+        )
+        .bind(subscriber)
+        .bind(WORKLIST)
+        .fetch_optional(&mut *tx)
+        .await
+        .during(during)?;
+        let Some(lock) = lock else { return Ok(false) };
+        sqlx::query(
+            "INSERT INTO workitem_subscription (subscriber, target, deletion_lock)
+             SELECT ?1, uid, ?2 FROM workitem WHERE state IN ('SCHEDULED', 'IN PROGRESS') ON CONFLICT DO NOTHING",
+        )
+        .bind(subscriber)
+        .bind(lock)
+        .execute(&mut *tx)
+        .await
+        .during(during)?;
+        tx.commit().await.during(during)?;
+        Ok(true)
+    }
+
+    pub(crate) async fn has_workitem_subscriber(&self, uid: &Uid) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM workitem_subscription WHERE target IN (?, ?))")
+            .bind(uid.as_str())
+            .bind(WORKLIST)
+            .fetch_one(&self.read)
+            .await
+            .during("looking for subscribers")
+    }
+
+    pub(crate) async fn workitem_reports(
+        &self,
+        subscriber: &str,
+        limit: u32,
+    ) -> Result<Vec<WorkitemReport>, StoreError> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("SELECT id, body FROM workitem_report WHERE subscriber = ? ORDER BY id LIMIT ?")
+                .bind(subscriber)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await
+                .during("reading reports of workitems")?;
+        Ok(rows.into_iter().map(|(id, body)| WorkitemReport { id, body }).collect())
+    }
+
+    pub(crate) async fn forget_workitem_report(&self, subscriber: &str, id: i64) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM workitem_report WHERE subscriber = ? AND id = ?")
+            .bind(subscriber)
+            .bind(id)
+            .execute(&self.write)
+            .await
+            .during("forgetting a report of a workitem")?;
+        Ok(())
+    }
+}
+
+/// The workitem of an analysis, in its transaction: once for each version. Those of earlier versions that nobody has begun
+/// are canceled.
+pub(super) async fn of_analysis(
+    connection: &mut Connection,
+    study: i64,
+    version: u32,
+    new: &NewWorkitem,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if !insert(connection, &new.row, Some((study, version)), now).await? {
+        return Ok(());
+    }
+    tell_subscribers(connection, &new.row.uid, std::slice::from_ref(&new.report), now).await?;
+    let progress = serde_json::json!({ "vr": "SQ", "Value": [
+        { "00741238": { "vr": "LT", "Value": [new.supersedes] } }
+    ] });
+    let during = "canceling the workitem of an earlier version";
+    let over: Vec<String> = sqlx::query_scalar(
+        "UPDATE workitem SET state = 'CANCELED', revision = revision + 1, changed_at = ?1,
+             attributes = json_set(attributes, '$.00741000.Value[0]', 'CANCELED', '$.00741002', json(?2))
+         WHERE study_id = ?3 AND version < ?4 AND state = 'SCHEDULED' RETURNING uid",
+    )
+    .bind(now.as_millis())
+    .bind(progress.to_string())
+    .bind(study)
+    .bind(version)
+    .fetch_all(&mut *connection)
+    .await
+    .during(during)?;
+    for name in over {
+        let mut report: serde_json::Value = from_json(&new.report)?;
+        report["00001000"]["Value"][0] = serde_json::json!(name);
+        report["00741000"]["Value"][0] = serde_json::json!("CANCELED");
+        tell_subscribers(connection, &uid(&name)?, &[report.to_string()], now).await?;
+    }
+    Ok(())
+}
+
+async fn insert(
+    connection: &mut Connection,
+    row: &WorkitemRow,
+    study: Option<(i64, u32)>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let inserted = sqlx::query(
+        "INSERT INTO workitem (uid, state, transaction_uid, priority, starts, study_id, version, attributes, created_at,
+             changed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
+    )
+    .bind(row.uid.as_str())
+    .bind(&row.state)
+    .bind(row.transaction.as_ref().map(Uid::as_str))
+    .bind(row.priority)
+    .bind(&row.starts)
+    .bind(study.map(|(study, _)| study))
+    .bind(study.map(|(_, version)| version))
+    .bind(row.attributes.to_string())
+    .bind(now.as_millis())
+    .execute(connection)
+    .await
+    .during("recording a workitem")?;
+    Ok(inserted.rows_affected() > 0)
+}
+
+async fn tell_subscribers(
+    connection: &mut Connection,
+    uid: &Uid,
+    reports: &[String],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for body in reports {
+        sqlx::query(
+            "INSERT INTO workitem_report (subscriber, body, created_at)
+             SELECT DISTINCT subscriber, ?1, ?2 FROM workitem_subscription WHERE target IN (?3, ?4)",
+        )
+        .bind(body)
+        .bind(now.as_millis())
+        .bind(uid.as_str())
+        .bind(WORKLIST)
+        .execute(&mut *connection)
+        .await
+        .during("recording a report of a workitem")?;
+    }
+    bound_reports(connection).await
+}
+
+/// Whoever never comes does not fill the disk.
+async fn bound_reports(connection: &mut Connection) -> Result<(), StoreError> {
+    let during = "bounding reports of workitems";
+    let full: Vec<(String, i64)> =
+        sqlx::query_as("SELECT subscriber, COUNT(*) FROM workitem_report GROUP BY subscriber HAVING COUNT(*) > ?")
+            .bind(MOST_REPORTS)
+            .fetch_all(&mut *connection)
+            .await
+            .during(during)?;
+    for (subscriber, count) in full {
+        sqlx::query(
+            "DELETE FROM workitem_report WHERE id IN
+                 (SELECT id FROM workitem_report WHERE subscriber = ? ORDER BY id LIMIT ?)",
+        )
+        .bind(&subscriber)
+        .bind(count - MOST_REPORTS)
+        .execute(&mut *connection)
+        .await
+        .during(during)?;
+    }
+    Ok(())
+}
+
+fn workitem(row: Row) -> Result<WorkitemRow, StoreError> {
+    Ok(WorkitemRow {
+        uid: uid(&row.uid)?,
+        state: row.state,
+        transaction: row.transaction_uid.as_deref().map(uid).transpose()?,
+        revision: row.revision,
+        priority: unsigned(row.priority)?,
+        starts: row.starts,
+        attributes: from_json(&row.attributes)?,
+    })
+}
