@@ -28,6 +28,7 @@ mod proof;
 mod real_series;
 mod reports;
 mod restart;
+mod retention;
 mod route;
 mod store_faults;
 mod stow;

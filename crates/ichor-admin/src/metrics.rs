@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ichor_core::{DeliveryStatus, MessageStatus, StudyStatus};
-use ichor_store::{DestinationState, Figures, Timestamp};
+use ichor_store::{DestinationState, Figures, RetentionFigures, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -60,6 +61,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     studies(&mut registry, &figures);
     queues(&mut registry, facts, &figures, now);
     destinations(&mut registry, facts, &states);
+    retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
     disk(&mut registry, facts);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| error.to_string())?;
@@ -172,6 +174,26 @@ fn queue(
         waiting.get_or_create(&Name { name }).set(since.map_or(0, &waits));
     }
     (depths, waiting)
+}
+
+/// What was given up, and what the last sweep could not give up.
+fn retention(registry: &mut Registry, figures: &RetentionFigures) {
+    let counters = [
+        ("retention_files", "Files removed by retention since the database was made", figures.files),
+        ("retention_bytes", "Bytes of files removed by retention since the database was made", figures.bytes),
+        ("retention_studies", "Studies of which retention gave up files, once a kind of file", figures.studies),
+    ];
+    for (name, help, value) in counters {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    let swept = figures.swept_at.map_or(0, |at| at.as_millis() / 1_000);
+    gauge(registry, "retention_last_sweep_timestamp_seconds", "When the last sweep ended; 0: never", swept);
+    gauge(registry, "retention_spared_studies", "Studies whose time had come and that stay", count(figures.spared));
+    let short = count(figures.short_bytes);
+    gauge(registry, "retention_short_bytes", "Bytes that should be free and that no study may give", short);
+    gauge(registry, "retention_doomed_files", "Files that are to be removed and still there", count(figures.doomed));
 }
 
 fn disk(registry: &mut Registry, facts: &Facts) {

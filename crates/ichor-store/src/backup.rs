@@ -60,10 +60,12 @@ impl Store {
         remove(&partial)?;
         // SQLite writes into a file that is there and empty, whose mode is ours to choose.
         drop(create_closed(&partial)?);
+        let kept = self.keep_files().await?;
         copy_database(self.database(), &partial).await?;
         sync(&partial)?;
         let blobs = self.blobs().clone();
         let copied = copy_blobs(&partial, move |blob| blobs.path_of(blob), &to.join(BLOBS)).await?;
+        drop(kept);
         rename(&partial, &to.join(DATABASE))?;
         sync(to)?;
         Ok(copied)

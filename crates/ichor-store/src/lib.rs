@@ -30,6 +30,7 @@ mod proof;
 mod query;
 mod receive;
 mod recovery;
+mod retention;
 mod search;
 mod sqlite;
 mod store;
@@ -70,6 +71,7 @@ pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
 };
 pub use recovery::{MissingBlob, Recovery};
+pub use retention::{Candidate, FileKind, Follower, Protection, Removal, RetentionFigures, Settled, Sweep};
 pub use search::{
     Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
     StudyOrder, Turnaround, study_day,

@@ -22,6 +22,7 @@ mod proof_request;
 mod query;
 mod receive;
 mod recovery;
+mod retention;
 mod route;
 mod schema;
 mod search;

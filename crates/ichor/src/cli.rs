@@ -67,6 +67,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Route(RouteCommand),
 
+    /// Answers questions about what is no longer kept.
+    #[command(subcommand)]
+    Retention(RetentionCommand),
+
     /// Answers questions about what channels were told (HL7, webhooks).
     #[command(subcommand)]
     Messages(MessagesCommand),
@@ -137,6 +141,7 @@ impl Command {
             | Self::Deliveries(_)
             | Self::Route(_)
             | Self::Messages(_)
+            | Self::Retention(_)
             | Self::Doctor(_)
             | Self::Backup(_)
             | Self::Restore(_)
@@ -270,6 +275,38 @@ pub(crate) enum StudiesCommand {
     Why(StudyArgs),
     /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
     Retry(StudyArgs),
+    /// Puts a study on hold: no file of it is deleted, whatever [retention] says, until the hold is released.
+    Hold(HoldArgs),
+    /// Releases the hold of a study.
+    ReleaseHold(StudyArgs),
+}
+
+/// `studies hold`
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    #[command(flatten)]
+    pub(crate) study: StudyArgs,
+
+    /// Why; stands in the job log. No word about the patient.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RetentionCommand {
+    /// Says what would go at this moment and by which rule, and what stays and why. Nothing is changed.
+    Plan(RetentionPlanArgs),
+}
+
+/// `retention plan`
+#[derive(Debug, Args)]
+pub(crate) struct RetentionPlanArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Most studies to print of those that go, and of those that stay.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
 }
 
 #[derive(Debug, Subcommand)]

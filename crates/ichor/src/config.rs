@@ -14,6 +14,7 @@ mod limits;
 mod listen;
 mod objects;
 mod proof;
+mod retention;
 mod rule;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub(crate) use forward::ForwardConfig;
 pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
+pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
 
 /// A key and what is wrong with its value.
@@ -90,6 +92,9 @@ pub(crate) struct Config {
     /// Storage commitment.
     #[serde(default)]
     pub(crate) commitment: CommitmentConfig,
+    /// Which files are no longer kept; absent: nothing is ever deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retention: Option<RetentionConfig>,
     /// Logging.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -228,6 +233,7 @@ impl Config {
         self.each_destination_gets_something()?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
+        self.retention.iter().try_for_each(|retention| retention.check(self.store.min_free_mib))?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
     }
 
@@ -257,6 +263,7 @@ impl Config {
         all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
+        all.extend(self.retention.iter().flat_map(RetentionConfig::durations));
         all
     }
 }

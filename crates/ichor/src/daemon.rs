@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
 use crate::engine::Engine;
 use crate::stow;
-use crate::{admin, certificates, channels, destinations, secrets};
+use crate::{admin, certificates, channels, destinations, retention, secrets};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,7 @@ impl Daemon {
             "commit"
         });
         destinations::start(config, &store, &stop, &mut tasks).await?;
+        retention::start(config, &store, &stop, &mut tasks);
         for channel in &config.channels {
             let (channel, stage_store, token) = (channels::open(channel)?, store.clone(), stop.clone());
             tasks.spawn(async move {

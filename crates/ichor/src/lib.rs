@@ -13,6 +13,7 @@ mod doctor;
 pub mod engine;
 mod logging;
 mod pictures;
+mod retention;
 mod secrets;
 mod stow;
 mod supervisor;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{
-    Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, RouteCommand, StudiesCommand,
+    Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, RetentionCommand,
+    RouteCommand, StudiesCommand,
 };
 pub use crate::config::ModelConfig;
 use crate::config::{LogConfig, LogFormat};
@@ -68,6 +70,9 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Show(args)) => in_runtime(commands::studies::show(args, json)),
         Command::Studies(StudiesCommand::Why(args)) => in_runtime(commands::studies::why(args, json)),
         Command::Studies(StudiesCommand::Retry(args)) => in_runtime(commands::studies::retry(args, json)),
+        Command::Studies(StudiesCommand::Hold(args)) => in_runtime(commands::studies::hold(args, json)),
+        Command::Studies(StudiesCommand::ReleaseHold(args)) => in_runtime(commands::studies::release_hold(args, json)),
+        Command::Retention(RetentionCommand::Plan(args)) => in_runtime(commands::retention::plan_now(args, json)),
         Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),

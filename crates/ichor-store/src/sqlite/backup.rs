@@ -47,18 +47,24 @@ pub(crate) async fn listed_blobs(
     let during = "listing blobs";
     let mut connection = read_only(database, during).await?;
     let after = after.map_or("", BlobRef::as_str);
+    // A backup of before there was retention has nothing that is no longer kept.
+    let knows_removal: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pragma_table_info('instance') WHERE name = 'removed_at')")
+            .fetch_one(&mut connection)
+            .await
+            .during(during)?;
+    let kept = if knows_removal { "AND removed_at IS NULL" } else { "" };
     // Each table has an index on its blobs.
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT blob, size FROM (SELECT blob, size FROM instance WHERE blob > ?1 ORDER BY blob LIMIT ?2)
-         UNION ALL SELECT blob, size FROM (SELECT blob, size FROM conflict WHERE blob > ?1 ORDER BY blob LIMIT ?2)
-         UNION ALL SELECT blob, size FROM (SELECT blob, size FROM object WHERE blob > ?1 ORDER BY blob LIMIT ?2)
-         ORDER BY blob LIMIT ?2",
-    )
-    .bind(after)
-    .bind(i64::try_from(most).unwrap_or(i64::MAX))
-    .fetch_all(&mut connection)
-    .await
-    .during(during)?;
+    let of = |table: &str| {
+        format!("SELECT blob, size FROM (SELECT blob, size FROM {table} WHERE blob > ?1 {kept} ORDER BY blob LIMIT ?2)")
+    };
+    let tables = ["instance", "conflict", "object"].map(of).join(" UNION ALL ");
+    let rows: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{tables} ORDER BY blob LIMIT ?2")))
+        .bind(after)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(&mut connection)
+        .await
+        .during(during)?;
     connection.close().await.during(during)?;
     let understood = |(blob, size): (String, i64)| {
         let size = u64::try_from(size).ok();

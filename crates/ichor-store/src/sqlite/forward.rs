@@ -17,7 +17,7 @@ impl Sqlite {
     pub(crate) async fn undecided_studies(&self, blobs: &BlobStore, most: u32) -> Result<Vec<ClosedStudy>, StoreError> {
         let rows: Vec<StudyRow> = sqlx::query_as(
             "SELECT id, study_instance, version, source_ae,
-                 (SELECT blob FROM instance WHERE study_id = s.id AND own = 0 ORDER BY id LIMIT 1)
+                 (SELECT blob FROM instance WHERE study_id = s.id AND own = 0 AND removed_at IS NULL ORDER BY id LIMIT 1)
              FROM study s WHERE version > forwarded_version ORDER BY id LIMIT ?",
         )
         .bind(most)
@@ -49,7 +49,8 @@ impl Sqlite {
         for destination in &forwarding.destinations {
             queued += sqlx::query(
                 "INSERT INTO outbox (study_id, instance_id, destination, status, urgent, queued_at, next_attempt)
-                 SELECT study_id, id, ?1, 'queued', ?2, ?3, ?3 FROM instance WHERE study_id = ?4 AND own = 0 ORDER BY id
+                 SELECT study_id, id, ?1, 'queued', ?2, ?3, ?3 FROM instance
+                 WHERE study_id = ?4 AND own = 0 AND removed_at IS NULL ORDER BY id
                  ON CONFLICT (instance_id, destination) DO NOTHING",
             )
             .bind(destination)

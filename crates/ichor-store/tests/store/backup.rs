@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ichor_core::{DeliveryStatus, StudyStatus};
-use ichor_store::{Copied, Store, StoreError, StoreOptions, examine, restore};
+use ichor_store::{Copied, FileKind, Forwarding, Store, StoreError, StoreOptions, examine, restore};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -187,4 +187,27 @@ async fn a_database_is_looked_at_without_touching_it() {
     std::fs::write(&foreign, "nothing of ours").unwrap();
     assert!(matches!(examine(&foreign).await, Err(StoreError::ForeignDatabase { .. })));
     assert_eq!(std::fs::read(&foreign).unwrap(), b"nothing of ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_longer_kept_is_not_backed_up() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = backend.open().await;
+    closed_study(&store, "a", 3, 0).await;
+    analyse(&store, true, &[], at(20)).await;
+    for study in store.undecided_studies(10).await.unwrap() {
+        store.forward(&study, &Forwarding::default(), at(30)).await.unwrap();
+    }
+    let candidates = store.retention_candidates(FileKind::Received, at(100), &[], None, 10).await.unwrap();
+    store.remove_files(&candidates[0], FileKind::Received, "by age", &[], at(40)).await.unwrap();
+    let to = folder.path().join("backup");
+    let copied = store.back_up(&to).await.unwrap();
+    assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (1, 1, 0), "the result alone");
+    let options = restored_in(folder.path());
+    restore(&to, &options).await.unwrap();
+    let again = Store::open(&options).await.unwrap();
+    let recovery = again.recover(at(50)).await.unwrap();
+    assert!(recovery.missing_blobs.is_empty(), "{recovery:?}");
+    assert_eq!(again.remove_doomed(10).await.unwrap(), Some(3), "they never came here: there is nothing to remove");
+    assert_eq!(again.retention_figures().await.unwrap().doomed, 0);
 }

@@ -6,7 +6,7 @@ use ichor_store::{DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter,
 use serde_json::json;
 
 use super::job_log::{clock, open};
-use crate::cli::{ListArgs, StudyArgs};
+use crate::cli::{HoldArgs, ListArgs, StudyArgs};
 
 /// One study by its UID, the UID's beginning, or its accession number.
 async fn find(store: &Store, text: &str) -> anyhow::Result<StudyDetail> {
@@ -113,6 +113,7 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     if let Some(at) = summary.alerted_at {
         println!("alert      {}, before the study was complete", clock(at));
     }
+    print_kept(summary);
     println!("\nseries");
     for series in &study.series {
         let outcome = match series.chosen {
@@ -136,13 +137,26 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     }
     println!("\nobjects and deliveries");
     for object in &study.objects {
-        println!("  {} {} ({} bytes)", object.kind, object.sop_instance, object.size);
+        let kept = object.removed_at.map_or("", |_| ", no longer kept");
+        println!("  {} {} ({} bytes{kept})", object.kind, object.sop_instance, object.size);
         for delivery in study.deliveries.iter().filter(|d| d.sop_instance == object.sop_instance) {
             let last = delivery.last_words.as_deref().unwrap_or("");
             println!("    {:<12} {:<9} {} attempts  {last}", delivery.destination, delivery.status, delivery.attempts);
         }
     }
     Ok(())
+}
+
+/// What is on hold, and what is no longer kept.
+fn print_kept(study: &StudySummary) {
+    if let Some(at) = study.held_at {
+        println!("on hold    since {}: {}", clock(at), study.hold_reason.as_deref().unwrap_or(""));
+    }
+    for (what, at) in [("received files", study.pixels_removed_at), ("results", study.results_removed_at)] {
+        if let Some(at) = at {
+            println!("gone       {what} are no longer kept, since {}", clock(at));
+        }
+    }
 }
 
 /// What each rule of the gate said.
@@ -165,6 +179,7 @@ pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     if let Some(reason) = &study.summary.reason {
         println!("because {reason}");
     }
+    print_kept(&study.summary);
     println!();
     let first = events.first().map(|event| event.at);
     for event in &events {
@@ -225,6 +240,41 @@ pub(crate) async fn retry(args: StudyArgs, json: bool) -> anyhow::Result<()> {
         println!("{outcome}");
     }
     Ok(())
+}
+
+/// `ichor studies hold`
+pub(crate) async fn hold(args: HoldArgs, json: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(!args.reason.trim().is_empty(), "--reason: say why, so that somebody dares to release it");
+    let store = open(&args.study.store).await?;
+    let study = find(&store, &args.study.study).await?.summary.study_instance;
+    let changed = store.hold(&study, &args.reason, ichor_pipeline::now()).await?;
+    say_hold(&study, changed, true, json);
+    Ok(())
+}
+
+/// `ichor studies release-hold`
+pub(crate) async fn release_hold(args: StudyArgs, json: bool) -> anyhow::Result<()> {
+    let store = open(&args.store).await?;
+    let study = find(&store, &args.study).await?.summary.study_instance;
+    let changed = store.release_hold(&study, ichor_pipeline::now()).await?;
+    say_hold(&study, changed, false, json);
+    Ok(())
+}
+
+fn say_hold(study: &ichor_core::Uid, changed: bool, held: bool, json: bool) {
+    if json {
+        println!("{}", json!({ "study": study, "held": held, "changed": changed }));
+        return;
+    }
+    println!(
+        "{}",
+        match (held, changed) {
+            (true, true) => "on hold: nothing of it goes until the hold is released",
+            (true, false) => "it was on hold already; its reason stays",
+            (false, true) => "the hold is released",
+            (false, false) => "it was not on hold",
+        }
+    );
 }
 
 #[cfg(test)]

@@ -12,4 +12,5 @@ pub(crate) mod proof;
 pub(crate) mod query;
 pub(crate) mod receive;
 pub(crate) mod recovery;
+pub(crate) mod retention;
 pub(crate) mod triage;
