@@ -57,6 +57,8 @@ pub struct Facts {
     pub min_free_bytes: u64,
     /// The models; none if the daemon only receives.
     pub models: Vec<ModelFacts>,
+    /// A study that has waited longer than this for its analysis is as urgent as any.
+    pub longest_overtaken: std::time::Duration,
     /// Names of the destinations that are configured.
     pub destinations: Vec<String>,
     /// Names of the channels that are configured.

@@ -23,6 +23,7 @@ pub use study::AnalysisError;
 
 use crate::backoff::Backoff;
 use crate::now;
+use crate::order::{self, OrderOptions};
 use crate::route::Rule;
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
@@ -43,6 +44,8 @@ pub struct AnalyseOptions {
     pub destinations: Vec<DestinationObjects>,
     /// Which of them get it; empty: all.
     pub rules: Vec<Rule>,
+    /// Which studies are analysed first.
+    pub order: OrderOptions,
 }
 
 /// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.
@@ -79,10 +82,13 @@ async fn analyse_queued<M: SliceModel>(
     model: &Arc<M>,
     options: &AnalyseOptions,
 ) -> Result<Duration, StoreError> {
-    while let Some(claim) = store.claim_analysis("analyse", now()).await? {
+    loop {
+        // Before each claim: one that was queued meanwhile may be more urgent than all others.
+        order::decide(store, &options.order).await?;
+        let overdue = options.order.overdue(now());
+        let Some(claim) = store.claim_analysis_in_order("analyse", overdue, now()).await? else { return Ok(POLL) };
         analyse_one(store, model, options, claim).await?;
     }
-    Ok(POLL)
 }
 
 async fn analyse_one<M: SliceModel>(

@@ -14,6 +14,7 @@ pub mod commit;
 pub mod deliver;
 pub mod forward;
 pub mod ingest;
+pub mod order;
 pub mod prove;
 pub mod retain;
 pub mod route;

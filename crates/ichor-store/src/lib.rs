@@ -26,6 +26,7 @@ mod figures;
 mod forward;
 mod group_commit;
 mod message;
+mod order;
 mod proof;
 mod query;
 mod receive;
@@ -65,6 +66,7 @@ pub use events::Event;
 pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
+pub use order::{UndecidedAnalysis, Urgency, WaitingAnalysis};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{

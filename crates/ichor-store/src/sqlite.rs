@@ -17,6 +17,7 @@ mod figures;
 mod forward;
 mod message;
 mod objects;
+mod order;
 mod proof;
 mod proof_request;
 mod query;

@@ -67,6 +67,7 @@ fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&M
         database: config.store.database.clone(),
         min_free_bytes: config.store.min_free_mib.saturating_mul(1 << 20),
         models: model.map(model_facts).into_iter().collect(),
+        longest_overtaken: seconds(config.analysis.longest_overtaken_s),
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
         channels: config.channels.iter().map(|channel| channel.name.clone()).collect(),
         configuration: serde_json::to_value(config).context("writing the configuration as JSON")?,

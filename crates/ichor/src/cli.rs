@@ -275,10 +275,23 @@ pub(crate) enum StudiesCommand {
     Why(StudyArgs),
     /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
     Retry(StudyArgs),
+    /// Lists what waits for its analysis, in the order in which it is taken, and why.
+    Queue(QueueArgs),
     /// Puts a study on hold: no file of it is deleted, whatever [retention] says, until the hold is released.
     Hold(HoldArgs),
     /// Releases the hold of a study.
     ReleaseHold(StudyArgs),
+}
+
+/// `studies queue`
+#[derive(Debug, Args)]
+pub(crate) struct QueueArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Most studies to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
 }
 
 /// `studies hold`

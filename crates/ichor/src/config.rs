@@ -16,6 +16,7 @@ mod objects;
 mod proof;
 mod retention;
 mod rule;
+mod urgent;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
+pub(crate) use urgent::UrgentConfig;
 
 /// A key and what is wrong with its value.
 type Fault = (String, String);
@@ -83,6 +85,9 @@ pub(crate) struct Config {
     /// Who gets which results; empty: everybody what they ask for.
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub(crate) rules: Vec<RuleConfig>,
+    /// Which studies are analysed before others; empty: those of an alert only.
+    #[serde(default, rename = "urgent", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) urgent: Vec<UrgentConfig>,
     /// What is forwarded as it was received; empty: nothing.
     #[serde(default, rename = "forward", skip_serializing_if = "Vec::is_empty")]
     pub(crate) forwards: Vec<ForwardConfig>,
@@ -228,6 +233,8 @@ impl Config {
         names_differ("rule.name", self.rules.iter().map(|rule| &rule.name))?;
         let names: Vec<&str> = self.destinations.iter().map(|destination| destination.name.as_str()).collect();
         self.rules.iter().try_for_each(|rule| rule.check(&names))?;
+        names_differ("urgent.name", self.urgent.iter().map(|rule| &rule.name))?;
+        self.urgent.iter().try_for_each(UrgentConfig::check)?;
         names_differ("forward.name", self.forwards.iter().map(|rule| &rule.name))?;
         self.forwards.iter().try_for_each(|rule| rule.check(&names))?;
         self.each_destination_gets_something()?;

@@ -11,6 +11,7 @@ use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::commit::{CommitOptions, ReportAddress};
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::order::OrderOptions;
 use ichor_pipeline::traffic::Traffic;
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
 use ichor_pipeline::{analyse, assemble, commit, now, tell, triage};
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
+use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, UrgentConfig, seconds};
 use crate::engine::Engine;
 use crate::stow;
 use crate::{admin, certificates, channels, destinations, retention, secrets};
@@ -309,5 +310,14 @@ fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseO
         destinations: config.destinations.iter().map(objects).collect::<Result<_, _>>()?,
         rules: (config.rules.iter().map(RuleConfig::rule).collect::<Result<_, _>>())
             .map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
+        order: order_options(config)?,
+    })
+}
+
+fn order_options(config: &Config) -> anyhow::Result<OrderOptions> {
+    let rules = config.urgent.iter().map(UrgentConfig::rule).collect::<Result<_, _>>();
+    Ok(OrderOptions {
+        rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
+        longest_overtaken: seconds(config.analysis.longest_overtaken_s),
     })
 }

@@ -70,6 +70,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Show(args)) => in_runtime(commands::studies::show(args, json)),
         Command::Studies(StudiesCommand::Why(args)) => in_runtime(commands::studies::why(args, json)),
         Command::Studies(StudiesCommand::Retry(args)) => in_runtime(commands::studies::retry(args, json)),
+        Command::Studies(StudiesCommand::Queue(args)) => in_runtime(commands::studies::queue(args, json)),
         Command::Studies(StudiesCommand::Hold(args)) => in_runtime(commands::studies::hold(args, json)),
         Command::Studies(StudiesCommand::ReleaseHold(args)) => in_runtime(commands::studies::release_hold(args, json)),
         Command::Retention(RetentionCommand::Plan(args)) => in_runtime(commands::retention::plan_now(args, json)),

@@ -109,6 +109,7 @@ impl Site {
                 is_refined: true,
                 precision: "f32".to_owned(),
             }],
+            longest_overtaken: std::time::Duration::from_secs(900),
             destinations: vec!["pacs".to_owned()],
             channels: Vec::new(),
             configuration: serde_json::json!({ "x": { "password": "s3cret" } }),

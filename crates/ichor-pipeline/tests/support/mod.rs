@@ -213,6 +213,7 @@ pub(crate) fn analyse_options() -> AnalyseOptions {
         backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
         min_lesion_ml: 0.1,
         destinations: ["one", "two"].map(|name| gets(name, SegmentationForm::default())).to_vec(),
+        order: ichor_pipeline::order::OrderOptions::default(),
         rules: Vec::new(),
     }
 }

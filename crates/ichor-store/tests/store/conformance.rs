@@ -109,6 +109,10 @@ macro_rules! conformance {
                     retry_answers_for_every_state,
                     changes_wake_pollers,
                 }
+                order {
+                    urgent_and_alerted_first_then_the_oldest,
+                    who_has_waited_long_is_overtaken_no_more,
+                }
                 retention {
                     files_go_and_rows_stay,
                     each_protection_protects,

@@ -2,11 +2,19 @@
 
 use anyhow::Context;
 use ichor_core::{DeliveryStatus, RuleOutcome};
-use ichor_store::{DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudyOrder, StudySummary};
+use ichor_pipeline::order::OrderOptions;
+use ichor_store::{
+    DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudyOrder, StudySummary, Timestamp,
+    WaitingAnalysis,
+};
 use serde_json::json;
 
 use super::job_log::{clock, open};
-use crate::cli::{HoldArgs, ListArgs, StudyArgs};
+use crate::cli::{HoldArgs, ListArgs, QueueArgs, StudyArgs};
+use crate::config::{Config, seconds};
+
+/// Places of the queue of analyses that are looked at.
+const LONGEST_QUEUE: u32 = 10_000;
 
 /// One study by its UID, the UID's beginning, or its accession number.
 async fn find(store: &Store, text: &str) -> anyhow::Result<StudyDetail> {
@@ -186,10 +194,29 @@ pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
         let offset = first.map_or(0, |first| event.at.as_millis() - first.as_millis());
         println!("{}  {:>+9.3} s  {:<20}  {}", clock(event.at), offset as f64 / 1000.0, event.kind, event.text);
     }
+    print_place(&store, &args, &study).await?;
     print_unfinished(&store, &study).await?;
     for series in study.series.iter().filter(|series| !series.rules.is_empty()) {
         println!("\nthe gate on series {}", series.series_instance);
         print_rules(&series.rules, "  ");
+    }
+    Ok(())
+}
+
+/// Where a study that waits for its analysis stands in the queue.
+async fn print_place(store: &Store, args: &StudyArgs, study: &StudyDetail) -> anyhow::Result<()> {
+    if study.summary.status != ichor_core::StudyStatus::Queued {
+        return Ok(());
+    }
+    let (config, now) = (Config::load(&args.store.config)?, ichor_pipeline::now());
+    let order = OrderOptions { rules: Vec::new(), longest_overtaken: seconds(config.analysis.longest_overtaken_s) };
+    let overdue = order.overdue(now);
+    let queue = store.analysis_queue(overdue, LONGEST_QUEUE, now).await?;
+    let place = queue.iter().filter(|other| !other.is_running);
+    for (number, analysis) in place.enumerate() {
+        if analysis.study_instance == study.summary.study_instance {
+            println!("\nanalysis waits at place {} of the queue: {}", number + 1, why_now(analysis, overdue, now));
+        }
     }
     Ok(())
 }
@@ -240,6 +267,47 @@ pub(crate) async fn retry(args: StudyArgs, json: bool) -> anyhow::Result<()> {
         println!("{outcome}");
     }
     Ok(())
+}
+
+/// `ichor studies queue`
+pub(crate) async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(&args.store.config)?;
+    let now = ichor_pipeline::now();
+    let order = OrderOptions { rules: Vec::new(), longest_overtaken: seconds(config.analysis.longest_overtaken_s) };
+    let overdue = order.overdue(now);
+    let waiting = open(&args.store).await?.analysis_queue(overdue, args.limit, now).await?;
+    if json {
+        println!("{}", serde_json::to_string(&waiting)?);
+        return Ok(());
+    }
+    for analysis in &waiting {
+        let state = if analysis.is_running { "analysing" } else { "queued" };
+        let (since, study, why) =
+            (clock(analysis.queued_at), &analysis.study_instance, why_now(analysis, overdue, now));
+        println!("{state:<9}  {since}  {study}  {why}");
+    }
+    if waiting.is_empty() {
+        println!("nothing waits for its analysis");
+    }
+    Ok(())
+}
+
+/// Why an analysis has its place in the queue.
+fn why_now(analysis: &WaitingAnalysis, overdue: Timestamp, now: Timestamp) -> String {
+    let mut why = Vec::new();
+    if let Some(rule) = &analysis.urgent_by {
+        why.push(format!("urgent by rule {rule:?}"));
+    }
+    if analysis.alerted_at.is_some() {
+        why.push("alerted".to_owned());
+    }
+    if analysis.queued_at <= overdue {
+        why.push("has waited long".to_owned());
+    }
+    if analysis.not_before > now {
+        why.push(format!("next attempt at {}", clock(analysis.not_before)));
+    }
+    if why.is_empty() { "routine".to_owned() } else { why.join(", ") }
 }
 
 /// `ichor studies hold`

@@ -8,6 +8,7 @@ pub(crate) mod destination;
 pub(crate) mod figures;
 pub(crate) mod forward;
 pub(crate) mod messages;
+pub(crate) mod order;
 pub(crate) mod proof;
 pub(crate) mod query;
 pub(crate) mod receive;
