@@ -75,3 +75,33 @@ async fn judge(options: &OrderOptions, analysis: &UndecidedAnalysis) -> Urgency 
     let words = format!("urgent by rule {:?}: it is analysed before others", rule.name);
     Urgency { by: Some(rule.name.clone()), words: Some(words) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::tests::received;
+    use crate::route::Pattern;
+
+    #[tokio::test]
+    async fn first_rule_that_fits_makes_urgent_and_what_cannot_be_read_is_routine() {
+        let looks = Rule { tags: vec![("StationName".to_owned(), Pattern::new("ER*"))], ..Rule::default() };
+        let any = Rule { name: "any".to_owned(), ..Rule::default() };
+        for (rules, by, word) in [
+            (vec![any.clone()], Some("any"), Some("urgent by rule \"any\"")),
+            // The instance is no DICOM file: no rule may be asked, also none that would not look.
+            (vec![looks, any], None, Some("cannot be told")),
+            (Vec::new(), None, None),
+        ] {
+            let folder = tempfile::TempDir::new().unwrap();
+            let store = received(&folder, 2).await;
+            let options = OrderOptions { rules, longest_overtaken: Duration::from_secs(60) };
+            decide(&store, &options).await.unwrap();
+            let queue = store.analysis_queue(options.overdue(now()), 10, now()).await.unwrap();
+            assert_eq!((queue.len(), queue[0].urgent_by.as_deref()), (1, by));
+            let told = store.timeline(&queue[0].study_instance).await.unwrap();
+            let words = told.iter().find(|event| event.kind == "analysis-order").map(|event| event.text.clone());
+            assert_eq!(words.is_some(), word.is_some(), "{told:?}");
+            assert!(words.unwrap_or_default().contains(word.unwrap_or_default()));
+        }
+    }
+}

@@ -42,7 +42,7 @@ use tokio::task::spawn_blocking;
 
 use crate::store::{LockFile, beside};
 use crate::{StoreError, StoreOptions};
-pub(crate) use backup::{copy_database, examine_database, listed_blobs};
+pub(crate) use backup::{copy_database, end_sessions, examine_database, listed_blobs};
 use failure::During;
 pub(crate) use schema::newest_known;
 

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection as _};
 
 use super::failure::During;
+use super::values::unsigned;
 use super::{Connection, schema};
 use crate::backup::Examined;
 use crate::{BlobRef, StoreError};
@@ -72,6 +73,41 @@ pub(crate) async fn listed_blobs(
         parsed.ok_or_else(|| StoreError::corrupt(format!("the blob {blob:?}")))
     };
     rows.into_iter().map(understood).collect()
+}
+
+/// What of access came back with a database.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RestoredAccess {
+    /// Sessions that were ended.
+    pub(crate) sessions: u64,
+    /// Tokens that are valid again.
+    pub(crate) tokens: u64,
+}
+
+/// Ends every session and withdraws every invitation in a database that nobody uses yet.
+pub(crate) async fn end_sessions(database: &Path) -> Result<RestoredAccess, StoreError> {
+    let during = "ending sessions";
+    let options = SqliteConnectOptions::new().filename(database).create_if_missing(false);
+    // No log beside it: the file is renamed as it is.
+    let mut connection = options.journal_mode(SqliteJournalMode::Delete).connect().await.during(during)?;
+    let knows_access: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'admin_session')",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .during(during)?;
+    let mut access = RestoredAccess::default();
+    if knows_access {
+        let ended = sqlx::query("DELETE FROM admin_session").execute(&mut connection).await.during(during)?;
+        sqlx::query("DELETE FROM admin_invitation").execute(&mut connection).await.during(during)?;
+        let tokens: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM admin_token WHERE revoked_at IS NULL")
+            .fetch_one(&mut connection)
+            .await
+            .during(during)?;
+        access = RestoredAccess { sessions: ended.rows_affected(), tokens: unsigned(tokens)? };
+    }
+    connection.close().await.during(during)?;
+    Ok(access)
 }
 
 async fn read_only(database: &Path, during: &str) -> Result<Connection, StoreError> {

@@ -80,4 +80,32 @@ impl Sqlite {
         tx.commit().await.during(during)?;
         Ok(queued)
     }
+
+    pub(crate) async fn forwarding_waits(
+        &self,
+        study: &ClosedStudy,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "noting why a study is not forwarded yet";
+        let mut tx = self.begin(during).await?;
+        let is_known: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM event WHERE study_id = ? AND kind = 'forwarding-waits'
+                 AND json_extract(detail, '$.version') = ?)",
+        )
+        .bind(study.id)
+        .bind(study.version)
+        .fetch_one(&mut *tx)
+        .await
+        .during(during)?;
+        if !is_known {
+            let text = format!("not forwarded yet: rules cannot look at the first instance ({why}); tried again");
+            NewEvent::new(now, "forwarding-waits", text)
+                .detail(json!({ "version": study.version }))
+                .study(study.id)
+                .write(&mut tx)
+                .await?;
+        }
+        tx.commit().await.during(during)
+    }
 }
