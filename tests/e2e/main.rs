@@ -26,6 +26,7 @@ mod main_job;
 mod pages;
 mod proof;
 mod real_series;
+mod reload;
 mod reports;
 mod restart;
 mod retention;

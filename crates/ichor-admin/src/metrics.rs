@@ -114,6 +114,7 @@ fn studies(registry: &mut Registry, figures: &Figures) {
 }
 
 fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timestamp) {
+    let site = facts.site();
     let waits = |since: Timestamp| count(now.since(since).as_secs());
     let longest = figures.oldest_analysis.map_or(0, waits);
     gauge(registry, "analysis_wait_seconds", "How long the oldest analysis has waited", longest);
@@ -121,11 +122,11 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
     let rows = figures.deliveries.iter().map(|depth| (depth.destination.as_str(), depth.status.as_str(), depth.count));
     let all: Vec<&'static str> = DeliveryStatus::ALL.iter().map(|status| status.as_str()).collect();
     let (depths, waiting) =
-        queue(&facts.destinations, &rows.collect::<Vec<_>>(), &all, &figures.oldest_deliveries, waits);
+        queue(&site.destinations, &rows.collect::<Vec<_>>(), &all, &figures.oldest_deliveries, waits);
     registry.register("deliveries", "Deliveries by destination and state", depths);
     registry.register("delivery_wait_seconds", "How long the oldest delivery to a destination has waited", waiting);
     let unproven = Family::<Name, Gauge>::default();
-    for name in facts.destinations.iter().chain(figures.unproven.iter().map(|(name, _)| name)) {
+    for name in site.destinations.iter().chain(figures.unproven.iter().map(|(name, _)| name)) {
         let known = figures.unproven.iter().find(|(found, _)| found == name);
         unproven.get_or_create(&Name { name: name.clone() }).set(known.map_or(0, |(_, depth)| count(*depth)));
     }
@@ -133,7 +134,7 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
 
     let rows = figures.messages.iter().map(|depth| (depth.channel.as_str(), depth.status.as_str(), depth.count));
     let all: Vec<&'static str> = MessageStatus::ALL.iter().map(|status| status.as_str()).collect();
-    let (depths, waiting) = queue(&facts.channels, &rows.collect::<Vec<_>>(), &all, &figures.oldest_messages, waits);
+    let (depths, waiting) = queue(&site.channels, &rows.collect::<Vec<_>>(), &all, &figures.oldest_messages, waits);
     registry.register("messages", "Messages by channel and state", depths);
     registry.register("message_wait_seconds", "How long the oldest message to a channel has waited", waiting);
 }
@@ -141,7 +142,7 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
 /// Who is there, of those that are configured; one that was never tried counts as there.
 fn destinations(registry: &mut Registry, facts: &Facts, states: &[DestinationState]) {
     let (up, refused) = (Family::<Name, Gauge>::default(), Family::<Name, Gauge>::default());
-    for name in &facts.destinations {
+    for name in &facts.site().destinations {
         let state = states.iter().find(|state| state.name == *name);
         let labels = Name { name: name.clone() };
         up.get_or_create(&labels).set(i64::from(state.is_none_or(|state| state.is_up)));

@@ -22,9 +22,9 @@ pub use objects::{DestinationObjects, ObjectKind, ReportOn};
 pub use study::AnalysisError;
 
 use crate::backoff::Backoff;
-use crate::now;
 use crate::order::{self, OrderOptions};
 use crate::route::Rule;
+use crate::{Live, now};
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -49,7 +49,12 @@ pub struct AnalyseOptions {
 }
 
 /// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.
-pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: AnalyseOptions, shutdown: CancellationToken) {
+pub async fn run<M: SliceModel>(
+    store: Store,
+    model: Arc<M>,
+    options: Live<AnalyseOptions>,
+    shutdown: CancellationToken,
+) {
     let mut closed = store.changes(Topic::Closed);
     // After an error of the store a claim may be lost: what it was for must not wait for a restart.
     let mut claim_lost = false;
@@ -80,14 +85,15 @@ pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: AnalyseOpt
 async fn analyse_queued<M: SliceModel>(
     store: &Store,
     model: &Arc<M>,
-    options: &AnalyseOptions,
+    options: &Live<AnalyseOptions>,
 ) -> Result<Duration, StoreError> {
     loop {
+        let options = Arc::clone(&options.borrow());
         // Before each claim: one that was queued meanwhile may be more urgent than all others.
         order::decide(store, &options.order).await?;
         let overdue = options.order.overdue(now());
         let Some(claim) = store.claim_analysis_in_order("analyse", overdue, now()).await? else { return Ok(POLL) };
-        analyse_one(store, model, options, claim).await?;
+        analyse_one(store, model, &options, claim).await?;
     }
 }
 

@@ -23,3 +23,6 @@ pub mod traffic;
 pub mod triage;
 
 pub use clock::now;
+
+/// Settings of a stage that may be replaced while it works: it looks at them before each piece of work.
+pub type Live<T> = tokio::sync::watch::Receiver<std::sync::Arc<T>>;

@@ -8,6 +8,7 @@ mod commitment;
 mod decoder;
 mod destination;
 mod dicomweb;
+mod diff;
 mod forward;
 mod gate;
 mod limits;
@@ -32,6 +33,7 @@ pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
+pub(crate) use diff::{Difference, diff};
 pub(crate) use forward::ForwardConfig;
 pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
@@ -41,7 +43,7 @@ pub(crate) use rule::{OutcomeName, RuleConfig};
 pub(crate) use urgent::UrgentConfig;
 
 /// A key and what is wrong with its value.
-type Fault = (String, String);
+pub(crate) type Fault = (String, String);
 
 /// Keys with their durations, in seconds.
 type Durations = Vec<(String, f64)>;
@@ -148,7 +150,7 @@ impl Default for LogConfig {
 #[derive(Debug, Error)]
 pub(crate) enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -189,6 +191,27 @@ impl Config {
         })?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
         config.check().map_err(|(key, message)| ConfigError::Value { path: path.to_owned(), key, message })?;
+        Ok(config)
+    }
+
+    /// This configuration with what of another comes in force without a restart.
+    ///
+    /// # Errors
+    /// A key, and why its value does not fit what stays.
+    pub(crate) fn with_live_parts_of(&self, new: &Self) -> Result<Self, Fault> {
+        let mut config = Self {
+            sources: new.sources.clone(),
+            destinations: new.destinations.clone(),
+            rules: new.rules.clone(),
+            urgent: new.urgent.clone(),
+            forwards: new.forwards.clone(),
+            channels: new.channels.clone(),
+            retention: new.retention.clone(),
+            ..self.clone()
+        };
+        config.log.level.clone_from(&new.log.level);
+        config.analysis.longest_overtaken_s = new.analysis.longest_overtaken_s;
+        config.check()?;
         Ok(config)
     }
 

@@ -13,8 +13,10 @@ mod doctor;
 pub mod engine;
 mod logging;
 mod pictures;
+mod reload;
 mod retention;
 mod secrets;
+mod stages;
 mod stow;
 mod supervisor;
 
@@ -96,6 +98,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(args) => in_runtime(commands::explain::run::<E>(args, json)),
         Command::Engine(command) => E::run(command, json),
         Command::Config(ConfigCommand::Check { file }) => commands::config::check(&file, json),
+        Command::Config(ConfigCommand::Diff { old, new }) => commands::config::diff(&old, &new, json),
     }
 }
 
