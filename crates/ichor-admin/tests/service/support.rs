@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use ichor_admin::{AccessOptions, Admin, Facts, ModelFacts, PictureFault, Pictures, Site, WantedPicture};
+use ichor_admin::{AccessOptions, Admin, Facts, ModelFacts, PictureFault, Pictures, WantedPicture};
 use ichor_core::{AeTitle, Finding, Reason, Uid, Verdict as Call};
 use ichor_store::{
     AnalysisOutcome, NewInstance, NewObject, SeriesAttributes, SeriesOutcomeRow, SliceScore, Store, StoreOptions,
@@ -109,7 +109,7 @@ impl Site {
                 is_refined: true,
                 precision: "f32".to_owned(),
             }],
-            site: tokio::sync::watch::channel(Arc::new(Site {
+            site: tokio::sync::watch::channel(Arc::new(ichor_admin::Site {
                 longest_overtaken: std::time::Duration::from_secs(900),
                 destinations: vec!["pacs".to_owned()],
                 channels: Vec::new(),
