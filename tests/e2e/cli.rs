@@ -73,7 +73,7 @@ fn values_that_cannot_work_are_refused_by_name() {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 30] = [
         &[],
         &["serve"],
         &["demo"],
@@ -84,6 +84,9 @@ fn every_command_explains_itself() {
         &["studies", "show"],
         &["studies", "why"],
         &["studies", "retry"],
+        &["studies", "hold"],
+        &["studies", "release-hold"],
+        &["retention", "plan"],
         &["route", "test"],
         &["deliveries"],
         &["deliveries", "list"],

@@ -31,7 +31,7 @@ use crate::problem::Problem;
         studies::list, studies::detail, export::export,
         slices::picture, slices::object,
         events::stream,
-        queues::overview, queues::deliveries, queues::messages,
+        queues::overview, queues::analyses, queues::deliveries, queues::messages,
         site::statistics, site::models, site::configuration,
         actions::retry_study, actions::release_study, actions::retry_delivery, actions::release_delivery,
         actions::retry_message, actions::release_message,
@@ -78,6 +78,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/studies/{study}/objects/{instance}", get(slices::object))
         .route("/api/events", get(events::stream))
         .route("/api/queues", get(queues::overview))
+        .route("/api/analyses", get(queues::analyses))
         .route("/api/deliveries", get(queues::deliveries))
         .route("/api/deliveries/{id}/retry", post(actions::retry_delivery))
         .route("/api/deliveries/{id}/release", post(actions::release_delivery))

@@ -46,6 +46,19 @@ const LARGEST_BODY: usize = 64 << 10;
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                               form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// What is configured, and may be configured otherwise while the service runs.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// A study that has waited longer than this for its analysis is as urgent as any.
+    pub longest_overtaken: std::time::Duration,
+    /// Names of the destinations that are configured.
+    pub destinations: Vec<String>,
+    /// Names of the channels that are configured.
+    pub channels: Vec<String>,
+    /// The configuration in force; secrets are hidden before it is shown.
+    pub configuration: serde_json::Value,
+}
+
 /// What the pages are made of.
 #[derive(Clone)]
 pub struct Facts {
@@ -57,12 +70,8 @@ pub struct Facts {
     pub min_free_bytes: u64,
     /// The models; none if the daemon only receives.
     pub models: Vec<ModelFacts>,
-    /// Names of the destinations that are configured.
-    pub destinations: Vec<String>,
-    /// Names of the channels that are configured.
-    pub channels: Vec<String>,
-    /// The configuration in force; secrets are hidden before it is shown.
-    pub configuration: serde_json::Value,
+    /// What may change while the service runs.
+    pub site: tokio::sync::watch::Receiver<Arc<Site>>,
     /// Who draws slices.
     pub pictures: Arc<dyn Pictures>,
     /// How access is given.
@@ -73,6 +82,13 @@ pub struct Facts {
     pub version: &'static str,
     /// The clock.
     pub now: fn() -> Timestamp,
+}
+
+impl Facts {
+    /// What is configured at present.
+    pub(crate) fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.site.borrow())
+    }
 }
 
 impl Facts {

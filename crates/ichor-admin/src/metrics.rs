@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ichor_core::{DeliveryStatus, MessageStatus, StudyStatus};
-use ichor_store::{DestinationState, Figures, Timestamp};
+use ichor_store::{DestinationState, Figures, RetentionFigures, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -60,6 +61,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     studies(&mut registry, &figures);
     queues(&mut registry, facts, &figures, now);
     destinations(&mut registry, facts, &states);
+    retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
     disk(&mut registry, facts);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| error.to_string())?;
@@ -112,6 +114,7 @@ fn studies(registry: &mut Registry, figures: &Figures) {
 }
 
 fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timestamp) {
+    let site = facts.site();
     let waits = |since: Timestamp| count(now.since(since).as_secs());
     let longest = figures.oldest_analysis.map_or(0, waits);
     gauge(registry, "analysis_wait_seconds", "How long the oldest analysis has waited", longest);
@@ -119,11 +122,11 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
     let rows = figures.deliveries.iter().map(|depth| (depth.destination.as_str(), depth.status.as_str(), depth.count));
     let all: Vec<&'static str> = DeliveryStatus::ALL.iter().map(|status| status.as_str()).collect();
     let (depths, waiting) =
-        queue(&facts.destinations, &rows.collect::<Vec<_>>(), &all, &figures.oldest_deliveries, waits);
+        queue(&site.destinations, &rows.collect::<Vec<_>>(), &all, &figures.oldest_deliveries, waits);
     registry.register("deliveries", "Deliveries by destination and state", depths);
     registry.register("delivery_wait_seconds", "How long the oldest delivery to a destination has waited", waiting);
     let unproven = Family::<Name, Gauge>::default();
-    for name in facts.destinations.iter().chain(figures.unproven.iter().map(|(name, _)| name)) {
+    for name in site.destinations.iter().chain(figures.unproven.iter().map(|(name, _)| name)) {
         let known = figures.unproven.iter().find(|(found, _)| found == name);
         unproven.get_or_create(&Name { name: name.clone() }).set(known.map_or(0, |(_, depth)| count(*depth)));
     }
@@ -131,7 +134,7 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
 
     let rows = figures.messages.iter().map(|depth| (depth.channel.as_str(), depth.status.as_str(), depth.count));
     let all: Vec<&'static str> = MessageStatus::ALL.iter().map(|status| status.as_str()).collect();
-    let (depths, waiting) = queue(&facts.channels, &rows.collect::<Vec<_>>(), &all, &figures.oldest_messages, waits);
+    let (depths, waiting) = queue(&site.channels, &rows.collect::<Vec<_>>(), &all, &figures.oldest_messages, waits);
     registry.register("messages", "Messages by channel and state", depths);
     registry.register("message_wait_seconds", "How long the oldest message to a channel has waited", waiting);
 }
@@ -139,7 +142,7 @@ fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timest
 /// Who is there, of those that are configured; one that was never tried counts as there.
 fn destinations(registry: &mut Registry, facts: &Facts, states: &[DestinationState]) {
     let (up, refused) = (Family::<Name, Gauge>::default(), Family::<Name, Gauge>::default());
-    for name in &facts.destinations {
+    for name in &facts.site().destinations {
         let state = states.iter().find(|state| state.name == *name);
         let labels = Name { name: name.clone() };
         up.get_or_create(&labels).set(i64::from(state.is_none_or(|state| state.is_up)));
@@ -172,6 +175,26 @@ fn queue(
         waiting.get_or_create(&Name { name }).set(since.map_or(0, &waits));
     }
     (depths, waiting)
+}
+
+/// What was given up, and what the last sweep could not give up.
+fn retention(registry: &mut Registry, figures: &RetentionFigures) {
+    let counters = [
+        ("retention_files", "Files removed by retention since the database was made", figures.files),
+        ("retention_bytes", "Bytes of files removed by retention since the database was made", figures.bytes),
+        ("retention_studies", "Studies of which retention gave up files, once a kind of file", figures.studies),
+    ];
+    for (name, help, value) in counters {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    let swept = figures.swept_at.map_or(0, |at| at.as_millis() / 1_000);
+    gauge(registry, "retention_last_sweep_timestamp_seconds", "When the last sweep ended; 0: never", swept);
+    gauge(registry, "retention_spared_studies", "Studies whose time had come and that stay", count(figures.spared));
+    let short = count(figures.short_bytes);
+    gauge(registry, "retention_short_bytes", "Bytes that should be free and that no study may give", short);
+    gauge(registry, "retention_doomed_files", "Files that are to be removed and still there", count(figures.doomed));
 }
 
 fn disk(registry: &mut Registry, facts: &Facts) {

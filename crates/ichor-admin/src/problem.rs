@@ -48,6 +48,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let status = match &error {
             StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
+            StoreError::NoLongerKept { .. } => StatusCode::GONE,
             StoreError::PageToken { .. } | StoreError::Filter { .. } | StoreError::Ambiguous { .. } => {
                 StatusCode::BAD_REQUEST
             }

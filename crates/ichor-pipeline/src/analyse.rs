@@ -22,9 +22,10 @@ pub use objects::{DestinationObjects, ObjectKind, ReportOn};
 pub use study::AnalysisError;
 
 use crate::backoff::Backoff;
-use crate::now;
+use crate::order::{self, OrderOptions};
 use crate::route::Rule;
 use crate::worklist::reading::{self, ReadingOptions};
+use crate::{Live, now};
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -46,10 +47,17 @@ pub struct AnalyseOptions {
     pub rules: Vec<Rule>,
     /// Whether each finished study makes a workitem for whoever reads it, and what stands in it.
     pub reading: Option<ReadingOptions>,
+    /// Which studies are analysed first.
+    pub order: OrderOptions,
 }
 
 /// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.
-pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: AnalyseOptions, shutdown: CancellationToken) {
+pub async fn run<M: SliceModel>(
+    store: Store,
+    model: Arc<M>,
+    options: Live<AnalyseOptions>,
+    shutdown: CancellationToken,
+) {
     let mut closed = store.changes(Topic::Closed);
     // After an error of the store a claim may be lost: what it was for must not wait for a restart.
     let mut claim_lost = false;
@@ -80,12 +88,16 @@ pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: AnalyseOpt
 async fn analyse_queued<M: SliceModel>(
     store: &Store,
     model: &Arc<M>,
-    options: &AnalyseOptions,
+    options: &Live<AnalyseOptions>,
 ) -> Result<Duration, StoreError> {
-    while let Some(claim) = store.claim_analysis("analyse", now()).await? {
-        analyse_one(store, model, options, claim).await?;
+    loop {
+        let options = Arc::clone(&options.borrow());
+        // Before each claim: one that was queued meanwhile may be more urgent than all others.
+        order::decide(store, &options.order).await?;
+        let overdue = options.order.overdue(now());
+        let Some(claim) = store.claim_analysis_in_order("analyse", overdue, now()).await? else { return Ok(POLL) };
+        analyse_one(store, model, &options, claim).await?;
     }
-    Ok(POLL)
 }
 
 async fn analyse_one<M: SliceModel>(

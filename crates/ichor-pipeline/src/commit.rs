@@ -2,6 +2,7 @@
 //! theirs. Every report is tried until the peer has taken it or the attempts are used up, and says so in the job log.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ichor_core::{AeTitle, Reason};
@@ -16,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::ingest::chain;
-use crate::now;
+use crate::{Live, now};
 
 /// Longest time between two looks, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(1);
@@ -50,7 +51,7 @@ pub struct ReportAddress {
 
 /// Judges and reports until `shutdown`. A report in flight at that moment is dropped; its row goes back at the next
 /// start.
-pub async fn run(store: Store, options: CommitOptions, shutdown: CancellationToken) {
+pub async fn run(store: Store, options: Live<CommitOptions>, shutdown: CancellationToken) {
     let judging = judge(&store, &shutdown);
     let reporting = report(&store, &options, &shutdown);
     tokio::join!(judging, reporting);
@@ -74,7 +75,7 @@ async fn judge(store: &Store, shutdown: &CancellationToken) {
     }
 }
 
-async fn report(store: &Store, options: &CommitOptions, shutdown: &CancellationToken) {
+async fn report(store: &Store, options: &Live<CommitOptions>, shutdown: &CancellationToken) {
     let mut ready = store.changes(Topic::Commitments);
     let mut claim_lost = false;
     loop {
@@ -82,7 +83,8 @@ async fn report(store: &Store, options: &CommitOptions, shutdown: &CancellationT
             if claim_lost {
                 store.requeue_commitment_reports(None, now()).await?;
             }
-            report_all(store, options).await
+            let options = Arc::clone(&options.borrow());
+            report_all(store, &options).await
         };
         let result = tokio::select! {
             () = shutdown.cancelled() => return,

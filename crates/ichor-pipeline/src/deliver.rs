@@ -104,8 +104,18 @@ enum Attempt {
 /// Delivers until `shutdown`. An attempt in flight at that moment is dropped; its row goes back to the queue at the
 /// next start, and the derived UID makes the repetition the same object.
 pub async fn run(store: Store, destination: Arc<Destination>, shutdown: CancellationToken) {
+    run_until_retired(store, destination, CancellationToken::new(), shutdown).await;
+}
+
+/// [`run`], and no more than the delivery in hand once `retired`: another takes the queue over.
+pub async fn run_until_retired(
+    store: Store,
+    destination: Arc<Destination>,
+    retired: CancellationToken,
+    shutdown: CancellationToken,
+) {
     let mut outbox = store.changes(Topic::Outbox);
-    let mut worker = Worker::new(store, destination);
+    let mut worker = Worker::new(store, destination, retired.clone());
     // After an error of the store a claim may be lost: its delivery must not wait for a restart.
     let mut claim_lost = false;
     loop {
@@ -124,11 +134,16 @@ pub async fn run(store: Store, destination: Arc<Destination>, shutdown: Cancella
             error!(destination = worker.destination.name, %error, "the outbox failed; trying again");
             POLL
         });
+        // A claim that may be lost is looked after before anybody takes over.
+        if retired.is_cancelled() && !claim_lost {
+            return worker.link.hang_up().await;
+        }
         // While nobody is there, what was just queued wakes nobody up.
         let may_wake = worker.breaker.closed_for(Instant::now()).is_none();
         tokio::select! {
             () = shutdown.cancelled() => return worker.link.hang_up().await,
             () = tokio::time::sleep(wait) => {}
+            () = retired.cancelled(), if !claim_lost => return worker.link.hang_up().await,
             () = outbox.changed(), if may_wake => {}
         }
     }
@@ -142,13 +157,15 @@ struct Worker {
     rate: Rate,
     /// How long the peer asked to be left alone at the last attempt (Retry-After, RFC 9110 10.2.3).
     asked_to_wait: Option<Duration>,
+    /// Nothing more is claimed from then on.
+    retired: CancellationToken,
 }
 
 impl Worker {
-    fn new(store: Store, destination: Arc<Destination>) -> Self {
+    fn new(store: Store, destination: Arc<Destination>, retired: CancellationToken) -> Self {
         let breaker = Breaker::new(destination.backoff, destination.flow.failures);
         let rate = Rate::new(destination.flow.per_minute);
-        Self { store, destination, link: Link::default(), breaker, rate, asked_to_wait: None }
+        Self { store, destination, link: Link::default(), breaker, rate, asked_to_wait: None, retired }
     }
 
     /// Delivers everything that is due and says how long to wait for the next look.
@@ -159,6 +176,9 @@ impl Worker {
             _ => Among::All,
         };
         loop {
+            if self.retired.is_cancelled() {
+                return Ok(POLL);
+            }
             let held = self.breaker.closed_for(Instant::now()).or_else(|| self.rate.wait(Instant::now()));
             if let Some(wait) = held {
                 return Ok(self.keep_link(wait).await);

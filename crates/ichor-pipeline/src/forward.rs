@@ -2,6 +2,7 @@
 //! not sent back to whoever sent it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ichor_core::{AeTitle, Uid};
@@ -9,8 +10,8 @@ use ichor_store::{ClosedStudy, Forwarding, Store, StoreError, Topic};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::now;
 use crate::route::{Facts, Rule, look_into, route};
+use crate::{Live, now};
 
 /// Longest time between two looks, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
@@ -28,13 +29,14 @@ pub struct ForwardOptions {
 
 /// Decides until `shutdown`. Without rules the decision is that nothing is forwarded, so that a rule that is configured later
 /// finds new studies only.
-pub async fn run(store: Store, options: ForwardOptions, shutdown: CancellationToken) {
+pub async fn run(store: Store, options: Live<ForwardOptions>, shutdown: CancellationToken) {
     let mut closed = store.changes(Topic::Closed);
     let mut unread = HashSet::new();
     loop {
+        let present = Arc::clone(&options.borrow());
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
-            result = decide_all(&store, &options, &mut unread) => result,
+            result = decide_all(&store, &present, &mut unread) => result,
         };
         if let Err(error) = result {
             error!(%error, "studies cannot be forwarded; trying again");
@@ -66,6 +68,7 @@ async fn decide_all(store: &Store, options: &ForwardOptions, unread: &mut HashSe
                     if !unread.contains(&study.study_instance) {
                         error!(study = %study.study_instance, error,
                             "not forwarded yet: rules cannot look at the first instance; trying again");
+                        store.forwarding_waits(&study, &error, now()).await?;
                     }
                     left.insert(study.study_instance);
                     continue;
@@ -124,7 +127,12 @@ mod tests {
         for _ in 0..2 {
             decide_all(&store, &options(looks.clone()), &mut unread).await.unwrap();
             assert_eq!((store.undecided_studies(10).await.unwrap().len(), unread.len()), (1, 1));
+            // As after a restart.
+            unread.clear();
         }
+        let study = store.undecided_studies(10).await.unwrap()[0].study_instance.clone();
+        let told = store.timeline(&study).await.unwrap();
+        assert_eq!(told.iter().filter(|event| event.kind == "forwarding-waits").count(), 1, "once: {told:?}");
         decide_all(&store, &options(rule), &mut unread).await.unwrap();
         assert!(store.undecided_studies(10).await.unwrap().is_empty() && unread.is_empty());
         assert!(store.claim_delivery("vna", now()).await.unwrap().is_some());

@@ -19,6 +19,7 @@ use ichor_dimse::scp::{
 };
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{AssociationId, IncomingBlob, LastBlock, NewAssociation, NewInstance, Recorded, Store, StoreError};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 pub(crate) use attributes::chain;
@@ -68,6 +69,8 @@ pub struct CommitmentOptions {
 pub struct Ingest {
     store: Store,
     options: Arc<IngestOptions>,
+    /// Who may send; the options say who may at first.
+    sources: watch::Sender<Arc<Vec<Source>>>,
     traffic: Traffic,
 }
 
@@ -83,7 +86,8 @@ impl Ingest {
     /// Makes the stage.
     #[must_use]
     pub fn new(store: Store, options: IngestOptions) -> Self {
-        Self { store, options: Arc::new(options), traffic: Traffic::default() }
+        let sources = watch::Sender::new(Arc::new(options.sources.clone()));
+        Self { store, options: Arc::new(options), sources, traffic: Traffic::default() }
     }
 
     /// What is under way, by any protocol.
@@ -92,8 +96,15 @@ impl Ingest {
         self.traffic.clone()
     }
 
-    fn source_of(&self, peer: &PeerInfo) -> Option<&Source> {
-        self.options.sources.iter().find(|source| source.peer.matches(peer))
+    /// What puts other sources in force: for associations that open from then on.
+    #[must_use]
+    pub fn sources(&self) -> watch::Sender<Arc<Vec<Source>>> {
+        self.sources.clone()
+    }
+
+    /// The quiet period of the first source that matches.
+    fn quiet_period_of(&self, peer: &PeerInfo) -> Option<Duration> {
+        self.sources.borrow().iter().find(|source| source.peer.matches(peer)).map(|source| source.quiet_period)
     }
 }
 
@@ -102,9 +113,9 @@ impl StorageHandler for Ingest {
     type Sink = IngestSink;
 
     async fn association_opened(&self, peer: &PeerInfo) -> Result<OpenAssociation, Rejection> {
-        let Some(source) = self.source_of(peer) else { return Err(Rejection::CallingAeNotRecognized) };
+        let Some(quiet_period) = self.quiet_period_of(peer) else { return Err(Rejection::CallingAeNotRecognized) };
         let calling_ae = AeTitle::parse(&peer.calling_ae).ok();
-        let opened = self.open(&described(peer), calling_ae, source.quiet_period).await;
+        let opened = self.open(&described(peer), calling_ae, quiet_period).await;
         let opened = opened.map_err(|_| Rejection::TemporaryCongestion)?;
         let (tls, user) = (peer.tls.as_ref().map(ToString::to_string), peer.user.as_deref());
         if tls.is_some() || user.is_some() {

@@ -1,5 +1,6 @@
 //! The stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`], [`triage`] of what is still arriving,
-//! [`prove`] of what was delivered, [`commit`], which tells peers what is kept, and [`tell`], which tells those who read what came of it.
+//! [`prove`] of what was delivered, [`commit`], which tells peers what is kept, [`tell`], which tells those who read what came of it, and [`retain`], which gives up
+//! files that are no longer kept.
 //!
 //! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
 //! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
@@ -13,7 +14,9 @@ pub mod commit;
 pub mod deliver;
 pub mod forward;
 pub mod ingest;
+pub mod order;
 pub mod prove;
+pub mod retain;
 pub mod route;
 pub mod tell;
 pub mod traffic;
@@ -21,3 +24,6 @@ pub mod triage;
 pub mod worklist;
 
 pub use clock::now;
+
+/// Settings of a stage that may be replaced while it works: it looks at them before each piece of work.
+pub type Live<T> = tokio::sync::watch::Receiver<std::sync::Arc<T>>;

@@ -51,6 +51,16 @@ pub enum Transport {
 /// Tells until `shutdown`. An attempt in flight at that moment is dropped; its message goes back to the queue at the next
 /// start, under the same number.
 pub async fn run(store: Store, channel: Channel, shutdown: CancellationToken) {
+    run_until_retired(store, channel, CancellationToken::new(), shutdown).await;
+}
+
+/// [`run`], and no more than the message in hand once `retired`: another takes the channel over.
+pub async fn run_until_retired(
+    store: Store,
+    channel: Channel,
+    retired: CancellationToken,
+    shutdown: CancellationToken,
+) {
     let (mut alerts, mut results) = (store.changes(Topic::Alert), store.changes(Topic::Outbox));
     let mut retries = store.changes(Topic::Messages);
     // After an error of the store a claim may be lost: its message must not wait for a restart.
@@ -60,7 +70,7 @@ pub async fn run(store: Store, channel: Channel, shutdown: CancellationToken) {
             if claim_lost {
                 store.requeue_messages(Some(&channel.name), now()).await?;
             }
-            tell_due(&store, &channel).await
+            tell_due(&store, &channel, &retired).await
         };
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -71,8 +81,12 @@ pub async fn run(store: Store, channel: Channel, shutdown: CancellationToken) {
             error!(channel = channel.name, %error, "messages failed; trying again");
             POLL
         });
+        if retired.is_cancelled() && !claim_lost {
+            return;
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
+            () = retired.cancelled(), if !claim_lost => return,
             () = tokio::time::sleep(wait) => {}
             () = alerts.changed(), if !claim_lost => {}
             () = results.changed(), if !claim_lost => {}
@@ -82,8 +96,11 @@ pub async fn run(store: Store, channel: Channel, shutdown: CancellationToken) {
 }
 
 /// Tells everything that is due and says how long to wait for the next.
-async fn tell_due(store: &Store, channel: &Channel) -> Result<Duration, StoreError> {
+async fn tell_due(store: &Store, channel: &Channel, retired: &CancellationToken) -> Result<Duration, StoreError> {
     loop {
+        if retired.is_cancelled() {
+            return Ok(POLL);
+        }
         // Before each message: an alert must not wait for a queue of others.
         store.follow_events(&channel.name, &channel.subjects, now()).await?;
         let Some(claim) = store.claim_message(&channel.name, now()).await? else { break };

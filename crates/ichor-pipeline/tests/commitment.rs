@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ichor_core::AeTitle;
@@ -118,8 +119,10 @@ async fn start(store: &Store, report_port: Option<u16>) -> (u16, CancellationTok
         timeout: Duration::from_secs(5),
     };
     let stop = CancellationToken::new();
-    let tasks =
-        vec![tokio::spawn(scp.run(stop.clone())), tokio::spawn(commit::run(store.clone(), commit, stop.clone()))];
+    let tasks = vec![
+        tokio::spawn(scp.run(stop.clone())),
+        tokio::spawn(commit::run(store.clone(), tokio::sync::watch::channel(Arc::new(commit)).1, stop.clone())),
+    ];
     (port, stop, tasks)
 }
 

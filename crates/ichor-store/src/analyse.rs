@@ -151,7 +151,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn claim_analysis(&self, worker: &str, now: Timestamp) -> Result<Option<AnalysisClaim>, StoreError> {
-        self.index().claim_analysis(self.blobs(), worker, now).await
+        // Whatever is queued is overdue: the oldest comes first.
+        self.claim_analysis_in_order(worker, now, now).await
+    }
+
+    /// Claims the next analysis: of those that are urgent by rule or by an alert, or were queued until `overdue`, the one that
+    /// has waited longest; if there is none, that of the others; `None` if none is due.
+    ///
+    /// # Errors
+    /// As [`Self::claim_analysis`].
+    pub async fn claim_analysis_in_order(
+        &self,
+        worker: &str,
+        overdue: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<AnalysisClaim>, StoreError> {
+        self.index().claim_analysis(self.blobs(), worker, overdue, now).await
     }
 
     /// Queues again every analysis that is under way. For the one process that analyses, when an outcome could not be

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
-use crate::sqlite::{copy_database, examine_database, listed_blobs};
-use crate::store::beside;
+use crate::sqlite::{copy_database, end_sessions, examine_database, listed_blobs};
+use crate::store::{LockFile, beside};
 use crate::{BlobRef, Store, StoreError, StoreOptions};
 
 /// The database in a backup.
@@ -35,6 +35,10 @@ pub struct Copied {
     pub bytes: u64,
     /// Blobs that could not be copied, each with the reason: the copy lacks them.
     pub missing: Vec<(BlobRef, String)>,
+    /// Restored: sessions of before, which were ended; invitations of before are withdrawn.
+    pub ended_sessions: u64,
+    /// Restored: tokens that are valid again.
+    pub valid_tokens: u64,
 }
 
 /// What is known of a database without opening it for writing.
@@ -60,10 +64,12 @@ impl Store {
         remove(&partial)?;
         // SQLite writes into a file that is there and empty, whose mode is ours to choose.
         drop(create_closed(&partial)?);
+        let kept = self.keep_files().await?;
         copy_database(self.database(), &partial).await?;
         sync(&partial)?;
         let blobs = self.blobs().clone();
         let copied = copy_blobs(&partial, move |blob| blobs.path_of(blob), &to.join(BLOBS)).await?;
+        drop(kept);
         rename(&partial, &to.join(DATABASE))?;
         sync(to)?;
         Ok(copied)
@@ -99,13 +105,19 @@ pub async fn restore(from: &Path, options: &StoreOptions) -> Result<Copied, Stor
     let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(folder)?;
     make_folder(&options.blobs)?;
+    // Nobody takes the place over while it is being filled.
+    let owner = LockFile::open(beside(database, "owner"))?.try_lock()?;
+    let Some(_owner) = owner else { return Err(StoreError::InUse { path: database.clone() }) };
     let blobs = from.join(BLOBS);
     let copied = copy_blobs(&backup, move |blob| blobs.join(blob.as_str()), &options.blobs).await?;
     let partial = beside(database, "restoring");
     copy_file(&backup, &partial).map_err(|source| StoreError::file("writing", &partial, source))?;
+    // Who was logged in when the backup was made is not logged in again.
+    let access = end_sessions(&partial).await?;
+    sync(&partial)?;
     rename(&partial, database)?;
     sync(folder)?;
-    Ok(copied)
+    Ok(Copied { ended_sessions: access.sessions, valid_tokens: access.tokens, ..copied })
 }
 
 /// Looks at a database without changing it.

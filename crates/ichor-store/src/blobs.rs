@@ -9,7 +9,9 @@ mod disk;
 mod incoming;
 mod shelves;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,6 +189,30 @@ impl BlobStore {
         if let Err(error) = tokio::fs::remove_file(&path).await {
             tracing::warn!(path = %path.display(), %error, "a blob without a row stays until the next start");
         }
+    }
+
+    /// Removes blobs, those that are gone already included, and waits until the medium has forgotten them. Blocks the thread.
+    pub(crate) fn remove_all<'a>(&self, blobs: impl Iterator<Item = &'a BlobRef>) -> Result<(), StoreError> {
+        let mut shelves = BTreeSet::new();
+        for blob in blobs {
+            let path = self.path_of(blob);
+            match self.shared.disk.remove(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::file("removing", &path, source));
+                }
+                _ => {}
+            }
+            shelves.extend(path.parent().map(Path::to_owned));
+        }
+        for shelf in shelves {
+            match self.shared.disk.sync_folder(&shelf) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::file("syncing", &shelf, source));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes what earlier processes left in `incoming/`; how many files that were.

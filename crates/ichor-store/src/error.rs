@@ -69,6 +69,12 @@ pub enum StoreError {
         /// What was looked for.
         what: String,
     },
+    /// The file was given up by retention; its row stays.
+    #[error("{what} is no longer kept")]
+    NoLongerKept {
+        /// What was looked for.
+        what: String,
+    },
     /// A text is no place in a list, or one of another question's list.
     #[error("the page token {why}")]
     PageToken {

@@ -57,4 +57,12 @@ impl Store {
         }
         Ok(queued)
     }
+
+    /// Notes, once a version, why it cannot be decided yet whether a study is forwarded.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn forwarding_waits(&self, study: &ClosedStudy, why: &str, now: Timestamp) -> Result<(), StoreError> {
+        self.index().forwarding_waits(study, &crate::events::peer_text(why), now).await
+    }
 }

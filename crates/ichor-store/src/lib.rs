@@ -27,10 +27,12 @@ mod forward;
 mod group_commit;
 mod held;
 mod message;
+mod order;
 mod proof;
 mod query;
 mod receive;
 mod recovery;
+mod retention;
 mod search;
 mod sqlite;
 mod store;
@@ -67,12 +69,14 @@ pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
 pub use held::{HeldFilter, HeldInstance, HeldStudy};
 pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
+pub use order::{UndecidedAnalysis, Urgency, WaitingAnalysis};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
 };
 pub use recovery::{MissingBlob, Recovery};
+pub use retention::{Candidate, FileKind, Follower, Protection, Removal, RetentionFigures, Settled, Sweep};
 pub use search::{
     Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
     StudyOrder, Turnaround, study_day,

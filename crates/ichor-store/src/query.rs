@@ -60,6 +60,14 @@ pub struct StudySummary {
     /// How urgent it is to those who read: 4 positive, or alerted and not decided yet; 3 failed; 2 under way; 1 not analysed;
     /// 0 negative.
     pub urgency: u8,
+    /// Since when it is on hold: none of its files goes.
+    pub held_at: Option<Timestamp>,
+    /// Why it is on hold.
+    pub hold_reason: Option<String>,
+    /// Since when received files of it are no longer kept; `None`: all are here.
+    pub pixels_removed_at: Option<Timestamp>,
+    /// Since when result objects of it are no longer kept; `None`: all are here.
+    pub results_removed_at: Option<Timestamp>,
 }
 
 /// A series of a study.
@@ -103,6 +111,8 @@ pub struct ObjectDetail {
     pub created_at: Timestamp,
     /// The Part 10 file.
     pub path: std::path::PathBuf,
+    /// Since when the file is no longer kept.
+    pub removed_at: Option<Timestamp>,
 }
 
 /// One object for one destination.
@@ -195,6 +205,11 @@ pub enum RetryOutcome {
     },
     /// There is nothing in the study that could be analysed: it holds our own results only.
     NothingToAnalyse,
+    /// Received files of the study are no longer kept: it cannot be analysed unless they come again.
+    PixelsRemoved {
+        /// Dead deliveries that are queued again.
+        deliveries: u64,
+    },
 }
 
 impl fmt::Display for RetryOutcome {
@@ -206,6 +221,12 @@ impl fmt::Display for RetryOutcome {
             }
             Self::UnderWay { status, deliveries } => {
                 write!(f, "nothing to repeat: the study is {status} already")?;
+                *deliveries
+            }
+            Self::PixelsRemoved { deliveries } => {
+                f.write_str(
+                    "not analysed again: its received files are no longer kept; send the study once more first",
+                )?;
                 *deliveries
             }
             Self::NothingToAnalyse => {

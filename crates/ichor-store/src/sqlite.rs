@@ -18,11 +18,13 @@ mod forward;
 mod held;
 mod message;
 mod objects;
+mod order;
 mod proof;
 mod proof_request;
 mod query;
 mod receive;
 mod recovery;
+mod retention;
 mod route;
 mod schema;
 mod search;
@@ -42,7 +44,7 @@ use tokio::task::spawn_blocking;
 
 use crate::store::{LockFile, beside};
 use crate::{StoreError, StoreOptions};
-pub(crate) use backup::{copy_database, examine_database, listed_blobs};
+pub(crate) use backup::{copy_database, end_sessions, examine_database, listed_blobs};
 use failure::During;
 pub(crate) use schema::newest_known;
 

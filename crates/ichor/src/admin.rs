@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ichor_admin::{AccessOptions, Admin, AdminOptions, AdminServer, Facts, ModelFacts};
+use ichor_admin::{AccessOptions, Admin, AdminOptions, AdminServer, Facts, ModelFacts, Site};
 use ichor_pipeline::analyse::ModelTraits;
 use ichor_store::Store;
+use tokio::sync::watch::{Receiver, channel};
 use tracing::{info, warn};
 
 use crate::config::{AdminConfig, Config, seconds};
@@ -17,11 +18,12 @@ pub(crate) async fn bind(
     config: &Config,
     store: &Store,
     model: Option<&ModelTraits>,
+    site: Receiver<Arc<Site>>,
 ) -> anyhow::Result<Option<AdminServer>> {
     let Some(section) = &config.admin else { return Ok(None) };
     let (certificate, key) = (section.tls_certificate_file.as_deref(), section.tls_key_file.as_deref());
     let tls = crate::tls_files::load(certificate, key).context("[admin]")?;
-    let admin = Admin::new(facts(config, section, store, model)?);
+    let admin = Admin::new(facts(config, section, store, model, site)?);
     let options = AdminOptions {
         max_connections: section.max_connections,
         timeout: seconds(section.timeout_s),
@@ -48,11 +50,30 @@ pub(crate) async fn bind(
 /// A one-time link for a user's new password.
 pub(crate) async fn link_for(config: &Config, store: &Store, name: &str) -> anyhow::Result<String> {
     let section = config.admin.as_ref().context("the configuration has no [admin]")?;
-    let admin = Admin::new(facts(config, section, store, None)?);
+    let admin = Admin::new(facts(config, section, store, None, channel(Arc::new(site(config)?)).1)?);
     Ok(admin.link_for(name).await?)
 }
 
-fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&ModelTraits>) -> anyhow::Result<Facts> {
+/// What is configured, as the service shows it.
+///
+/// # Errors
+/// If the configuration cannot be written as JSON.
+pub(crate) fn site(config: &Config) -> anyhow::Result<Site> {
+    Ok(Site {
+        longest_overtaken: seconds(config.analysis.longest_overtaken_s),
+        destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
+        channels: config.channels.iter().map(|channel| channel.name.clone()).collect(),
+        configuration: serde_json::to_value(config).context("writing the configuration as JSON")?,
+    })
+}
+
+fn facts(
+    config: &Config,
+    section: &AdminConfig,
+    store: &Store,
+    model: Option<&ModelTraits>,
+    site: Receiver<Arc<Site>>,
+) -> anyhow::Result<Facts> {
     let scheme = if section.tls_certificate_file.is_some() { "https" } else { "http" };
     let url = section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address)));
     Ok(Facts {
@@ -60,9 +81,7 @@ fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&M
         database: config.store.database.clone(),
         min_free_bytes: config.store.min_free_mib.saturating_mul(1 << 20),
         models: model.map(model_facts).into_iter().collect(),
-        destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
-        channels: config.channels.iter().map(|channel| channel.name.clone()).collect(),
-        configuration: serde_json::to_value(config).context("writing the configuration as JSON")?,
+        site,
         pictures: Arc::new(Easel::new(config.decoder.options().context("finding the decoder")?)),
         access: AccessOptions {
             serves_patients: section.serves_patients(),

@@ -5,25 +5,64 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use ichor_core::MessageStatus;
 use ichor_pipeline::backoff::Backoff;
-use ichor_pipeline::tell::{Channel, Transport};
+use ichor_pipeline::tell::{self, Channel, Transport};
 use ichor_store::Store;
 use ichor_worklist::fhir::{FhirClient, FhirOptions, TokenSource};
 use ichor_worklist::hl7::{Hl7Client, Hl7Options};
 use ichor_worklist::webhook::{Secret, WebhookClient, WebhookOptions};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::seconds;
 use crate::config::{ChannelConfig, ChannelEnd};
 use crate::secrets;
+use crate::stages::{Stages, made_of};
 
 /// Program and version, as messages name them.
 const SOFTWARE: &str = concat!("ichor ", env!("CARGO_PKG_VERSION"));
+
+/// What the names of channels' stages begin with.
+const STAGE: &str = "channel ";
+
+/// A channel that is set up and not served yet: the name of its stage, what it is made of, and itself.
+pub(crate) type Opened = (String, String, Channel);
+
+/// Sets every channel up; nothing is sent yet.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_all(channels: &[ChannelConfig]) -> anyhow::Result<Vec<Opened>> {
+    let one = |config: &ChannelConfig| Ok((format!("{STAGE}{}", config.name), made_of(config)?, open(config)?));
+    channels.iter().map(one).collect()
+}
+
+/// Serves these channels and no others; what changed, in words.
+pub(crate) fn serve(
+    opened: Vec<Opened>,
+    store: &Store,
+    stop: &CancellationToken,
+    (stages, tasks): (&mut Stages, &mut JoinSet<&'static str>),
+) -> Vec<String> {
+    let wanted: Vec<String> = opened.iter().map(|(stage, _, _)| stage.clone()).collect();
+    let mut changed: Vec<String> =
+        stages.retire_others(STAGE, &wanted).into_iter().map(|name| format!("{name} is told no more")).collect();
+    for (stage, of, channel) in opened {
+        if stages.needs(&stage, &of) {
+            changed.push(format!("{stage} is told anew"));
+            let (own_store, stop) = (store.clone(), stop.clone());
+            let work = |retired| tell::run_until_retired(own_store, channel, retired, stop);
+            stages.start(tasks, ("tell", stage, of), work);
+        }
+    }
+    changed
+}
 
 /// Sets a channel up; nothing is sent yet.
 ///
 /// # Errors
 /// With the channel's name: a secret, certificate or template that cannot be used.
-pub(crate) fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
+fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
     let transport = transport(config).with_context(|| format!("channel {:?}", config.name))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),

@@ -1,12 +1,18 @@
 //! The command line, as one tree. Every command prints for people by default and for machines with `--json`.
 
+mod care;
+mod queues;
+mod studies;
+mod tools;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use ichor_core::{AeTitle, DeliveryStatus, MessageStatus, StudyStatus, Uid};
 
-use crate::commands::peer::PeerAddress;
-use crate::config::OutcomeName;
+pub(crate) use self::care::*;
+pub(crate) use self::queues::*;
+pub(crate) use self::studies::*;
+pub(crate) use self::tools::*;
 use crate::engine::EngineCommand;
 
 /// Receives head CT by DICOM, finds intracranial hemorrhage, and sends the segmentation back.
@@ -66,6 +72,10 @@ pub(crate) enum Command {
     /// Answers questions about routing rules.
     #[command(subcommand)]
     Route(RouteCommand),
+
+    /// Answers questions about what is no longer kept.
+    #[command(subcommand)]
+    Retention(RetentionCommand),
 
     /// Answers questions about what channels were told (HL7, webhooks).
     #[command(subcommand)]
@@ -137,6 +147,7 @@ impl Command {
             | Self::Deliveries(_)
             | Self::Route(_)
             | Self::Messages(_)
+            | Self::Retention(_)
             | Self::Doctor(_)
             | Self::Backup(_)
             | Self::Restore(_)
@@ -168,368 +179,10 @@ pub(crate) struct ConfigArg {
     pub(crate) config: PathBuf,
 }
 
-/// `doctor`
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
-    #[command(flatten)]
-    pub(crate) config: ConfigArg,
-}
-
-/// `backup`
-#[derive(Debug, Args)]
-pub(crate) struct BackupArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Folder of the backup; made if absent.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) to: PathBuf,
-}
-
-/// `invite`
-#[derive(Debug, Args)]
-pub(crate) struct InviteArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Name of the user.
-    pub(crate) name: String,
-}
-
-/// `restore`
-#[derive(Debug, Args)]
-pub(crate) struct RestoreArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Folder of the backup.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) from: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// Keep everything (database, received files, Segmentation, overlay) in this folder.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) keep: Option<PathBuf>,
-
-    /// Weights to use instead of the demonstration weights.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
-
-    /// Seed of the synthetic study.
-    #[arg(long, default_value_t = crate::commands::demo::DEFAULT_SEED)]
-    pub(crate) seed: u64,
-
-    /// Device of the model: auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SendArgs {
-    /// The peer.
-    #[arg(long, value_name = "AE@HOST:PORT")]
-    pub(crate) to: PeerAddress,
-
-    /// Own AE title.
-    #[arg(long, value_name = "AE", default_value = "ICHOR_SCU")]
-    pub(crate) from: AeTitle,
-
-    /// Files, or folders that are searched for DICOM files.
-    #[arg(required = true)]
-    pub(crate) paths: Vec<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EchoArgs {
-    /// The peer.
-    #[arg(value_name = "AE@HOST:PORT")]
-    pub(crate) to: PeerAddress,
-
-    /// Own AE title.
-    #[arg(long, value_name = "AE", default_value = "ICHOR_SCU")]
-    pub(crate) from: AeTitle,
-}
-
 /// Where the job log is.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArg {
     /// Configuration file that names the database.
     #[arg(long, value_name = "FILE", env = "ICHOR_CONFIG")]
     pub(crate) config: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StudiesCommand {
-    /// Lists studies, newest first.
-    List(ListArgs),
-    /// Shows one study: series and why they were or were not analysed, slices, lesions, objects, deliveries.
-    Show(StudyArgs),
-    /// Prints one study's timeline, from the first association to the last delivery.
-    Why(StudyArgs),
-    /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
-    Retry(StudyArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum MessagesCommand {
-    /// Lists messages, newest first, and whether their channels have acknowledged them.
-    List(MessagesListArgs),
-
-    /// Queues dead messages again, with all attempts before them.
-    Retry(MessagesRetryArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MessagesListArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Only those in this state: queued, sending, acknowledged or dead.
-    #[arg(long)]
-    pub(crate) status: Option<MessageStatus>,
-
-    /// Only those about this study, by its Study Instance UID.
-    #[arg(long, value_name = "UID")]
-    pub(crate) study: Option<Uid>,
-
-    /// Most messages to print.
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: u32,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MessagesRetryArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Number of the message, as `messages list` prints it; absent: all that are dead.
-    pub(crate) number: Option<i64>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RouteCommand {
-    /// Shows which rule fires for a study, and why each before it does not; nothing is sent.
-    ///
-    /// The tags are those of the first instance that arrived, or of the file; the hour is this one. What a file does not say
-    /// is told by options.
-    Test(RouteTestArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RouteTestArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// DICOM file, or a study of the job log by its Study Instance UID (or its beginning) or Accession Number.
-    #[arg(value_name = "FILE|STUDY")]
-    pub(crate) target: String,
-
-    /// AE title that sends it.
-    #[arg(long, value_name = "AE")]
-    pub(crate) source: Option<AeTitle>,
-
-    /// What it comes to.
-    #[arg(long, value_enum)]
-    pub(crate) verdict: Option<OutcomeName>,
-
-    /// Code of the reason, if it is not analysed.
-    #[arg(long, value_name = "CODE")]
-    pub(crate) reason: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeliveriesCommand {
-    /// Lists deliveries, newest first.
-    List(DeliveriesListArgs),
-
-    /// Shows each destination: whether somebody is there, what waits for it, and what it does not accept.
-    Destinations(DestinationsArgs),
-
-    /// Queues dead deliveries again, with all attempts before them.
-    Retry(DeliveriesRetryArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DeliveriesListArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Only those in this state: queued, sending, accepted, committed, visible or dead.
-    #[arg(long)]
-    pub(crate) status: Option<DeliveryStatus>,
-
-    /// Only those to this destination.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) destination: Option<String>,
-
-    /// Only those of this study, by its Study Instance UID.
-    #[arg(long, value_name = "UID")]
-    pub(crate) study: Option<Uid>,
-
-    /// Most deliveries to print.
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: u32,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DestinationsArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DeliveriesRetryArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Number of the delivery, as `deliveries list` prints it; absent: all that are dead.
-    pub(crate) number: Option<i64>,
-
-    /// Only those to this destination; what it did not accept is proposed again at once.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) destination: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum CommitmentsCommand {
-    /// Lists what senders asked to be committed, newest first, and whether they have heard.
-    List(CommitmentsArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CommitmentsArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Only requests that nobody has heard of yet.
-    #[arg(long)]
-    pub(crate) open: bool,
-
-    /// Most requests to print.
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: u32,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Study Date from (YYYYMMDD or YYYY-MM-DD).
-    #[arg(long, value_name = "DATE")]
-    pub(crate) from: Option<String>,
-
-    /// Study Date to, inclusive.
-    #[arg(long, value_name = "DATE")]
-    pub(crate) to: Option<String>,
-
-    /// Patient ID.
-    #[arg(long, value_name = "ID")]
-    pub(crate) patient: Option<String>,
-
-    /// Beginnings of words of the Patient's Name.
-    #[arg(long, value_name = "WORDS")]
-    pub(crate) name: Option<String>,
-
-    /// Study Instance UID, or its beginning.
-    #[arg(long, value_name = "UID")]
-    pub(crate) study: Option<String>,
-
-    /// Code of the reason why it was not analysed, or failed.
-    #[arg(long, value_name = "CODE")]
-    pub(crate) reason: Option<String>,
-
-    /// The most urgent first: positives and alerts, failed, under way, not analysed, negatives.
-    #[arg(long)]
-    pub(crate) by_priority: bool,
-
-    /// Accession Number.
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) accession: Option<String>,
-
-    /// Status: receiving, queued, analysing, analysed, not-analysed or failed.
-    #[arg(long)]
-    pub(crate) status: Option<StudyStatus>,
-
-    /// Only positive (or, with `--positive=false`, only negative) studies.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) positive: Option<bool>,
-
-    /// AE title that sent the study.
-    #[arg(long, value_name = "AE")]
-    pub(crate) source: Option<AeTitle>,
-
-    /// Most studies to print.
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: u32,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct StudyArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
-
-    /// Study Instance UID (or its beginning), or Accession Number.
-    pub(crate) study: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PhantomArgs {
-    /// Folder to write to; made if absent.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-
-    /// Seed of the first study.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-
-    /// How many studies, with consecutive seeds, each in a folder of its own.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) count: u64,
-
-    /// Whether the studies bleed; absent: by the seed.
-    #[arg(long, value_name = "BOOL")]
-    pub(crate) positive: Option<bool>,
-
-    /// Slices; absent: by the seed.
-    #[arg(long)]
-    pub(crate) slices: Option<u32>,
-
-    /// Rows and columns; absent: by the seed.
-    #[arg(long)]
-    pub(crate) matrix: Option<u32>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExplainArgs {
-    /// DICOM files of CT images, or folders that are searched for them.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) paths: Vec<PathBuf>,
-
-    /// Folder to write to; made if absent.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-
-    /// Only this frame of multi-frame files, counted from 1; absent: all.
-    #[arg(long, value_name = "N")]
-    pub(crate) frame: Option<u32>,
-
-    /// Weights to use instead of the demonstration weights.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
-
-    /// Device of the model: auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Reads and checks a configuration file; an unknown key is named with its line.
-    Check {
-        /// The file.
-        file: PathBuf,
-    },
 }

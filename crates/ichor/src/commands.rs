@@ -12,6 +12,7 @@ pub(crate) mod manual;
 pub(crate) mod messages;
 pub(crate) mod peer;
 pub(crate) mod phantom;
+pub(crate) mod retention;
 pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod serve;

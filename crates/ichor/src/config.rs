@@ -8,13 +8,16 @@ mod commitment;
 mod decoder;
 mod destination;
 mod dicomweb;
+mod diff;
 mod forward;
 mod gate;
 mod limits;
 mod listen;
 mod objects;
 mod proof;
+mod retention;
 mod rule;
+mod urgent;
 mod worklist;
 
 use std::path::{Path, PathBuf};
@@ -31,15 +34,18 @@ pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
+pub(crate) use diff::{Difference, diff};
 pub(crate) use forward::ForwardConfig;
 pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
+pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
+pub(crate) use urgent::UrgentConfig;
 pub(crate) use worklist::WorklistConfig;
 
 /// A key and what is wrong with its value.
-type Fault = (String, String);
+pub(crate) type Fault = (String, String);
 
 /// Keys with their durations, in seconds.
 type Durations = Vec<(String, f64)>;
@@ -86,6 +92,9 @@ pub(crate) struct Config {
     /// Who gets which results; empty: everybody what they ask for.
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub(crate) rules: Vec<RuleConfig>,
+    /// Which studies are analysed before others; empty: those of an alert only.
+    #[serde(default, rename = "urgent", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) urgent: Vec<UrgentConfig>,
     /// What is forwarded as it was received; empty: nothing.
     #[serde(default, rename = "forward", skip_serializing_if = "Vec::is_empty")]
     pub(crate) forwards: Vec<ForwardConfig>,
@@ -95,6 +104,9 @@ pub(crate) struct Config {
     /// Storage commitment.
     #[serde(default)]
     pub(crate) commitment: CommitmentConfig,
+    /// Which files are no longer kept; absent: nothing is ever deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retention: Option<RetentionConfig>,
     /// Logging.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -143,7 +155,7 @@ impl Default for LogConfig {
 #[derive(Debug, Error)]
 pub(crate) enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -184,6 +196,27 @@ impl Config {
         })?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
         config.check().map_err(|(key, message)| ConfigError::Value { path: path.to_owned(), key, message })?;
+        Ok(config)
+    }
+
+    /// This configuration with what of another comes in force without a restart.
+    ///
+    /// # Errors
+    /// A key, and why its value does not fit what stays.
+    pub(crate) fn with_live_parts_of(&self, new: &Self) -> Result<Self, Fault> {
+        let mut config = Self {
+            sources: new.sources.clone(),
+            destinations: new.destinations.clone(),
+            rules: new.rules.clone(),
+            urgent: new.urgent.clone(),
+            forwards: new.forwards.clone(),
+            channels: new.channels.clone(),
+            retention: new.retention.clone(),
+            ..self.clone()
+        };
+        config.log.level.clone_from(&new.log.level);
+        config.analysis.longest_overtaken_s = new.analysis.longest_overtaken_s;
+        config.check()?;
         Ok(config)
     }
 
@@ -229,11 +262,14 @@ impl Config {
         names_differ("rule.name", self.rules.iter().map(|rule| &rule.name))?;
         let names: Vec<&str> = self.destinations.iter().map(|destination| destination.name.as_str()).collect();
         self.rules.iter().try_for_each(|rule| rule.check(&names))?;
+        names_differ("urgent.name", self.urgent.iter().map(|rule| &rule.name))?;
+        self.urgent.iter().try_for_each(UrgentConfig::check)?;
         names_differ("forward.name", self.forwards.iter().map(|rule| &rule.name))?;
         self.forwards.iter().try_for_each(|rule| rule.check(&names))?;
         self.each_destination_gets_something()?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
+        self.retention.iter().try_for_each(|retention| retention.check(self.store.min_free_mib))?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
     }
 
@@ -263,6 +299,7 @@ impl Config {
         all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
+        all.extend(self.retention.iter().flat_map(RetentionConfig::durations));
         all
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon: configuration → store, model, listener, and the four stages, until told to stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +12,22 @@ use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::commit::{CommitOptions, ReportAddress};
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
+use ichor_pipeline::order::OrderOptions;
 use ichor_pipeline::traffic::Traffic;
 use ichor_pipeline::triage::{AlertOptions, TriageOptions};
-use ichor_pipeline::{analyse, assemble, commit, now, tell, triage};
+use ichor_pipeline::{analyse, assemble, commit, forward, now, triage};
 use ichor_store::{Store, StoreOptions};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
+use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, UrgentConfig, seconds};
 use crate::engine::Engine;
+use crate::reload::Controls;
+use crate::stages::{REPLACED, Stages};
 use crate::web;
-use crate::{admin, certificates, channels, destinations, secrets, worklist};
+use crate::{admin, certificates, channels, destinations, retention, secrets, supervisor, worklist};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,7 @@ pub(crate) struct Daemon {
     store: Store,
     tasks: JoinSet<&'static str>,
     stop: CancellationToken,
+    controls: Controls,
 }
 
 impl Daemon {
@@ -61,6 +67,7 @@ impl Daemon {
         };
 
         let ingest = Ingest::new(store.clone(), ingest_options(config)?);
+        let sources = ingest.sources();
         let traffic = ingest.traffic();
         let options = scp_options(config)?;
         let web = web::bind(config, ingest.clone(), &store, options.sop_classes.clone()).await?;
@@ -68,7 +75,19 @@ impl Daemon {
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
-        let admin = admin::bind(config, &store, workers.as_ref().map(|(model, _)| model.traits())).await?;
+        let site = watch::Sender::new(Arc::new(admin::site(config)?));
+        let traits = workers.as_ref().map(|(model, _)| model.traits());
+        let admin = admin::bind(config, &store, traits, site.subscribe()).await?;
+        let mut controls = Controls {
+            peers: scp.peers(),
+            sources,
+            commit: watch::Sender::new(Arc::new(commit_options(config)?)),
+            forward: watch::Sender::new(Arc::new(destinations::forward_options(config)?)),
+            analyse: None,
+            site,
+            stages: Stages::default(),
+            config: config.clone(),
+        };
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -119,28 +138,32 @@ impl Daemon {
                     "triage"
                 });
             }
-            let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder)?);
+            let options = watch::Sender::new(Arc::new(analyse_options(config, decoder.clone())?));
+            let (stage_store, token, present) = (store.clone(), stop.clone(), options.subscribe());
+            controls.analyse = Some((options, decoder));
             tasks.spawn(async move {
-                analyse::run(stage_store, model, options, token).await;
+                analyse::run(stage_store, model, present, token).await;
                 "analyse"
             });
         }
-        let (stage_store, token, options) = (store.clone(), stop.clone(), commit_options(config)?);
+        let (stage_store, token, options) = (store.clone(), stop.clone(), controls.commit.subscribe());
         tasks.spawn(async move {
             commit::run(stage_store, options, token).await;
             "commit"
         });
-        destinations::start(config, &store, &stop, &mut tasks).await?;
-        for channel in &config.channels {
-            let (channel, stage_store, token) = (channels::open(channel)?, store.clone(), stop.clone());
-            tasks.spawn(async move {
-                tell::run(stage_store, channel, token).await;
-                "tell"
-            });
-        }
+        let (stage_store, token, options) = (store.clone(), stop.clone(), controls.forward.subscribe());
+        tasks.spawn(async move {
+            forward::run(stage_store, options, token).await;
+            "forward"
+        });
+        let stages = &mut controls.stages;
+        destinations::serve(destinations::open_all(config).await?, &store, &stop, (stages, &mut tasks));
+        channels::serve(channels::open_all(&config.channels)?, &store, &stop, (stages, &mut tasks));
+        retention::serve(config, &store, &stop, (stages, &mut tasks));
+        destinations::warn_of_orphans(config, &store).await?;
         channels::warn_of_orphans(&store, &config.channels).await?;
         info!(%address, ae_title = %config.listen.ae_title, "listening");
-        Ok(Self { address, store, tasks, stop })
+        Ok(Self { address, store, tasks, stop, controls })
     }
 
     /// Where it listens.
@@ -158,10 +181,33 @@ impl Daemon {
     ///
     /// # Errors
     /// If a stage ended without being told to; the supervisor restarts the process, and the store knows the rest.
-    pub(crate) async fn run_until(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let died = tokio::select! {
-            () = stop => None,
-            ended = self.tasks.join_next() => ended,
+    pub(crate) async fn run_until(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        self.run_reloading(stop, async || std::future::pending().await).await
+    }
+
+    /// [`Self::run_until`], and reads the configuration again from the file that `reload` comes back with.
+    ///
+    /// # Errors
+    /// As [`Self::run_until`].
+    pub(crate) async fn run_reloading(
+        mut self,
+        stop: impl Future<Output = ()>,
+        mut reload: impl AsyncFnMut() -> PathBuf,
+    ) -> anyhow::Result<()> {
+        tokio::pin!(stop);
+        let died = loop {
+            tokio::select! {
+                () = &mut stop => break None,
+                ended = self.tasks.join_next() => match ended {
+                    Some(Ok(REPLACED)) => {}
+                    ended => break ended,
+                },
+                file = reload() => {
+                    supervisor::reloading();
+                    self.controls.reload(&file, &self.store, &self.stop, &mut self.tasks).await;
+                    supervisor::ready();
+                }
+            }
         };
         info!("stopping");
         self.stop.cancel();
@@ -181,7 +227,11 @@ pub(crate) async fn open_store(config: &Config) -> anyhow::Result<Store> {
     Store::open(&options).await.with_context(|| format!("opening the store {}", config.store.database.display()))
 }
 
-fn peer_rules(config: &Config) -> anyhow::Result<Vec<PeerRule>> {
+/// Who may come.
+///
+/// # Errors
+/// A secret that cannot be read.
+pub(crate) fn peer_rules(config: &Config) -> anyhow::Result<Vec<PeerRule>> {
     let rule = |source: &crate::config::SourceConfig| {
         let networks = source.networks.iter().map(|network| network.parse()).collect::<Result<_, _>>();
         let user = match (&source.user, &source.passcode_file) {
@@ -224,7 +274,11 @@ fn scp_options(config: &Config) -> anyhow::Result<ScpOptions> {
     }))
 }
 
-fn commit_options(config: &Config) -> anyhow::Result<CommitOptions> {
+/// How peers hear whether their instances are safe.
+///
+/// # Errors
+/// As [`peer_rules`].
+pub(crate) fn commit_options(config: &Config) -> anyhow::Result<CommitOptions> {
     let commitment = &config.commitment;
     let rule = |(peer, source): (PeerRule, &crate::config::SourceConfig)| ReportAddress {
         peer,
@@ -246,12 +300,20 @@ fn report_backoff(config: &Config) -> Backoff {
     }
 }
 
+/// Who may send, and how long to wait for more.
+///
+/// # Errors
+/// As [`peer_rules`].
+pub(crate) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
+    let source = |(peer, source): (PeerRule, &crate::config::SourceConfig)| Source {
+        peer,
+        quiet_period: seconds(source.quiet_period_s),
+    };
+    Ok(peer_rules(config)?.into_iter().zip(&config.sources).map(source).collect())
+}
+
 fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
-    let sources = peer_rules(config)?
-        .into_iter()
-        .zip(&config.sources)
-        .map(|(peer, source)| Source { peer, quiet_period: seconds(source.quiet_period_s) })
-        .collect();
+    let sources = sources(config)?;
     let min_free_bytes = config.store.min_free_mib.saturating_mul(1 << 20);
     let limits = DatasetLimits {
         nesting: config.limits.nesting,
@@ -292,7 +354,11 @@ fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32, traff
     TriageOptions { gate: config.gate.options(), decoder, alert, traffic, share }
 }
 
-fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseOptions> {
+/// How studies are analysed.
+///
+/// # Errors
+/// A destination or rule that cannot be.
+pub(crate) fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseOptions> {
     let objects = |destination: &DestinationConfig| {
         destination.objects().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", destination.name))
     };
@@ -309,5 +375,14 @@ fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Result<AnalyseO
         rules: (config.rules.iter().map(RuleConfig::rule).collect::<Result<_, _>>())
             .map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
         reading: worklist::reading(config),
+        order: order_options(config)?,
+    })
+}
+
+fn order_options(config: &Config) -> anyhow::Result<OrderOptions> {
+    let rules = config.urgent.iter().map(UrgentConfig::rule).collect::<Result<_, _>>();
+    Ok(OrderOptions {
+        rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
+        longest_overtaken: seconds(config.analysis.longest_overtaken_s),
     })
 }

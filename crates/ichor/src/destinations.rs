@@ -10,7 +10,7 @@ use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::deliver::{Destination, Transport};
-use ichor_pipeline::forward::{self, ForwardOptions};
+use ichor_pipeline::forward::ForwardOptions;
 use ichor_pipeline::{deliver, prove};
 use ichor_store::Store;
 use tokio::task::JoinSet;
@@ -19,35 +19,74 @@ use tracing::warn;
 
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, ForwardConfig, seconds};
 use crate::secrets;
+use crate::stages::{Stages, made_of};
 
-/// Starts the tasks of every destination, and says what waits for none.
-pub(crate) async fn start(
-    config: &Config,
-    store: &Store,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<&'static str>,
-) -> anyhow::Result<()> {
+/// What the names of destinations' stages begin with.
+const STAGE: &str = "destination ";
+
+/// A destination that is set up and not served yet.
+pub(crate) struct Opened {
+    /// Name of its stage.
+    stage: String,
+    /// What it is made of.
+    of: String,
+    destination: Destination,
+}
+
+/// Sets every destination up; nothing is sent yet.
+///
+/// # Errors
+/// With the destination's name: a secret or certificate that cannot be used, or an address that is ours.
+pub(crate) async fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
+    let mut opened = Vec::new();
     for section in &config.destinations {
         refuse_ourselves(config, section).await?;
-        let destination = Arc::new(open(section, &config.listen.ae_title)?);
+        let destination = open(section, &config.listen.ae_title)?;
         warn_of_unheard_reports(config, section);
-        let (stage_store, own, token) = (store.clone(), Arc::clone(&destination), stop.clone());
-        tasks.spawn(async move {
-            prove::run(stage_store, own, token).await;
-            "prove"
-        });
-        let (stage_store, token) = (store.clone(), stop.clone());
-        tasks.spawn(async move {
-            deliver::run(stage_store, destination, token).await;
-            "deliver"
+        let of = made_of(&(section, &config.listen.ae_title))?;
+        opened.push(Opened { stage: format!("{STAGE}{}", section.name), of, destination });
+    }
+    Ok(opened)
+}
+
+/// Serves these destinations and no others. One that is served as it is goes on; one that is made otherwise finishes what it
+/// has in hand first. What changed, in words.
+pub(crate) fn serve(
+    opened: Vec<Opened>,
+    store: &Store,
+    stop: &CancellationToken,
+    (stages, tasks): (&mut Stages, &mut JoinSet<&'static str>),
+) -> Vec<String> {
+    let wanted: Vec<String> = opened.iter().map(|opened| opened.stage.clone()).collect();
+    let mut changed: Vec<String> =
+        stages.retire_others(STAGE, &wanted).into_iter().map(|name| format!("{name} is served no more")).collect();
+    for Opened { stage, of, destination } in opened {
+        if !stages.needs(&stage, &of) {
+            continue;
+        }
+        changed.push(format!("{stage} is served anew"));
+        let (destination, own_store, stop) = (Arc::new(destination), store.clone(), stop.clone());
+        stages.start(tasks, ("deliver", stage, of), |retired| async move {
+            let proving = async {
+                tokio::select! {
+                    () = prove::run(own_store.clone(), Arc::clone(&destination), stop.clone()) => {}
+                    // A question in flight is asked again by whoever takes over.
+                    () = retired.cancelled() => {}
+                }
+            };
+            let delivering =
+                deliver::run_until_retired(own_store.clone(), Arc::clone(&destination), retired.clone(), stop.clone());
+            tokio::join!(proving, delivering);
         });
     }
-    let options = forward_options(config)?;
-    let (stage_store, token) = (store.clone(), stop.clone());
-    tasks.spawn(async move {
-        forward::run(stage_store, options, token).await;
-        "forward"
-    });
+    changed
+}
+
+/// Says what waits for a destination that nobody serves.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn warn_of_orphans(config: &Config, store: &Store) -> anyhow::Result<()> {
     for queue in store.queue_depths().await.context("outbox")? {
         let is_served = config.destinations.iter().any(|destination| destination.name == queue.destination);
         if !is_served && matches!(queue.status, DeliveryStatus::Queued | DeliveryStatus::Sending) {
@@ -61,7 +100,11 @@ pub(crate) async fn start(
     Ok(())
 }
 
-fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
+/// What is forwarded where.
+///
+/// # Errors
+/// A rule that cannot be.
+pub(crate) fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
     let rules = config.forwards.iter().map(ForwardConfig::rule).collect::<Result<_, _>>();
     let titles = config.destinations.iter();
     Ok(ForwardOptions {

@@ -4,6 +4,7 @@
 mod machine;
 mod model;
 mod network;
+mod retention;
 mod secrets;
 
 use serde::Serialize;
@@ -53,6 +54,7 @@ impl Outcome {
 /// Looks at everything that a configuration names, in the order in which a study meets it.
 pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     let mut outcomes = machine::store(config).await;
+    outcomes.extend(retention::examine(config).await);
     outcomes.extend(machine::limits(config));
     outcomes.push(machine::clock());
     outcomes.extend(network::listeners(config).await);

@@ -13,7 +13,10 @@ mod doctor;
 pub mod engine;
 mod logging;
 mod pictures;
+mod reload;
+mod retention;
 mod secrets;
+mod stages;
 mod supervisor;
 mod tls_files;
 mod web;
@@ -24,7 +27,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{
-    Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, RouteCommand, StudiesCommand,
+    Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, RetentionCommand,
+    RouteCommand, StudiesCommand,
 };
 pub use crate::config::ModelConfig;
 use crate::config::{LogConfig, LogFormat};
@@ -70,6 +74,10 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Show(args)) => in_runtime(commands::studies::show(args, json)),
         Command::Studies(StudiesCommand::Why(args)) => in_runtime(commands::studies::why(args, json)),
         Command::Studies(StudiesCommand::Retry(args)) => in_runtime(commands::studies::retry(args, json)),
+        Command::Studies(StudiesCommand::Queue(args)) => in_runtime(commands::studies::queue(args, json)),
+        Command::Studies(StudiesCommand::Hold(args)) => in_runtime(commands::studies::hold(args, json)),
+        Command::Studies(StudiesCommand::ReleaseHold(args)) => in_runtime(commands::studies::release_hold(args, json)),
+        Command::Retention(RetentionCommand::Plan(args)) => in_runtime(commands::retention::plan_now(args, json)),
         Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
@@ -92,6 +100,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(args) => in_runtime(commands::explain::run::<E>(args, json)),
         Command::Engine(command) => E::run(command, json),
         Command::Config(ConfigCommand::Check { file }) => commands::config::check(&file, json),
+        Command::Config(ConfigCommand::Diff { old, new }) => commands::config::diff(&old, &new, json),
     }
 }
 

@@ -11,6 +11,15 @@ pub(crate) fn ready() {
     say(NotifyState::Ready);
 }
 
+/// The configuration is being read again; [`ready`] follows.
+pub(crate) fn reloading() {
+    let now = NotifyState::monotonic_usec_now();
+    let said = now.and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now]));
+    if let Err(error) = said {
+        warn!(%error, "the supervisor could not be told");
+    }
+}
+
 /// The daemon has been told to end.
 pub(crate) fn stopping() {
     say(NotifyState::Stopping);

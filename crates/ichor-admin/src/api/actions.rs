@@ -29,7 +29,7 @@ fn done(words: impl Into<String>) -> Json<Done> {
 #[utoipa::path(post, path = "/api/studies/{study}/retry", tag = "actions",
     params(("study" = String, Path, description = "Study Instance UID")),
     responses((status = 200, body = Done), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is under way already, perhaps by somebody else's word", body = Problem,
+        (status = 409, description = "It is under way already, perhaps by somebody else's word, or its files are no longer kept", body = Problem,
          content_type = "application/problem+json")))]
 pub(crate) async fn retry_study(
     State(app): State<Arc<App>>,
@@ -42,7 +42,9 @@ pub(crate) async fn retry_study(
     match outcome {
         RetryOutcome::Queued { .. } => Ok(done(outcome.to_string())),
         RetryOutcome::UnderWay { deliveries, .. } if deliveries > 0 => Ok(done(outcome.to_string())),
-        RetryOutcome::UnderWay { .. } | RetryOutcome::NothingToAnalyse => Err(Problem::conflict(outcome.to_string())),
+        RetryOutcome::UnderWay { .. } | RetryOutcome::NothingToAnalyse | RetryOutcome::PixelsRemoved { .. } => {
+            Err(Problem::conflict(outcome.to_string()))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use ichor_core::{DeliveryStatus, MessageStatus};
-use ichor_store::{DeliveryFilter, DeliverySummary, Figures, MessageSummary, Timestamp};
+use ichor_store::{DeliveryFilter, DeliverySummary, Figures, MessageSummary, Timestamp, WaitingAnalysis};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -50,6 +50,7 @@ impl Queues {
     pub(crate) async fn read(app: &App) -> Result<Self, Problem> {
         // Nothing recent is asked for: the depths alone.
         let figures = app.facts.store.figures((app.facts.now)()).await?;
+        let site = app.facts.site();
         let Figures { studies, oldest_analysis, deliveries, oldest_deliveries, messages, oldest_messages, .. } =
             figures;
         let deliveries =
@@ -58,8 +59,8 @@ impl Queues {
         Ok(Self {
             studies: studies.into_iter().map(|(status, count)| (status.to_string(), count)).collect(),
             oldest_analysis,
-            destinations: queues(&app.facts.destinations, deliveries, &oldest_deliveries),
-            channels: queues(&app.facts.channels, messages, &oldest_messages),
+            destinations: queues(&site.destinations, deliveries, &oldest_deliveries),
+            channels: queues(&site.channels, messages, &oldest_messages),
         })
     }
 }
@@ -79,6 +80,23 @@ fn queues(configured: &[String], rows: Vec<(String, String, u64)>, oldest: &[(St
 #[utoipa::path(get, path = "/api/queues", tag = "queues", responses((status = 200, body = Queues)))]
 pub(crate) async fn overview(State(app): State<Arc<App>>, _: AsViewer) -> Result<Json<Queues>, Problem> {
     Queues::read(&app).await.map(Json)
+}
+
+/// Analyses that wait or are under way, in the order in which they are taken
+///
+/// Urgent ones first, by rule or by an alert, with those that have waited longer than `analysis.longest_overtaken_s`; then
+/// the oldest.
+#[utoipa::path(get, path = "/api/analyses", tag = "queues", responses((status = 200, body = Vec<WaitingAnalysis>)))]
+pub(crate) async fn analyses(State(app): State<Arc<App>>, _: AsViewer) -> Result<Json<Vec<WaitingAnalysis>>, Problem> {
+    waiting(&app, MOST_ROWS).await.map(Json)
+}
+
+/// The queue of analyses, at most so many.
+pub(crate) async fn waiting(app: &App, most: u32) -> Result<Vec<WaitingAnalysis>, Problem> {
+    let now = (app.facts.now)();
+    let wait = i64::try_from(app.facts.site().longest_overtaken.as_millis()).unwrap_or(i64::MAX);
+    let overdue = Timestamp::from_millis(now.as_millis().saturating_sub(wait));
+    Ok(app.facts.store.analysis_queue(overdue, most, now).await?)
 }
 
 /// Which deliveries.

@@ -90,7 +90,7 @@ pub(crate) async fn configuration(
     AsAdmin(caller): AsAdmin,
 ) -> Result<Json<Value>, Problem> {
     audit(&app, &caller, "configuration-viewed", None, Value::Null).await?;
-    Ok(Json(hidden(app.facts.configuration.clone())))
+    Ok(Json(hidden(app.facts.site().configuration.clone())))
 }
 
 /// The same without secrets: what a key says is one, and credentials within addresses. Names of files are none.

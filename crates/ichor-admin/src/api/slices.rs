@@ -42,6 +42,8 @@ pub(crate) struct PictureQuery {
         ("instance" = String, Path, description = "SOP Instance UID of the slice"), PictureQuery),
     responses((status = 200, content_type = "image/png", body = Vec<u8>),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "The file is no longer kept", body = Problem,
+         content_type = "application/problem+json"),
         (status = 422, description = "It cannot be shown, with the reason", body = Problem,
          content_type = "application/problem+json")))]
 pub(crate) async fn picture(
@@ -57,11 +59,9 @@ pub(crate) async fn picture(
     let segmentation = if query.overlay {
         let detail = app.facts.store.study(&StudyKey::Uid(study.clone())).await?;
         let version = detail.summary.result_version;
-        let newest = detail
-            .objects
-            .into_iter()
-            .rev()
-            .find(|object| object.kind.starts_with("seg") && Some(object.version) == version);
+        let newest = detail.objects.into_iter().rev().find(|object| {
+            object.kind.starts_with("seg") && Some(object.version) == version && object.removed_at.is_none()
+        });
         newest.map(|object| (object.sop_instance, object.path))
     } else {
         None
@@ -111,7 +111,9 @@ fn window(text: &str) -> Result<(f64, f64), Problem> {
     params(("study" = String, Path, description = "Study Instance UID"),
         ("instance" = String, Path, description = "SOP Instance UID of the object")),
     responses((status = 200, content_type = "application/dicom", body = Vec<u8>),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "The file is no longer kept", body = Problem,
+         content_type = "application/problem+json")))]
 pub(crate) async fn object(
     State(app): State<Arc<App>>,
     AsViewer(caller): AsViewer,
@@ -121,6 +123,9 @@ pub(crate) async fn object(
     let detail = app.facts.store.study(&StudyKey::Uid(study.clone())).await?;
     let object = detail.objects.into_iter().find(|object| object.sop_instance == instance);
     let object = object.ok_or_else(|| Problem::not_found(format!("object {instance} of study {study}")))?;
+    if object.removed_at.is_some() {
+        return Err(Problem::new(StatusCode::GONE, format!("object {instance} of study {study} is no longer kept")));
+    }
     let file = tokio::fs::File::open(&object.path).await.map_err(|error| {
         tracing::error!(%error, %instance, "the file of an object cannot be read");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the file of object {instance} cannot be read"))

@@ -209,6 +209,8 @@ pub(crate) struct ObjectView {
     pub(crate) created_at: Timestamp,
     /// Where the Part 10 file is.
     pub(crate) href: String,
+    /// Since when the file is no longer kept.
+    pub(crate) removed_at: Option<Timestamp>,
 }
 
 /// How long a stage of the analysis took.
@@ -258,6 +260,7 @@ impl StudyView {
             version: object.version,
             size: object.size,
             created_at: object.created_at,
+            removed_at: object.removed_at,
         };
         Ok(Self {
             summary: detail.summary,

@@ -72,6 +72,7 @@ struct Line {
 struct Object {
     kind: String,
     href: String,
+    is_gone: bool,
     size: String,
     version: u32,
     deliveries: Vec<Delivery>,
@@ -137,6 +138,10 @@ struct Page {
     messages: Vec<Message>,
     timings: Vec<(String, String)>,
     can_retry: bool,
+    /// Since when the slices cannot be shown.
+    pixels_gone: String,
+    /// What is on hold, and what is no longer kept.
+    kept: Vec<String>,
 }
 
 /// The page.
@@ -205,12 +210,29 @@ fn made(view: StudyView, frame: Frame, threshold: Option<f32>) -> Page {
             .iter()
             .map(|timing| (timing.stage.clone(), words::span(i64::try_from(timing.ms).unwrap_or(i64::MAX))))
             .collect(),
+        pixels_gone: summary.pixels_removed_at.map_or_else(String::new, |at| Moment::of(at).text),
+        kept: kept(summary),
         can_retry: frame.is_operator
+            && summary.pixels_removed_at.is_none()
             && matches!(summary.status, StudyStatus::Analysed | StudyStatus::NotAnalysed | StudyStatus::Failed),
         bars,
         uid,
         frame,
     }
+}
+
+fn kept(study: &ichor_store::StudySummary) -> Vec<String> {
+    let since = |at| Moment::of(at).text;
+    let hold = study.held_at.map(|at| {
+        let reason = study.hold_reason.as_deref().unwrap_or_default();
+        format!("On hold since {} UTC: {reason}", since(at))
+    });
+    let gone = |what: &str, at: Option<ichor_store::Timestamp>| {
+        at.map(|at| format!("{what} are no longer kept, since {} UTC", since(at)))
+    };
+    let lines =
+        [hold, gone("Received files", study.pixels_removed_at), gone("Result objects", study.results_removed_at)];
+    lines.into_iter().flatten().collect()
 }
 
 fn windows() -> Vec<Window> {
@@ -302,6 +324,7 @@ fn with_deliveries(object: &crate::api::studies::ObjectView, view: &StudyView) -
     Object {
         kind: object.kind.clone(),
         href: object.href.clone(),
+        is_gone: object.removed_at.is_some(),
         size: words::bytes(object.size),
         version: object.version,
         deliveries: deliveries.map(delivery).collect(),

@@ -9,14 +9,14 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use ichor_core::{DeliveryStatus, MessageStatus};
-use ichor_store::{DeliveryFilter, Statistics, TokenSummary, Turnaround, User};
+use ichor_store::{DeliveryFilter, Statistics, TokenSummary, Turnaround, User, WaitingAnalysis};
 use serde_json::Value;
 
 use super::{Frame, Moment, rendered};
 use crate::App;
 use crate::access::{PageAdmin, PageViewer};
 use crate::api::people::AuditQuery;
-use crate::api::queues::{QueueView, Queues};
+use crate::api::queues::{QueueView, Queues, waiting};
 use crate::api::site::{ModelFacts, StatisticsQuery, last_days};
 use crate::health::{Readiness, check};
 use crate::problem::Problem;
@@ -24,6 +24,8 @@ use crate::words;
 
 /// Rows of the lists of what is dead, or waits.
 const ROWS: u32 = 100;
+/// Analyses on the page of queues.
+const ANALYSES: u32 = 50;
 
 /// A queue as a row: a depth under each state.
 struct QueueRow {
@@ -46,12 +48,35 @@ struct Waiting {
     is_dead: bool,
 }
 
+/// A study that waits for its analysis, or is analysed.
+struct Analysis {
+    study: String,
+    state: &'static str,
+    since: Moment,
+    why: String,
+}
+
+async fn analyses(app: &App) -> Result<Vec<Analysis>, Problem> {
+    let row = |analysis: WaitingAnalysis| {
+        let by_rule = analysis.urgent_by.map(|rule| format!("urgent by rule {rule}"));
+        let why = by_rule.into_iter().chain(analysis.alerted_at.map(|_| "alerted".to_owned())).collect::<Vec<_>>();
+        Analysis {
+            study: analysis.study_instance.to_string(),
+            state: if analysis.is_running { "analysing" } else { "queued" },
+            since: Moment::of(analysis.queued_at),
+            why: why.join(", "),
+        }
+    };
+    Ok(waiting(app, ANALYSES).await?.into_iter().map(row).collect())
+}
+
 #[derive(Template)]
 #[template(path = "queues.html")]
 struct QueuesPage {
     frame: Frame,
     studies: Vec<(String, u64)>,
     oldest_analysis: String,
+    analyses: Vec<Analysis>,
     delivery_states: Vec<String>,
     destinations: Vec<QueueRow>,
     message_states: Vec<String>,
@@ -125,6 +150,7 @@ pub(crate) async fn queues(State(app): State<Arc<App>>, PageViewer(caller): Page
         oldest_analysis: queues.oldest_analysis.map_or_else(String::new, |since| {
             words::span(i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX))
         }),
+        analyses: analyses(&app).await?,
         delivery_states,
         destinations,
         message_states,

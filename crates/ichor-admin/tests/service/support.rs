@@ -109,9 +109,13 @@ impl Site {
                 is_refined: true,
                 precision: "f32".to_owned(),
             }],
-            destinations: vec!["pacs".to_owned()],
-            channels: Vec::new(),
-            configuration: serde_json::json!({ "x": { "password": "s3cret" } }),
+            site: tokio::sync::watch::channel(Arc::new(ichor_admin::Site {
+                longest_overtaken: std::time::Duration::from_secs(900),
+                destinations: vec!["pacs".to_owned()],
+                channels: Vec::new(),
+                configuration: serde_json::json!({ "x": { "password": "s3cret" } }),
+            }))
+            .1,
             pictures: Arc::new(Words),
             access,
             url: "http://ichor".to_owned(),

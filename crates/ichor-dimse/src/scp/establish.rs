@@ -40,6 +40,7 @@ pub(super) async fn read_request<S: Stream>(
     wire: &mut Wire<S>,
     mut peer: PeerInfo,
     options: &ScpOptions,
+    peers: &[PeerRule],
     deadline: Instant,
 ) -> Result<Request, NoRequest> {
     let refused = |what: String, reason| NoRequest::Refused(Rejection::NotAnAssociation(what), reason);
@@ -50,7 +51,7 @@ pub(super) async fn read_request<S: Stream>(
             peer.called_ae = printable(&message.called_ae_title, AeTitle::MAX_LENGTH);
             peer.implementation_class = information.implementation_class;
             peer.implementation_version = information.implementation_version;
-            identify(&mut peer, &message.user_variables, &options.peers);
+            identify(&mut peer, &message.user_variables, peers);
             Ok(Request { peer, message, max_pdu: information.max_pdu })
         }
         Ok(Pdu::Unknown { pdu_type, .. }) => {
@@ -66,7 +67,12 @@ pub(super) async fn read_request<S: Stream>(
 }
 
 /// Holds a request against the rules; what comes first is what a stranger may learn.
-pub(super) fn check(request: &Request, options: &ScpOptions, admission: &Admission) -> Result<Place, Rejection> {
+pub(super) fn check(
+    request: &Request,
+    options: &ScpOptions,
+    peers: &[PeerRule],
+    admission: &Admission,
+) -> Result<Place, Rejection> {
     let Request { peer, message, max_pdu } = request;
     // Only bit 0 is tested (PS3.8 9.3.2).
     if message.protocol_version & 1 == 0 {
@@ -75,8 +81,8 @@ pub(super) fn check(request: &Request, options: &ScpOptions, admission: &Admissi
     if message.application_context_name.trim_matches(['\0', ' ']) != uids::APPLICATION_CONTEXT {
         return Err(Rejection::ApplicationContextNotSupported);
     }
-    if !options.peers.iter().any(|rule| rule.matches(peer)) {
-        let is_named = options.peers.iter().any(|rule| rule.names(peer));
+    if !peers.iter().any(|rule| rule.matches(peer)) {
+        let is_named = peers.iter().any(|rule| rule.names(peer));
         return Err(if is_named { Rejection::UserNotVerified } else { Rejection::CallingAeNotRecognized });
     }
     if options.check_called_ae && AeTitle::parse(&peer.called_ae).ok().as_ref() != Some(&options.ae_title) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use super::admission::{Admission, Place};
 use super::association::{Ending, Service, Tally};
 use super::establish::{self, NoRequest, Request};
 use super::handler::{AssociationEnd, AssociationOutcome, PeerInfo, Rejection, StorageHandler};
-use super::options::ScpOptions;
+use super::options::{PeerRule, ScpOptions};
 use super::thread::{self, Moving};
 use crate::exchange::Exchange;
 use crate::tls::{self, NoTls, ServerTls};
@@ -43,6 +43,8 @@ pub struct StorageScp<H> {
 
 struct Shared<H> {
     options: ScpOptions,
+    /// Who may come; the options say who may at first.
+    peers: watch::Sender<Arc<Vec<PeerRule>>>,
     handler: H,
     admission: Admission,
     /// Connections without an association, from addresses that a rule covers.
@@ -65,6 +67,11 @@ impl<H: StorageHandler> StorageScp<H> {
     pub async fn bind(address: impl ToSocketAddrs, options: ScpOptions, handler: H) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self { listener, tls: None, shared: Arc::new(Shared::new(options, handler)) })
+    }
+
+    /// What lets others come from now on: [`ScpOptions::peers`] is who may at first.
+    pub fn peers(&self) -> watch::Sender<Arc<Vec<PeerRule>>> {
+        self.shared.peers.clone()
     }
 
     /// Binds a second address, on which everybody must speak TLS. All else is the same on both: rules, limits, handler.
@@ -176,6 +183,7 @@ impl<H: StorageHandler> Shared<H> {
             strangers: Admission::new(options.max_strangers, options.max_strangers),
             reports: Arc::new(Semaphore::new(MAX_REPORTS)),
             unreported: AtomicU64::new(0),
+            peers: watch::Sender::new(Arc::new(options.peers.clone())),
             options,
             handler,
             stopping: CancellationToken::new(),
@@ -207,7 +215,7 @@ impl<H: StorageHandler> Shared<H> {
     ) {
         let shared = Arc::clone(self);
         let peer = PeerInfo::stranger(address);
-        let known = self.options.peers.iter().any(|rule| rule.covers(address.ip()));
+        let known = self.peers.borrow().iter().any(|rule| rule.covers(address.ip()));
         let handshakes = if known { &self.handshakes } else { &self.strangers };
         match handshakes.enter(address.ip()) {
             Ok(place) if known => {
@@ -294,8 +302,10 @@ impl<H: StorageHandler> Shared<H> {
 
     /// Takes a connection from its first byte to its last. The handshake's permit goes back once an association stands.
     async fn handle<S: Stream>(&self, mut wire: Wire<S>, peer: PeerInfo, handshake: Place, deadline: Instant) {
+        // One set of rules for the whole of a request, whatever comes in force meanwhile.
+        let peers = Arc::clone(&self.peers.borrow());
         let request = {
-            let reading = establish::read_request(&mut wire, peer.clone(), &self.options, deadline);
+            let reading = establish::read_request(&mut wire, peer.clone(), &self.options, &peers, deadline);
             tokio::pin!(reading);
             tokio::select! {
                 biased;
@@ -313,7 +323,7 @@ impl<H: StorageHandler> Shared<H> {
                 return wire.abort_as_provider(reason).await;
             }
         };
-        let checked = match establish::check(&request, &self.options, &self.admission) {
+        let checked = match establish::check(&request, &self.options, &peers, &self.admission) {
             Ok(_) if self.stopping.is_cancelled() => Err(Rejection::TemporaryCongestion),
             checked => checked,
         };

@@ -425,7 +425,8 @@ fn judge(mut scored: Scored, traits: &ModelTraits, options: &AnalyseOptions) -> 
         lesions_ml = scored.masks.lesions(area, &slabs).iter().map(|lesion| lesion.volume_ml).collect();
     }
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let volume_ml: f64 = lesions_ml.iter().sum();
+    // The sum of nothing is -0.0.
+    let volume_ml: f64 = lesions_ml.iter().sum::<f64>() + 0.0;
     let finding = Finding {
         verdict,
         probability: f64::from(traits.study_calibration.apply(score)),

@@ -12,14 +12,18 @@ use super::Attempt;
 /// Copies an object to `root/STUDY/OBJECT.dcm`.
 pub(super) async fn deliver(root: &Path, object: &DeliveryObject) -> Attempt {
     let (root, source) = (root.to_owned(), object.path.clone());
-    // UIDs hold digits and full stops, and begin with a digit where they are ours; a peer's might be "..".
     let (study, name) = (safe(object.study_instance.as_str()), safe(object.sop_instance.as_str()));
     let copied = tokio::task::spawn_blocking(move || copy(&root, &source, &study, &name)).await;
     copied.unwrap_or_else(|error| Attempt::Transient(Reason::new("task-failed", error.to_string())))
 }
 
+/// A name for a UID. One of a peer's may begin or end with full stops, or be ".."; these become underscores, which no UID holds,
+/// so that no two UIDs share a name.
 fn safe(uid: &str) -> String {
-    uid.trim_matches('.').to_owned()
+    let inner = uid.trim_matches('.');
+    let before = uid.len() - uid.trim_start_matches('.').len();
+    let after = if inner.is_empty() { 0 } else { uid.len() - uid.trim_end_matches('.').len() };
+    format!("{}{inner}{}", "_".repeat(before), "_".repeat(after))
 }
 
 fn copy(root: &Path, source: &Path, study: &str, name: &str) -> Attempt {
@@ -93,6 +97,15 @@ fn place(from: &mut File, root: &Path, study: &str, name: &str) -> Result<PathBu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_uids_share_a_name() {
+        let uids = ["1.2", "1.2.", ".1.2", "1.2..", "..1.2", "..", "."];
+        let names: std::collections::BTreeSet<String> = uids.iter().map(|uid| safe(uid)).collect();
+        assert_eq!(names.len(), uids.len(), "{names:?}");
+        assert!(names.iter().all(|name| !name.starts_with('.') && !name.ends_with('.')), "{names:?}");
+        assert_eq!(safe("1.2.840.10008"), "1.2.840.10008");
+    }
 
     #[test]
     fn object_is_there_whole_or_not_at_all() {

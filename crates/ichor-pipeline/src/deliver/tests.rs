@@ -1,6 +1,7 @@
 use ichor_core::{DeliveryStatus, Uid};
 use ichor_store::{DeliveryFilter, Forwarding, NewInstance, SeriesAttributes, StoreOptions, StudyAttributes};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -69,7 +70,7 @@ async fn one_that_alone_finds_nobody_blocks_no_other_and_is_given_up() {
         proof: ProofOptions::none(),
         flow: Flow::default(),
     };
-    let mut worker = Worker::new(store.clone(), Arc::new(destination));
+    let mut worker = Worker::new(store.clone(), Arc::new(destination), CancellationToken::new());
     let filter = DeliveryFilter { limit: 100, ..DeliveryFilter::default() };
     for _ in 0..1_000 {
         let all = store.deliveries(&filter).await.unwrap();
@@ -112,7 +113,7 @@ async fn absence_costs_no_attempt_however_often_it_is_found() {
         proof: ProofOptions::none(),
         flow: Flow::default(),
     };
-    let mut worker = Worker::new(store.clone(), Arc::new(destination));
+    let mut worker = Worker::new(store.clone(), Arc::new(destination), CancellationToken::new());
     let filter = DeliveryFilter { limit: 100, ..DeliveryFilter::default() };
     for _ in 0..20 {
         let wait = worker.deliver_due().await.unwrap();

@@ -164,7 +164,7 @@ impl House {
         let stop = CancellationToken::new();
         let stages = [
             tokio::spawn(assemble::run(self.store.clone(), stop.clone())),
-            tokio::spawn(analyse::run(self.store.clone(), Arc::clone(&model), options, stop.clone())),
+            tokio::spawn(analyse::run(self.store.clone(), Arc::clone(&model), live(options), stop.clone())),
         ];
         let reached = async {
             loop {
@@ -213,6 +213,7 @@ pub(crate) fn analyse_options() -> AnalyseOptions {
         backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
         min_lesion_ml: 0.1,
         destinations: ["one", "two"].map(|name| gets(name, SegmentationForm::default())).to_vec(),
+        order: ichor_pipeline::order::OrderOptions::default(),
         rules: Vec::new(),
         reading: None,
     }
@@ -263,4 +264,10 @@ pub(crate) async fn store_file(
         sink.write(fragment).await?;
     }
     sink.commit().await.map(|_| ())
+}
+
+/// Settings that nobody replaces.
+pub(crate) fn live<T>(options: T) -> ichor_pipeline::Live<T> {
+    // A receiver whose sender is gone keeps the last value.
+    tokio::sync::watch::channel(Arc::new(options)).1
 }

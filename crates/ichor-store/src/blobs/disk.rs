@@ -20,6 +20,8 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn sync(&self, file: &File) -> io::Result<()>;
     /// Renames within the file system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a folder; one that exists is fine.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
     /// Brings a folder's entries onto the medium.
@@ -52,6 +54,10 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
@@ -123,6 +129,11 @@ impl Disk for FaultyDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step()?;
         RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.remove(path)
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {

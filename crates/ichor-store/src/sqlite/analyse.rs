@@ -7,6 +7,7 @@ use sqlx::QueryBuilder;
 use super::events::NewEvent;
 use super::failure::During;
 use super::objects::{ObjectContext, insert_object};
+use super::order::ORDER;
 use super::values::{blob as parse_blob, to_json, uid, unsigned};
 use super::{Connection, Dialect, Sqlite, one_row};
 use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
@@ -51,6 +52,7 @@ impl Sqlite {
         &self,
         blobs: &BlobStore,
         worker: &str,
+        overdue: Timestamp,
         now: Timestamp,
     ) -> Result<Option<AnalysisClaim>, StoreError> {
         let during = "claiming an analysis";
@@ -58,17 +60,19 @@ impl Sqlite {
             return Ok(None);
         }
         let mut tx = self.begin(during).await?;
-        let row: Option<ClaimRow> = sqlx::query_as(
+        let statement = format!(
             "SELECT a.id, a.study_id, a.version, a.attempts + 1 AS attempts, s.study_instance, s.patient_id,
                  s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae, s.last_instance_at
              FROM analysis a JOIN study s ON s.id = a.study_id
-             WHERE a.status = 'queued' AND a.not_before <= ? AND s.status = 'queued' AND s.version = a.version
-             ORDER BY a.queued_at, a.id LIMIT 1",
-        )
-        .bind(now.as_millis())
-        .fetch_optional(&mut *tx)
-        .await
-        .during(during)?;
+             WHERE a.status = 'queued' AND a.not_before <= ?1 AND s.status = 'queued' AND s.version = a.version
+             ORDER BY {ORDER} LIMIT 1"
+        );
+        let row: Option<ClaimRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+            .bind(now.as_millis())
+            .bind(overdue.as_millis())
+            .fetch_optional(&mut *tx)
+            .await
+            .during(during)?;
         let Some(row) = row else { return Ok(None) };
         sqlx::query("UPDATE analysis SET status = 'running', attempts = ?, worker = ?, started_at = ? WHERE id = ?")
             .bind(row.attempts)

@@ -1,11 +1,14 @@
 //! Statements of assemble.
 
+use ichor_core::{Reason, StudyStatus};
 use serde_json::json;
 
-use super::Sqlite;
+use super::analyse::set_status;
 use super::events::NewEvent;
 use super::failure::During;
+use super::retention::has_gaps;
 use super::values::{uid, unsigned};
+use super::{Connection, Sqlite};
 use crate::assemble::StudyRef;
 use crate::{StoreError, Timestamp};
 
@@ -28,6 +31,16 @@ impl Sqlite {
         .during(during)?;
         let mut studies = Vec::with_capacity(closed.len());
         for (id, study_instance, version, instances) in closed {
+            NewEvent::new(now, "closed", format!("quiet; closed as version {version} with {instances} instances"))
+                .detail(json!({ "version": version, "instances": instances }))
+                .study(id)
+                .write(&mut tx)
+                .await?;
+            studies.push(StudyRef { study_instance: uid(&study_instance)?, version: unsigned(version)? });
+            if has_gaps(&mut tx, id).await? {
+                refuse(&mut tx, id, version, now).await?;
+                continue;
+            }
             sqlx::query(
                 "INSERT INTO analysis (study_id, version, status, queued_at, not_before) VALUES (?, ?, 'queued', ?, ?)",
             )
@@ -38,12 +51,6 @@ impl Sqlite {
             .execute(&mut *tx)
             .await
             .during(during)?;
-            NewEvent::new(now, "closed", format!("quiet; closed as version {version} with {instances} instances"))
-                .detail(json!({ "version": version, "instances": instances }))
-                .study(id)
-                .write(&mut tx)
-                .await?;
-            studies.push(StudyRef { study_instance: uid(&study_instance)?, version: unsigned(version)? });
         }
         tx.commit().await.during(during)?;
         Ok(studies)
@@ -56,4 +63,29 @@ impl Sqlite {
             .during("looking for the next deadline")?;
         Ok(deadline.map(Timestamp::from_millis))
     }
+}
+
+/// A late instance came to a study whose received files are no longer kept: half a study is not analysed. The verdict of
+/// before stays.
+async fn refuse(connection: &mut Connection, study: i64, version: i64, now: Timestamp) -> Result<(), StoreError> {
+    let reason = Reason::new("pixels-removed", "received files of this study are no longer kept");
+    // A row of the version, so that the study can be analysed when the others have come again.
+    sqlx::query(
+        "INSERT INTO analysis (study_id, version, status, queued_at, not_before, finished_at, reason_code, reason_text)
+         VALUES (?1, ?2, 'done', ?3, ?3, ?3, ?4, ?5)",
+    )
+    .bind(study)
+    .bind(version)
+    .bind(now.as_millis())
+    .bind(reason.code.as_str())
+    .bind(&reason.text)
+    .execute(&mut *connection)
+    .await
+    .during("closing studies")?;
+    set_status(&mut *connection, study, StudyStatus::NotAnalysed, Some(&reason)).await?;
+    NewEvent::new(now, "not-analysed", format!("version {version} not analysed: {reason}"))
+        .detail(json!({ "version": version, "outcome": { "reason": reason } }))
+        .study(study)
+        .write(connection)
+        .await
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection as _};
 
 use super::failure::During;
+use super::values::unsigned;
 use super::{Connection, schema};
 use crate::backup::Examined;
 use crate::{BlobRef, StoreError};
@@ -47,18 +48,24 @@ pub(crate) async fn listed_blobs(
     let during = "listing blobs";
     let mut connection = read_only(database, during).await?;
     let after = after.map_or("", BlobRef::as_str);
+    // A backup of before there was retention has nothing that is no longer kept.
+    let knows_removal: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pragma_table_info('instance') WHERE name = 'removed_at')")
+            .fetch_one(&mut connection)
+            .await
+            .during(during)?;
+    let kept = if knows_removal { "AND removed_at IS NULL" } else { "" };
     // Each table has an index on its blobs.
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT blob, size FROM (SELECT blob, size FROM instance WHERE blob > ?1 ORDER BY blob LIMIT ?2)
-         UNION ALL SELECT blob, size FROM (SELECT blob, size FROM conflict WHERE blob > ?1 ORDER BY blob LIMIT ?2)
-         UNION ALL SELECT blob, size FROM (SELECT blob, size FROM object WHERE blob > ?1 ORDER BY blob LIMIT ?2)
-         ORDER BY blob LIMIT ?2",
-    )
-    .bind(after)
-    .bind(i64::try_from(most).unwrap_or(i64::MAX))
-    .fetch_all(&mut connection)
-    .await
-    .during(during)?;
+    let of = |table: &str| {
+        format!("SELECT blob, size FROM (SELECT blob, size FROM {table} WHERE blob > ?1 {kept} ORDER BY blob LIMIT ?2)")
+    };
+    let tables = ["instance", "conflict", "object"].map(of).join(" UNION ALL ");
+    let rows: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{tables} ORDER BY blob LIMIT ?2")))
+        .bind(after)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(&mut connection)
+        .await
+        .during(during)?;
     connection.close().await.during(during)?;
     let understood = |(blob, size): (String, i64)| {
         let size = u64::try_from(size).ok();
@@ -66,6 +73,41 @@ pub(crate) async fn listed_blobs(
         parsed.ok_or_else(|| StoreError::corrupt(format!("the blob {blob:?}")))
     };
     rows.into_iter().map(understood).collect()
+}
+
+/// What of access came back with a database.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RestoredAccess {
+    /// Sessions that were ended.
+    pub(crate) sessions: u64,
+    /// Tokens that are valid again.
+    pub(crate) tokens: u64,
+}
+
+/// Ends every session and withdraws every invitation in a database that nobody uses yet.
+pub(crate) async fn end_sessions(database: &Path) -> Result<RestoredAccess, StoreError> {
+    let during = "ending sessions";
+    let options = SqliteConnectOptions::new().filename(database).create_if_missing(false);
+    // No log beside it: the file is renamed as it is.
+    let mut connection = options.journal_mode(SqliteJournalMode::Delete).connect().await.during(during)?;
+    let knows_access: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'admin_session')",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .during(during)?;
+    let mut access = RestoredAccess::default();
+    if knows_access {
+        let ended = sqlx::query("DELETE FROM admin_session").execute(&mut connection).await.during(during)?;
+        sqlx::query("DELETE FROM admin_invitation").execute(&mut connection).await.during(during)?;
+        let tokens: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM admin_token WHERE revoked_at IS NULL")
+            .fetch_one(&mut connection)
+            .await
+            .during(during)?;
+        access = RestoredAccess { sessions: ended.rows_affected(), tokens: unsigned(tokens)? };
+    }
+    connection.close().await.during(during)?;
+    Ok(access)
 }
 
 async fn read_only(database: &Path, during: &str) -> Result<Connection, StoreError> {

@@ -176,7 +176,8 @@ impl Sqlite {
     async fn judge(&self, blobs: &BlobStore, id: i64) -> Result<Vec<(i64, u16)>, StoreError> {
         let rows: Vec<ReferenceRow> = sqlx::query_as(
             "SELECT r.position, r.sop_class AS wanted_class, i.sop_class, i.blob, i.size
-             FROM commitment_reference r LEFT JOIN instance i ON i.sop_instance = r.sop_instance
+             FROM commitment_reference r
+             LEFT JOIN instance i ON i.sop_instance = r.sop_instance AND i.removed_at IS NULL
              WHERE r.commitment_id = ? ORDER BY r.position",
         )
         .bind(id)

@@ -17,7 +17,7 @@ impl Sqlite {
     pub(crate) async fn undecided_studies(&self, blobs: &BlobStore, most: u32) -> Result<Vec<ClosedStudy>, StoreError> {
         let rows: Vec<StudyRow> = sqlx::query_as(
             "SELECT id, study_instance, version, source_ae,
-                 (SELECT blob FROM instance WHERE study_id = s.id AND own = 0 ORDER BY id LIMIT 1)
+                 (SELECT blob FROM instance WHERE study_id = s.id AND own = 0 AND removed_at IS NULL ORDER BY id LIMIT 1)
              FROM study s WHERE version > forwarded_version ORDER BY id LIMIT ?",
         )
         .bind(most)
@@ -49,7 +49,8 @@ impl Sqlite {
         for destination in &forwarding.destinations {
             queued += sqlx::query(
                 "INSERT INTO outbox (study_id, instance_id, destination, status, urgent, queued_at, next_attempt)
-                 SELECT study_id, id, ?1, 'queued', ?2, ?3, ?3 FROM instance WHERE study_id = ?4 AND own = 0 ORDER BY id
+                 SELECT study_id, id, ?1, 'queued', ?2, ?3, ?3 FROM instance
+                 WHERE study_id = ?4 AND own = 0 AND removed_at IS NULL ORDER BY id
                  ON CONFLICT (instance_id, destination) DO NOTHING",
             )
             .bind(destination)
@@ -78,5 +79,33 @@ impl Sqlite {
         }
         tx.commit().await.during(during)?;
         Ok(queued)
+    }
+
+    pub(crate) async fn forwarding_waits(
+        &self,
+        study: &ClosedStudy,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "noting why a study is not forwarded yet";
+        let mut tx = self.begin(during).await?;
+        let is_known: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM event WHERE study_id = ? AND kind = 'forwarding-waits'
+                 AND json_extract(detail, '$.version') = ?)",
+        )
+        .bind(study.id)
+        .bind(study.version)
+        .fetch_one(&mut *tx)
+        .await
+        .during(during)?;
+        if !is_known {
+            let text = format!("not forwarded yet: rules cannot look at the first instance ({why}); tried again");
+            NewEvent::new(now, "forwarding-waits", text)
+                .detail(json!({ "version": study.version }))
+                .study(study.id)
+                .write(&mut tx)
+                .await?;
+        }
+        tx.commit().await.during(during)
     }
 }

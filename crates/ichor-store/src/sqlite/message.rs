@@ -12,7 +12,7 @@ use crate::message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 use crate::{StoreError, StudyAttributes, Timestamp};
 
 /// What an event is to a channel. An attempt at an analysis that will be repeated is nothing yet.
-const SUBJECT: &str = "CASE kind
+pub(super) const SUBJECT: &str = "CASE kind
     WHEN 'alert' THEN 'alert'
     WHEN 'alert-withdrawn' THEN 'alert-withdrawn'
     WHEN 'analysed' THEN json_extract(detail, '$.outcome.finding.verdict')

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::Connection;
 use super::events::NewEvent;
 use super::failure::During;
+use super::retention::made_again;
 use super::values::{blob as parse_blob, signed, unsigned};
 use crate::analyse::NewObject;
 use crate::blobs::{BlobRef, BlobStore};
@@ -27,8 +28,8 @@ pub(super) async fn insert_object(
     published: &mut Vec<BlobRef>,
 ) -> Result<(), StoreError> {
     let during = "recording an object";
-    let known: Option<(i64, Vec<u8>, String, i64)> =
-        sqlx::query_as("SELECT id, digest, blob, size FROM object WHERE sop_instance = ?")
+    let known: Option<(i64, Vec<u8>, String, i64, bool)> =
+        sqlx::query_as("SELECT id, digest, blob, size, removed_at IS NOT NULL FROM object WHERE sop_instance = ?")
             .bind(object.sop_instance.as_str())
             .fetch_optional(&mut *connection)
             .await
@@ -47,12 +48,12 @@ pub(super) async fn insert_object(
             event("object-created", text).write(&mut *connection).await?;
             id
         }
-        Some((id, digest, blob, size)) => {
-            let intact = context.blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
+        Some((id, digest, blob, size, is_removed)) => {
+            let intact = !is_removed && context.blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
             let same = digest == object.staged.digest();
             if !intact {
                 replace_bytes(connection, context, id, object, published).await?;
-                event("blob-restored", format!("{kind} {sop_instance} replaces the lost file"))
+                event("blob-restored", format!("{kind} {sop_instance} replaces the file that is gone"))
                     .write(&mut *connection)
                     .await?;
             } else if !same {
@@ -65,6 +66,7 @@ pub(super) async fn insert_object(
             id
         }
     };
+    made_again(connection, context.study).await?;
     for destination in &destinations {
         sqlx::query(
             "INSERT INTO outbox (study_id, object_id, destination, status, urgent, queued_at, next_attempt)
@@ -123,7 +125,7 @@ async fn replace_bytes(
     let (size, digest) = (object.staged.size(), object.staged.digest());
     let blob = context.blobs.publish(object.staged).await?;
     published.push(blob.clone());
-    sqlx::query("UPDATE object SET blob = ?, size = ?, digest = ? WHERE id = ?")
+    sqlx::query("UPDATE object SET blob = ?, size = ?, digest = ?, removed_at = NULL WHERE id = ?")
         .bind(blob.as_str())
         .bind(signed(size))
         .bind(&digest[..])

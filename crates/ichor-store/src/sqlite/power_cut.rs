@@ -129,6 +129,13 @@ impl Disk for CutDisk {
         Ok(())
     }
 
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.powered()?;
+        RealDisk.remove(path)?;
+        state.names.remove(path);
+        Ok(())
+    }
+
     fn make_folder(&self, path: &Path) -> io::Result<()> {
         let mut state = self.powered()?;
         RealDisk.make_folder(path)?;

@@ -7,6 +7,7 @@ use sqlx::QueryBuilder;
 use super::analyse::set_status;
 use super::events::NewEvent;
 use super::failure::During;
+use super::retention::has_gaps;
 use super::values::{blob as parse_blob, from_json, model, reason, uid, unsigned, word};
 use super::{Connection, Dialect, Sqlite};
 use crate::analyse::SliceScore;
@@ -20,7 +21,7 @@ const MOST_MATCHES: i64 = 20;
 pub(super) const SUMMARY_COLUMNS: &str = "id, study_instance, patient_id, patient_name, accession_number, study_date, \
      description, source_ae, status, version, instances, bytes, received_at, last_instance_at, quiet_until, \
      reason_code, reason_text, result_version, positive, probability, volume_ml, volume_sd_ml, model, analysed_at, \
-     alerted_at, urgency";
+     alerted_at, urgency, held_at, hold_reason, pixels_removed_at, results_removed_at";
 
 #[derive(sqlx::FromRow)]
 pub(super) struct SummaryRow {
@@ -50,6 +51,10 @@ pub(super) struct SummaryRow {
     analysed_at: Option<i64>,
     alerted_at: Option<i64>,
     pub(super) urgency: i64,
+    held_at: Option<i64>,
+    hold_reason: Option<String>,
+    pixels_removed_at: Option<i64>,
+    results_removed_at: Option<i64>,
 }
 
 impl SummaryRow {
@@ -79,6 +84,10 @@ impl SummaryRow {
             analysed_at: self.analysed_at.map(Timestamp::from_millis),
             alerted_at: self.alerted_at.map(Timestamp::from_millis),
             urgency: unsigned(self.urgency)?,
+            held_at: self.held_at.map(Timestamp::from_millis),
+            hold_reason: self.hold_reason,
+            pixels_removed_at: self.pixels_removed_at.map(Timestamp::from_millis),
+            results_removed_at: self.results_removed_at.map(Timestamp::from_millis),
         })
     }
 }
@@ -196,6 +205,7 @@ impl Sqlite {
                 RetryOutcome::UnderWay { status, deliveries }
             }
             _ if version == 0 => RetryOutcome::NothingToAnalyse,
+            _ if has_gaps(&mut tx, id).await? => RetryOutcome::PixelsRemoved { deliveries },
             StudyStatus::Analysed | StudyStatus::NotAnalysed | StudyStatus::Failed => {
                 requeue(&mut tx, id, version, status, now).await?;
                 RetryOutcome::Queued { version: unsigned(version)?, deliveries }
@@ -324,11 +334,13 @@ struct ObjectRow {
     size: i64,
     created_at: i64,
     blob: String,
+    removed_at: Option<i64>,
 }
 
 async fn objects(connection: &mut Connection, blobs: &BlobStore, study: i64) -> Result<Vec<ObjectDetail>, StoreError> {
     let rows: Vec<ObjectRow> = sqlx::query_as(
-        "SELECT o.kind, o.sop_class, o.sop_instance, o.series_instance, a.version, o.size, o.created_at, o.blob
+        "SELECT o.kind, o.sop_class, o.sop_instance, o.series_instance, a.version, o.size, o.created_at, o.blob,
+             o.removed_at
          FROM object o JOIN analysis a ON a.id = o.analysis_id WHERE o.study_id = ? ORDER BY o.id",
     )
     .bind(study)
@@ -345,6 +357,7 @@ async fn objects(connection: &mut Connection, blobs: &BlobStore, study: i64) -> 
             size: unsigned(row.size)?,
             created_at: Timestamp::from_millis(row.created_at),
             path: blobs.path_of(&parse_blob(&row.blob)?),
+            removed_at: row.removed_at.map(Timestamp::from_millis),
         })
     };
     rows.into_iter().map(detail).collect()

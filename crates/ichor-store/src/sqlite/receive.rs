@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::events::NewEvent;
 use super::failure::During;
+use super::retention::came_again;
 use super::values::{signed, uid};
 use super::{Connection, Sqlite};
 use crate::blobs::{BlobRef, BlobStore, PlacedBlob};
@@ -90,19 +91,21 @@ async fn apply(
             Ok(Recorded::Duplicate)
         }
         Plan::Restore { instance, study } => {
-            sqlx::query("UPDATE instance SET blob = ?, size = ? WHERE id = ?")
+            sqlx::query("UPDATE instance SET blob = ?, size = ?, removed_at = NULL WHERE id = ?")
                 .bind(bytes_of(entry)?.as_str())
                 .bind(signed(new.size))
                 .bind(instance)
                 .execute(&mut *connection)
                 .await
                 .during("restoring an instance")?;
-            let text = format!("{} came again and replaces the lost file", new.sop_instance);
+            came_again(connection, *study, now).await?;
+            let text = format!("{} came again and replaces the file that is gone", new.sop_instance);
             event("blob-restored", text, *study).write(connection).await?;
             Ok(Recorded::Duplicate)
         }
         Plan::Conflict { instance, study } => {
             keep_apart(connection, entry, *instance).await?;
+            came_again(connection, *study, now).await?;
             let text = format!(
                 "{} came again with other content; the first one stays, this one is kept apart",
                 new.sop_instance
@@ -139,7 +142,8 @@ async fn keep_apart(connection: &mut Connection, entry: &Entry, instance: i64) -
     sqlx::query(
         "INSERT INTO conflict
              (instance_id, association_id, transfer_syntax, source_ae, received_at, blob, size, digest)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (instance_id, digest) DO UPDATE SET blob = excluded.blob, removed_at = NULL",
     )
     .bind(instance)
     .bind(new.association)
@@ -264,7 +268,14 @@ async fn own_result_into_study(
 ) -> Result<KnownStudy, StoreError> {
     let (new, now) = (&entry.instance, entry.now);
     let study = match known {
-        Some(known) => known,
+        Some(known) => {
+            sqlx::query("UPDATE study SET received_swept = 0 WHERE id = ? AND received_swept = 1")
+                .bind(known.id)
+                .execute(&mut *connection)
+                .await
+                .during("recording a study")?;
+            known
+        }
         None => {
             let id = insert_study(connection, entry, StudyStatus::NotAnalysed).await?;
             sqlx::query("UPDATE study SET reason_code = ?, reason_text = ? WHERE id = ?")
@@ -318,7 +329,7 @@ async fn instance_into_study(
     let attributes = &new.study;
     sqlx::query(
         "UPDATE study SET status = 'receiving', quiet_until = ?, quiet_period = ?, last_instance_at = ?,
-             instances = instances + 1, bytes = bytes + ?, reason_code = NULL, reason_text = NULL,
+             instances = instances + 1, bytes = bytes + ?, reason_code = NULL, reason_text = NULL, received_swept = 0,
              patient_id = COALESCE(patient_id, ?), patient_name = COALESCE(patient_name, ?),
              accession_number = COALESCE(accession_number, ?), study_date = COALESCE(study_date, ?),
              description = COALESCE(description, ?), source_ae = COALESCE(source_ae, ?)

@@ -64,22 +64,26 @@ impl Sqlite {
 
     /// Blobs of all rows that begin so.
     pub(crate) async fn blobs_with_prefix(&self, prefix: &str) -> Result<HashSet<BlobRef>, StoreError> {
-        let pointers = self.pointers_with_prefix(prefix).await?;
+        let pointers = self.pointers_with_prefix(prefix, true).await?;
         pointers.iter().map(|(_, _, blob, _)| parse_blob(blob)).collect()
     }
 
-    async fn pointers_with_prefix(&self, prefix: &str) -> Result<Vec<Pointer>, StoreError> {
+    /// `removed`: with rows whose file is no longer kept; it may still be there.
+    async fn pointers_with_prefix(&self, prefix: &str, removed: bool) -> Result<Vec<Pointer>, StoreError> {
         // Names are hexadecimal digits, so 'g' comes after all of them.
         sqlx::query_as(
-            "SELECT 'instance', sop_instance, blob, size FROM instance WHERE blob >= ?1 AND blob < ?2
+            "SELECT 'instance', sop_instance, blob, size FROM instance
+             WHERE blob >= ?1 AND blob < ?2 AND (?3 OR removed_at IS NULL)
              UNION ALL
              SELECT 'conflict', i.sop_instance, c.blob, c.size FROM conflict c JOIN instance i ON i.id = c.instance_id
-             WHERE c.blob >= ?1 AND c.blob < ?2
+             WHERE c.blob >= ?1 AND c.blob < ?2 AND (?3 OR c.removed_at IS NULL)
              UNION ALL
-             SELECT 'object', sop_instance, blob, size FROM object WHERE blob >= ?1 AND blob < ?2",
+             SELECT 'object', sop_instance, blob, size FROM object
+             WHERE blob >= ?1 AND blob < ?2 AND (?3 OR removed_at IS NULL)",
         )
         .bind(prefix)
         .bind(format!("{prefix}g"))
+        .bind(removed)
         .fetch_all(&self.read)
         .await
         .during("reading the blobs of a shelf")
@@ -91,14 +95,14 @@ impl Sqlite {
         blobs: &BlobStore,
         prefix: &str,
     ) -> Result<Vec<MissingBlob>, StoreError> {
-        missing(blobs, self.pointers_with_prefix(prefix).await?).await
+        missing(blobs, self.pointers_with_prefix(prefix, false).await?).await
     }
 
     /// Rows that queued work needs and whose file is not there.
     pub(crate) async fn missing_for_pending_work(&self, blobs: &BlobStore) -> Result<Vec<MissingBlob>, StoreError> {
         let pointers: Vec<Pointer> = sqlx::query_as(
             "SELECT 'instance', i.sop_instance, i.blob, i.size FROM instance i JOIN study s ON s.id = i.study_id
-             WHERE s.status IN ('receiving', 'queued') AND i.own = 0
+             WHERE s.status IN ('receiving', 'queued') AND i.own = 0 AND i.removed_at IS NULL
              UNION ALL
              SELECT DISTINCT CASE WHEN object_id IS NULL THEN 'instance' ELSE 'object' END, sop_instance, blob, size
              FROM delivery WHERE status = 'queued'",

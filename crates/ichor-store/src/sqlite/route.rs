@@ -19,7 +19,7 @@ impl Sqlite {
     ) -> Result<Option<std::path::PathBuf>, StoreError> {
         let blob: Option<String> = sqlx::query_scalar(
             "SELECT i.blob FROM instance i JOIN study s ON s.id = i.study_id
-             WHERE s.study_instance = ? AND i.own = 0 ORDER BY i.id LIMIT 1",
+             WHERE s.study_instance = ? AND i.own = 0 AND i.removed_at IS NULL ORDER BY i.id LIMIT 1",
         )
         .bind(study.as_str())
         .fetch_optional(&self.read)

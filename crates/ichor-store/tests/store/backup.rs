@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ichor_core::{DeliveryStatus, StudyStatus};
-use ichor_store::{Copied, Store, StoreError, StoreOptions, examine, restore};
+use ichor_store::{Copied, FileKind, Forwarding, NewSession, Role, Store, StoreError, StoreOptions, examine, restore};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -187,4 +187,54 @@ async fn a_database_is_looked_at_without_touching_it() {
     std::fs::write(&foreign, "nothing of ours").unwrap();
     assert!(matches!(examine(&foreign).await, Err(StoreError::ForeignDatabase { .. })));
     assert_eq!(std::fs::read(&foreign).unwrap(), b"nothing of ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_longer_kept_is_not_backed_up() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = backend.open().await;
+    closed_study(&store, "a", 3, 0).await;
+    analyse(&store, true, &[], at(20)).await;
+    for study in store.undecided_studies(10).await.unwrap() {
+        store.forward(&study, &Forwarding::default(), at(30)).await.unwrap();
+    }
+    let candidates = store.retention_candidates(FileKind::Received, at(100), &[], None, 10).await.unwrap();
+    store.remove_files(&candidates[0], FileKind::Received, "by age", &[], at(40)).await.unwrap();
+    let to = folder.path().join("backup");
+    let copied = store.back_up(&to).await.unwrap();
+    assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (1, 1, 0), "the result alone");
+    let options = restored_in(folder.path());
+    restore(&to, &options).await.unwrap();
+    let again = Store::open(&options).await.unwrap();
+    let recovery = again.recover(at(50)).await.unwrap();
+    assert!(recovery.missing_blobs.is_empty(), "{recovery:?}");
+    assert_eq!(again.remove_doomed(10).await.unwrap(), Some(3), "they never came here: there is nothing to remove");
+    assert_eq!(again.retention_figures().await.unwrap().doomed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_logged_in_is_not_logged_in_again() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = backend.open().await;
+    let user = store.add_user("anna", Role::Admin, at(0)).await.unwrap();
+    let (cookie, token) = ([7; 32], [8; 32]);
+    let session = NewSession { digest: cookie, user, csrf: "x".to_owned(), expires_at: at(1_000) };
+    store.begin_session(&session, at(1)).await.unwrap();
+    store.add_token(token, user, "script", at(1), None).await.unwrap();
+    let to = folder.path().join("backup");
+    store.back_up(&to).await.unwrap();
+    let options = restored_in(folder.path());
+    let restored = restore(&to, &options).await.unwrap();
+    assert_eq!((restored.ended_sessions, restored.valid_tokens), (1, 1));
+    let again = Store::open(&options).await.unwrap();
+    assert!(again.session(cookie, at(2)).await.unwrap().is_none());
+    assert_eq!(again.tokens(Some(user)).await.unwrap().len(), 1);
+    assert_eq!(names(options.database.parent().unwrap()).iter().filter(|name| name.contains("restoring")).count(), 0);
+    // While somebody works at the place, nothing is restored there.
+    let other = StoreOptions::new(&folder.path().join("third/ichor.db"), &folder.path().join("third/blobs"));
+    std::fs::create_dir(folder.path().join("third")).unwrap();
+    let lock = std::fs::File::create(folder.path().join("third/ichor.db-owner")).unwrap();
+    lock.lock().unwrap();
+    assert!(matches!(restore(&to, &other).await, Err(StoreError::InUse { .. })));
+    assert!(!other.database.exists());
 }

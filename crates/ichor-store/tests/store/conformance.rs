@@ -119,6 +119,19 @@ macro_rules! conformance {
                     retry_answers_for_every_state,
                     changes_wake_pollers,
                 }
+                order {
+                    urgent_and_alerted_first_then_the_oldest,
+                    who_has_waited_long_is_overtaken_no_more,
+                }
+                retention {
+                    files_go_and_rows_stay,
+                    each_protection_protects,
+                    what_comes_again_is_kept_again,
+                    results_that_went_can_be_made_again,
+                    what_is_no_longer_kept_is_not_committed,
+                    candidates_come_in_pages_oldest_first,
+                    old_events_of_no_study_go,
+                }
                 recovery {
                     interrupted_work_is_queued_again,
                     clock_that_was_set_back_holds_nothing_up,

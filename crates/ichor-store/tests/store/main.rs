@@ -6,6 +6,7 @@ mod backup;
 mod conformance;
 mod full_disk;
 mod kill;
+mod kill_retention;
 mod properties;
 mod suite;
 mod support;

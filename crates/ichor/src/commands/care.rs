@@ -66,6 +66,16 @@ pub(crate) async fn restore(args: RestoreArgs, json: bool) -> anyhow::Result<()>
     let options = StoreOptions::new(&config.store.database, &config.store.blobs);
     let copied = ichor_store::restore(&args.from, &options).await;
     let copied = copied.with_context(|| format!("restoring from {}", args.from.display()))?;
+    if !json && copied.ended_sessions > 0 {
+        println!("{} sessions of before are ended: everybody logs in again", copied.ended_sessions);
+    }
+    if !json && copied.valid_tokens > 0 {
+        println!(
+            "{} API tokens are valid as they were when the backup was made, also those that were revoked since: look \
+             through them (Account, or /api/tokens)",
+            copied.valid_tokens
+        );
+    }
     say(&copied, &config.store.database, json)
 }
 
@@ -75,7 +85,11 @@ fn say(copied: &Copied, place: &Path, json: bool) -> anyhow::Result<()> {
             copied.missing.iter().map(|(blob, why)| json!({ "blob": blob.to_string(), "reason": why })).collect();
         let (blobs, new, bytes) = (copied.blobs, copied.copied, copied.bytes);
         let place = place.display().to_string();
-        println!("{}", json!({ "place": place, "files": blobs, "copied": new, "bytes": bytes, "missing": missing }));
+        println!(
+            "{}",
+            json!({ "place": place, "files": blobs, "copied": new, "bytes": bytes, "missing": missing,
+            "ended_sessions": copied.ended_sessions, "valid_tokens": copied.valid_tokens })
+        );
     } else {
         let already = copied.blobs - copied.copied - copied.missing.len() as u64;
         println!(

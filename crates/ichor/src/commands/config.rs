@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Reads and checks; what is wrong is the error.
 pub(crate) fn check(file: &Path, json: bool) -> anyhow::Result<()> {
@@ -23,6 +23,20 @@ pub(crate) fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     }
     if !config.model.weights.is_file() {
         println!("  warning: {} is not there", config.model.weights.display());
+    }
+    Ok(())
+}
+
+/// Says what differs.
+pub(crate) fn diff(old: &Path, new: &Path, json: bool) -> anyhow::Result<()> {
+    let differences = config::diff(&Config::load(old)?, &Config::load(new)?)?;
+    if json {
+        println!("{}", serde_json::to_string(&differences)?);
+        return Ok(());
+    }
+    differences.iter().for_each(|difference| println!("{difference}"));
+    if differences.is_empty() {
+        println!("nothing differs");
     }
     Ok(())
 }

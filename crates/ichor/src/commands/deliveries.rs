@@ -1,16 +1,21 @@
 //! `ichor deliveries`: what goes where, and what holds it up.
 
-use ichor_store::{DeliveryFilter, DeliverySummary, DestinationState, QueueDepth};
+use std::collections::BTreeSet;
+
+use ichor_store::{DeliveryFilter, DeliverySummary, DestinationState, QueueDepth, Store};
 use serde_json::json;
 
 use super::job_log::{clock, open};
-use crate::cli::{DeliveriesListArgs, DeliveriesRetryArgs, DestinationsArgs};
+use crate::cli::{DeliveriesListArgs, DeliveriesRetryArgs, DestinationsArgs, StoreArg};
+use crate::config::Config;
 
 /// `ichor deliveries list`
 pub(crate) async fn list(args: DeliveriesListArgs, json: bool) -> anyhow::Result<()> {
     let filter =
         DeliveryFilter { status: args.status, destination: args.destination, study: args.study, limit: args.limit };
-    let deliveries = open(&args.store).await?.deliveries(&filter).await?;
+    let store = open(&args.store).await?;
+    check_destination(&args.store, &store, filter.destination.as_deref()).await?;
+    let deliveries = store.deliveries(&filter).await?;
     if json {
         println!("{}", serde_json::to_string(&deliveries)?);
         return Ok(());
@@ -45,12 +50,25 @@ pub(crate) async fn destinations(args: DestinationsArgs, json: bool) -> anyhow::
 /// `ichor deliveries retry`
 pub(crate) async fn retry(args: DeliveriesRetryArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
+    check_destination(&args.store, &store, args.destination.as_deref()).await?;
     let revived = store.retry_deliveries(args.number, args.destination.as_deref(), ichor_pipeline::now()).await?;
     if json {
         println!("{}", json!({ "queued": revived }));
     } else {
         println!("{revived} {} queued again", if revived == 1 { "delivery is" } else { "deliveries are" });
     }
+    Ok(())
+}
+
+/// Refuses a destination that is neither configured nor in the outbox: an empty list would say that all is well.
+async fn check_destination(args: &StoreArg, store: &Store, asked: Option<&str>) -> anyhow::Result<()> {
+    let Some(asked) = asked else { return Ok(()) };
+    let config = Config::load(&args.config)?;
+    let queued = store.queue_depths().await?.into_iter().map(|depth| depth.destination);
+    let configured = config.destinations.into_iter().map(|destination| destination.name);
+    let known: BTreeSet<String> = configured.chain(queued).collect();
+    let names = if known.is_empty() { "there is none".to_owned() } else { Vec::from_iter(known.clone()).join(", ") };
+    anyhow::ensure!(known.contains(asked), "there is no destination {asked:?}; known: {names}");
     Ok(())
 }
 

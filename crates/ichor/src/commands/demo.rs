@@ -248,9 +248,11 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             batch: 8,
         },
         rules: Vec::new(),
+        urgent: Vec::new(),
         forwards: Vec::new(),
         channels: Vec::new(),
         destinations: vec![DestinationConfig::c_store("pacs", pacs.address, pacs.ae_title.clone())],
+        retention: None,
         log: LogConfig::default(),
     };
     std::fs::write(folder.join("ichor.toml"), toml::to_string(&config)?)?;

@@ -29,11 +29,19 @@ pub(crate) async fn test(args: RouteTestArgs, json: bool) -> anyhow::Result<()> 
     };
     let routing = route::route(&rules, &facts);
     let gets = gets(&config, &routing)?;
+    let forwards = crate::destinations::forward_options(&config)?.rules;
+    // What is forwarded is decided when a study closes: its outcome is not known then.
+    let forwarding = route::route(&forwards, &Facts { outcome: None, reason: None, ..facts });
+    let goes_on = forwarding.fired.and_then(|rule| rule.destinations.clone()).unwrap_or_default();
     if json {
         let passed_over: Vec<_> =
             routing.passed_over.iter().map(|(rule, why)| json!({ "rule": rule.name, "why_not": why })).collect();
         let fired = routing.fired.map(|rule| &rule.name);
-        println!("{}", json!({ "fired": fired, "passed_over": passed_over, "destinations": gets }));
+        println!(
+            "{}",
+            json!({ "fired": fired, "passed_over": passed_over, "destinations": gets,
+            "forward": { "fired": forwarding.fired.map(|rule| &rule.name), "destinations": goes_on } })
+        );
         return Ok(());
     }
     for (rule, why) in &routing.passed_over {
@@ -53,6 +61,12 @@ pub(crate) async fn test(args: RouteTestArgs, json: bool) -> anyhow::Result<()> 
         Some(true) => println!("  before others"),
         Some(false) => println!("  with others"),
         None => {}
+    }
+    for (rule, why) in &forwarding.passed_over {
+        println!("{:<20}  does not forward: {why}", rule.name);
+    }
+    if let Some(rule) = forwarding.fired {
+        println!("{:<20}  forwards what was received: {}", rule.name, goes_on.join(", "));
     }
     Ok(())
 }

@@ -20,20 +20,26 @@ pub(crate) fn run<E: Engine>(args: &ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT handler")?;
-        // Asks for the certificates to be read again; without this it would end a daemon that has none.
-        let _hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
+        // Asks for the configuration to be read again, and for the certificates.
+        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
         let work = if args.receive_only { Work::ReceiveOnly } else { Work::Everything };
         let daemon = Daemon::start::<E>(&config, work).await?;
         let watch = tokio::spawn(supervisor::watch(daemon.store().clone()));
         supervisor::ready();
         let ended = daemon
-            .run_until(async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                supervisor::stopping();
-            })
+            .run_reloading(
+                async {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    supervisor::stopping();
+                },
+                async || match hangup.recv().await {
+                    Some(()) => path.clone(),
+                    None => std::future::pending().await,
+                },
+            )
             .await;
         watch.abort();
         ended

@@ -2,11 +2,19 @@
 
 use anyhow::Context;
 use ichor_core::{DeliveryStatus, RuleOutcome};
-use ichor_store::{DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudyOrder, StudySummary};
+use ichor_pipeline::order::OrderOptions;
+use ichor_store::{
+    DeliveryDetail, RetryOutcome, Store, StudyDetail, StudyFilter, StudyKey, StudyOrder, StudySummary, Timestamp,
+    WaitingAnalysis,
+};
 use serde_json::json;
 
 use super::job_log::{clock, open};
-use crate::cli::{ListArgs, StudyArgs};
+use crate::cli::{HoldArgs, ListArgs, QueueArgs, StudyArgs};
+use crate::config::{Config, seconds};
+
+/// Places of the queue of analyses that are looked at.
+const LONGEST_QUEUE: u32 = 10_000;
 
 /// One study by its UID, the UID's beginning, or its accession number.
 async fn find(store: &Store, text: &str) -> anyhow::Result<StudyDetail> {
@@ -113,6 +121,7 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     if let Some(at) = summary.alerted_at {
         println!("alert      {}, before the study was complete", clock(at));
     }
+    print_kept(summary);
     println!("\nseries");
     for series in &study.series {
         let outcome = match series.chosen {
@@ -136,13 +145,26 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     }
     println!("\nobjects and deliveries");
     for object in &study.objects {
-        println!("  {} {} ({} bytes)", object.kind, object.sop_instance, object.size);
+        let kept = object.removed_at.map_or("", |_| ", no longer kept");
+        println!("  {} {} ({} bytes{kept})", object.kind, object.sop_instance, object.size);
         for delivery in study.deliveries.iter().filter(|d| d.sop_instance == object.sop_instance) {
             let last = delivery.last_words.as_deref().unwrap_or("");
             println!("    {:<12} {:<9} {} attempts  {last}", delivery.destination, delivery.status, delivery.attempts);
         }
     }
     Ok(())
+}
+
+/// What is on hold, and what is no longer kept.
+fn print_kept(study: &StudySummary) {
+    if let Some(at) = study.held_at {
+        println!("on hold    since {}: {}", clock(at), study.hold_reason.as_deref().unwrap_or(""));
+    }
+    for (what, at) in [("received files", study.pixels_removed_at), ("results", study.results_removed_at)] {
+        if let Some(at) = at {
+            println!("gone       {what} are no longer kept, since {}", clock(at));
+        }
+    }
 }
 
 /// What each rule of the gate said.
@@ -165,16 +187,36 @@ pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     if let Some(reason) = &study.summary.reason {
         println!("because {reason}");
     }
+    print_kept(&study.summary);
     println!();
     let first = events.first().map(|event| event.at);
     for event in &events {
         let offset = first.map_or(0, |first| event.at.as_millis() - first.as_millis());
         println!("{}  {:>+9.3} s  {:<20}  {}", clock(event.at), offset as f64 / 1000.0, event.kind, event.text);
     }
+    print_place(&store, &args, &study).await?;
     print_unfinished(&store, &study).await?;
     for series in study.series.iter().filter(|series| !series.rules.is_empty()) {
         println!("\nthe gate on series {}", series.series_instance);
         print_rules(&series.rules, "  ");
+    }
+    Ok(())
+}
+
+/// Where a study that waits for its analysis stands in the queue.
+async fn print_place(store: &Store, args: &StudyArgs, study: &StudyDetail) -> anyhow::Result<()> {
+    if study.summary.status != ichor_core::StudyStatus::Queued {
+        return Ok(());
+    }
+    let (config, now) = (Config::load(&args.store.config)?, ichor_pipeline::now());
+    let order = OrderOptions { rules: Vec::new(), longest_overtaken: seconds(config.analysis.longest_overtaken_s) };
+    let overdue = order.overdue(now);
+    let queue = store.analysis_queue(overdue, LONGEST_QUEUE, now).await?;
+    let place = queue.iter().filter(|other| !other.is_running);
+    for (number, analysis) in place.enumerate() {
+        if analysis.study_instance == study.summary.study_instance {
+            println!("\nanalysis waits at place {} of the queue: {}", number + 1, why_now(analysis, overdue, now));
+        }
     }
     Ok(())
 }
@@ -225,6 +267,82 @@ pub(crate) async fn retry(args: StudyArgs, json: bool) -> anyhow::Result<()> {
         println!("{outcome}");
     }
     Ok(())
+}
+
+/// `ichor studies queue`
+pub(crate) async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(&args.store.config)?;
+    let now = ichor_pipeline::now();
+    let order = OrderOptions { rules: Vec::new(), longest_overtaken: seconds(config.analysis.longest_overtaken_s) };
+    let overdue = order.overdue(now);
+    let waiting = open(&args.store).await?.analysis_queue(overdue, args.limit, now).await?;
+    if json {
+        println!("{}", serde_json::to_string(&waiting)?);
+        return Ok(());
+    }
+    for analysis in &waiting {
+        let state = if analysis.is_running { "analysing" } else { "queued" };
+        let (since, study, why) =
+            (clock(analysis.queued_at), &analysis.study_instance, why_now(analysis, overdue, now));
+        println!("{state:<9}  {since}  {study}  {why}");
+    }
+    if waiting.is_empty() {
+        println!("nothing waits for its analysis");
+    }
+    Ok(())
+}
+
+/// Why an analysis has its place in the queue.
+fn why_now(analysis: &WaitingAnalysis, overdue: Timestamp, now: Timestamp) -> String {
+    let mut why = Vec::new();
+    if let Some(rule) = &analysis.urgent_by {
+        why.push(format!("urgent by rule {rule:?}"));
+    }
+    if analysis.alerted_at.is_some() {
+        why.push("alerted".to_owned());
+    }
+    if analysis.queued_at <= overdue {
+        why.push("has waited long".to_owned());
+    }
+    if analysis.not_before > now {
+        why.push(format!("next attempt at {}", clock(analysis.not_before)));
+    }
+    if why.is_empty() { "routine".to_owned() } else { why.join(", ") }
+}
+
+/// `ichor studies hold`
+pub(crate) async fn hold(args: HoldArgs, json: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(!args.reason.trim().is_empty(), "--reason: say why, so that somebody dares to release it");
+    let store = open(&args.study.store).await?;
+    let study = find(&store, &args.study.study).await?.summary.study_instance;
+    let changed = store.hold(&study, &args.reason, ichor_pipeline::now()).await?;
+    say_hold(&study, changed, true, json);
+    Ok(())
+}
+
+/// `ichor studies release-hold`
+pub(crate) async fn release_hold(args: StudyArgs, json: bool) -> anyhow::Result<()> {
+    let store = open(&args.store).await?;
+    let study = find(&store, &args.study).await?.summary.study_instance;
+    let changed = store.release_hold(&study, ichor_pipeline::now()).await?;
+    say_hold(&study, changed, false, json);
+    Ok(())
+}
+
+fn say_hold(study: &ichor_core::Uid, changed: bool, held: bool, json: bool) {
+    if json {
+        println!("{}", json!({ "study": study, "held": held, "changed": changed }));
+        return;
+    }
+    println!(
+        "{}",
+        match (held, changed) {
+            (true, true) => "on hold: nothing of it goes until the hold is released",
+            (true, false) => "it was on hold already; its reason stays",
+            (false, true) => "the hold is released",
+            (false, false) => "it was not on hold",
+        }
+    );
 }
 
 #[cfg(test)]

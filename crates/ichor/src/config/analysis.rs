@@ -23,6 +23,8 @@ pub(crate) struct AnalysisConfig {
     pub(crate) nice: i32,
     /// Whether the threads that prepare and classify run only on cores that nothing else of the process wants.
     pub(crate) idle_cores_only: bool,
+    /// A study that has waited longer than this is as urgent as those that are urgent by rule, in seconds.
+    pub(crate) longest_overtaken_s: f64,
     /// The share of the time for which slices are classified while others follow each other without a pause.
     pub(crate) share_while_receiving: f64,
 }
@@ -70,6 +72,7 @@ impl Default for AnalysisConfig {
             nice: 10,
             idle_cores_only: true,
             share_while_receiving: 0.2,
+            longest_overtaken_s: 900.0,
         }
     }
 }
@@ -90,7 +93,10 @@ impl AnalysisConfig {
     }
 
     pub(super) fn durations(&self) -> Durations {
-        vec![("analysis.first_backoff_s".to_owned(), self.first_backoff_s)]
+        vec![
+            ("analysis.first_backoff_s".to_owned(), self.first_backoff_s),
+            ("analysis.longest_overtaken_s".to_owned(), self.longest_overtaken_s),
+        ]
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn store(config: &Config) -> Vec<Outcome> {
     let folder = database.parent().unwrap_or(Path::new("."));
     outcomes.push(writable("folder of the database", folder));
     outcomes.push(writable("folder of the blobs", &config.store.blobs));
-    outcomes.push(space(&config.store.blobs, config.store.min_free_mib));
+    outcomes.push(space(&config.store.blobs, config.store.min_free_mib, config.retention.is_some()));
     outcomes
 }
 
@@ -82,7 +82,7 @@ pub(super) fn writable(subject: &str, folder: &Path) -> Outcome {
     }
 }
 
-fn space(blobs: &Path, min_free_mib: u64) -> Outcome {
+fn space(blobs: &Path, min_free_mib: u64, is_swept: bool) -> Outcome {
     let subject = "free space";
     let place = existing(blobs);
     let free = match ichor_store::free_bytes(&place) {
@@ -93,7 +93,9 @@ fn space(blobs: &Path, min_free_mib: u64) -> Outcome {
     if free < min_free_mib {
         Outcome::failure(subject, found, "make room, or name a larger disk in store.blobs")
     } else if free < min_free_mib.saturating_mul(ROOM) {
-        Outcome::warning(subject, found, "make room: nothing is ever deleted")
+        let mend =
+            if is_swept { "make room, or let more go by [retention]" } else { "make room: nothing is ever deleted" };
+        Outcome::warning(subject, found, mend)
     } else {
         Outcome::good(subject, found)
     }
@@ -168,8 +170,8 @@ mod tests {
         assert_eq!(writable("folder", &deep).level, Level::Good);
         assert!(!folder.path().join("not").exists());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
-        assert_eq!(space(&deep, 0).level, Level::Good);
-        assert_eq!(space(&deep, u64::MAX >> 20).level, Level::Failure);
+        assert_eq!(space(&deep, 0, false).level, Level::Good);
+        assert_eq!(space(&deep, u64::MAX >> 20, false).level, Level::Failure);
         let full = writable("folder", Path::new("/proc/1"));
         assert_eq!(full.level, Level::Failure, "{full:?}");
     }

@@ -66,6 +66,7 @@ struct KnownRow {
     digest: Option<Vec<u8>>,
     blob: Option<String>,
     size: Option<i64>,
+    is_removed: bool,
     made_here: bool,
     study: Option<i64>,
     status: Option<String>,
@@ -83,6 +84,7 @@ pub(super) async fn plan(
 ) -> Result<Plan, StoreError> {
     let row: KnownRow = sqlx::query_as(
         "SELECT i.id AS instance, i.study_id AS instance_study, i.digest, i.blob, i.size,
+             i.removed_at IS NOT NULL AS is_removed,
              EXISTS (SELECT 1 FROM object WHERE sop_instance = ?1) AS made_here,
              s.id AS study, s.status, s.version, s.instances,
              CASE WHEN (r.modality IS NULL) <= (?4 IS NULL) AND (r.description IS NULL) <= (?5 IS NULL)
@@ -130,14 +132,17 @@ pub(super) async fn plan(
     };
     let study = instance_study;
     if digest == new.digest {
-        let intact = blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
+        // A file that is doomed may still be there.
+        let intact = !row.is_removed && blobs.is_intact(&parse_blob(&blob)?, unsigned(size)?).await;
         return Ok(if intact { Plan::Duplicate { study } } else { Plan::Restore { instance, study } });
     }
-    let kept: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM conflict WHERE instance_id = ? AND digest = ?)")
-        .bind(instance)
-        .bind(&new.digest[..])
-        .fetch_one(connection)
-        .await
-        .during("looking for a conflict")?;
+    let kept: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM conflict WHERE instance_id = ? AND digest = ? AND removed_at IS NULL)",
+    )
+    .bind(instance)
+    .bind(&new.digest[..])
+    .fetch_one(connection)
+    .await
+    .during("looking for a conflict")?;
     Ok(if kept { Plan::KnownConflict { study } } else { Plan::Conflict { instance, study } })
 }

@@ -120,8 +120,8 @@ impl Sqlite {
         study: &Uid,
         sop_instance: &Uid,
     ) -> Result<PathBuf, StoreError> {
-        let blob: Option<String> = sqlx::query_scalar(
-            "SELECT i.blob FROM instance i JOIN study s ON s.id = i.study_id
+        let found: Option<(String, bool)> = sqlx::query_as(
+            "SELECT i.blob, i.removed_at IS NOT NULL FROM instance i JOIN study s ON s.id = i.study_id
              WHERE i.sop_instance = ? AND s.study_instance = ?",
         )
         .bind(sop_instance.as_str())
@@ -129,7 +129,11 @@ impl Sqlite {
         .fetch_optional(&self.read)
         .await
         .during("looking for an instance")?;
-        let blob = blob.ok_or_else(|| StoreError::NotFound { what: format!("instance {sop_instance} of {study}") })?;
+        let what = format!("instance {sop_instance} of {study}");
+        let (blob, is_removed) = found.ok_or_else(|| StoreError::NotFound { what: what.clone() })?;
+        if is_removed {
+            return Err(StoreError::NoLongerKept { what });
+        }
         Ok(blobs.path_of(&parse_blob(&blob)?))
     }
 }

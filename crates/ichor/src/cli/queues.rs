@@ -1,0 +1,147 @@
+//! What goes out and comes in: deliveries, messages, commitments, routing.
+
+use clap::{Args, Subcommand};
+use ichor_core::{AeTitle, DeliveryStatus, MessageStatus, Uid};
+
+use super::StoreArg;
+use crate::config::OutcomeName;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MessagesCommand {
+    /// Lists messages, newest first, and whether their channels have acknowledged them.
+    List(MessagesListArgs),
+
+    /// Queues dead messages again, with all attempts before them.
+    Retry(MessagesRetryArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessagesListArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Only those in this state: queued, sending, acknowledged or dead.
+    #[arg(long)]
+    pub(crate) status: Option<MessageStatus>,
+
+    /// Only those about this study, by its Study Instance UID.
+    #[arg(long, value_name = "UID")]
+    pub(crate) study: Option<Uid>,
+
+    /// Most messages to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessagesRetryArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Number of the message, as `messages list` prints it; absent: all that are dead.
+    pub(crate) number: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Shows which rule fires for a study, and why each before it does not; nothing is sent.
+    ///
+    /// The tags are those of the first instance that arrived, or of the file; the hour is this one. What a file does not say
+    /// is told by options.
+    Test(RouteTestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteTestArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// DICOM file, or a study of the job log by its Study Instance UID (or its beginning) or Accession Number.
+    #[arg(value_name = "FILE|STUDY")]
+    pub(crate) target: String,
+
+    /// AE title that sends it.
+    #[arg(long, value_name = "AE")]
+    pub(crate) source: Option<AeTitle>,
+
+    /// What it comes to.
+    #[arg(long, value_enum)]
+    pub(crate) verdict: Option<OutcomeName>,
+
+    /// Code of the reason, if it is not analysed.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeliveriesCommand {
+    /// Lists deliveries, newest first.
+    List(DeliveriesListArgs),
+
+    /// Shows each destination: whether somebody is there, what waits for it, and what it does not accept.
+    Destinations(DestinationsArgs),
+
+    /// Queues dead deliveries again, with all attempts before them.
+    Retry(DeliveriesRetryArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeliveriesListArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Only those in this state: queued, sending, accepted, committed, visible or dead.
+    #[arg(long)]
+    pub(crate) status: Option<DeliveryStatus>,
+
+    /// Only those to this destination.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) destination: Option<String>,
+
+    /// Only those of this study, by its Study Instance UID.
+    #[arg(long, value_name = "UID")]
+    pub(crate) study: Option<Uid>,
+
+    /// Most deliveries to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DestinationsArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeliveriesRetryArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Number of the delivery, as `deliveries list` prints it; absent: all that are dead.
+    pub(crate) number: Option<i64>,
+
+    /// Only those to this destination; what it did not accept is proposed again at once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) destination: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CommitmentsCommand {
+    /// Lists what senders asked to be committed, newest first, and whether they have heard.
+    List(CommitmentsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CommitmentsArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Only requests that nobody has heard of yet.
+    #[arg(long)]
+    pub(crate) open: bool,
+
+    /// Most requests to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+}

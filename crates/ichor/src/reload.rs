@@ -1,0 +1,142 @@
+//! The configuration, read again while the daemon works. A file with a fault changes nothing; what cannot change without a
+//! restart is named, and stays as it is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ichor_admin::Site;
+use ichor_decode::Decoder;
+use ichor_dimse::scp::PeerRule;
+use ichor_pipeline::analyse::AnalyseOptions;
+use ichor_pipeline::commit::CommitOptions;
+use ichor_pipeline::forward::ForwardOptions;
+use ichor_pipeline::ingest::Source;
+use ichor_store::Store;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Difference, diff};
+use crate::stages::Stages;
+use crate::{admin, channels, daemon, destinations, logging, retention};
+
+/// A value that stages look at before each piece of work.
+pub(crate) type Shared<T> = watch::Sender<Arc<T>>;
+
+/// Everything that a configuration makes and that can be replaced; made as a whole before any of it comes in force.
+struct Prepared {
+    config: Config,
+    peers: Vec<PeerRule>,
+    sources: Vec<Source>,
+    commit: CommitOptions,
+    forward: ForwardOptions,
+    analyse: Option<AnalyseOptions>,
+    site: Site,
+    filter: EnvFilter,
+    destinations: Vec<destinations::Opened>,
+    channels: Vec<channels::Opened>,
+}
+
+/// What puts another configuration in force.
+pub(crate) struct Controls {
+    /// In force.
+    pub(crate) config: Config,
+    pub(crate) peers: Shared<Vec<PeerRule>>,
+    pub(crate) sources: Shared<Vec<Source>>,
+    pub(crate) commit: Shared<CommitOptions>,
+    pub(crate) forward: Shared<ForwardOptions>,
+    /// With what reads the slices; `None` for a daemon that receives only.
+    pub(crate) analyse: Option<(Shared<AnalyseOptions>, Decoder)>,
+    pub(crate) site: Shared<Site>,
+    pub(crate) stages: Stages,
+}
+
+impl Controls {
+    /// Reads the file and puts in force what can be; says what changed, key by key. A fault is said, and nothing changes.
+    pub(crate) async fn reload(
+        &mut self,
+        file: &Path,
+        store: &Store,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<&'static str>,
+    ) {
+        let prepared = match self.prepare(file).await {
+            Ok(prepared) => prepared,
+            Err(fault) => {
+                error!(file = %file.display(), "the configuration was not read again, nothing changes: {fault:#}");
+                return;
+            }
+        };
+        let (prepared, differences) = prepared;
+        for Difference { key, was, is, live } in &differences {
+            let (was, is) = (was.as_deref().unwrap_or("absent"), is.as_deref().unwrap_or("absent"));
+            if *live {
+                info!(key, was, is, "configuration changed");
+            } else {
+                warn!(key, was, is, "configuration: this change needs a restart; what was stays in force");
+            }
+        }
+        let served = self.put_in_force(prepared, store, stop, tasks);
+        let orphans = destinations::warn_of_orphans(&self.config, store).await;
+        if let Err(error) = orphans.and(channels::warn_of_orphans(store, &self.config.channels).await) {
+            warn!("what waits for nobody cannot be told: {error:#}");
+        }
+        let waiting = differences.iter().filter(|difference| !difference.live).count();
+        let live = differences.len() - waiting;
+        info!(file = %file.display(), changed = live, need_restart = waiting, ?served, "configuration read again");
+    }
+
+    /// Makes everything that the file asks for.
+    async fn prepare(&self, file: &Path) -> anyhow::Result<(Prepared, Vec<Difference>)> {
+        let new = Config::load(file)?;
+        let differences = diff(&self.config, &new)?;
+        let config = (self.config.with_live_parts_of(&new))
+            .map_err(|(key, message)| anyhow::anyhow!("{key}: {message} (with what needs a restart)"))?;
+        let analyse = self.analyse.as_ref().map(|(_, decoder)| daemon::analyse_options(&config, decoder.clone()));
+        let prepared = Prepared {
+            peers: daemon::peer_rules(&config)?,
+            sources: daemon::sources(&config)?,
+            commit: daemon::commit_options(&config)?,
+            forward: destinations::forward_options(&config)?,
+            analyse: analyse.transpose()?,
+            site: admin::site(&config)?,
+            filter: logging::filter(&config.log)?,
+            destinations: destinations::open_all(&config).await?,
+            channels: channels::open_all(&config.channels)?,
+            config,
+        };
+        Ok((prepared, differences))
+    }
+
+    /// Replaces what is in force. Whoever is let in must have a source, so these come first.
+    fn put_in_force(
+        &mut self,
+        prepared: Prepared,
+        store: &Store,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<&'static str>,
+    ) -> Vec<String> {
+        self.sources.send_replace(Arc::new(prepared.sources));
+        self.peers.send_replace(Arc::new(prepared.peers));
+        self.commit.send_replace(Arc::new(prepared.commit));
+        self.forward.send_replace(Arc::new(prepared.forward));
+        if let (Some((options, _)), Some(new)) = (&self.analyse, prepared.analyse) {
+            options.send_replace(Arc::new(new));
+        }
+        self.site.send_replace(Arc::new(prepared.site));
+        match logging::replace(prepared.filter) {
+            Ok(true) => {}
+            Ok(false) if prepared.config.log.level == self.config.log.level => {}
+            Ok(false) => warn!("RUST_LOG says what is logged: log.level does not"),
+            Err(error) => warn!("log.level stays as it was: {error:#}"),
+        }
+        self.config = prepared.config;
+        let stages = &mut self.stages;
+        let mut served = destinations::serve(prepared.destinations, store, stop, (stages, tasks));
+        served.extend(channels::serve(prepared.channels, store, stop, (stages, tasks)));
+        served.extend(retention::serve(&self.config, store, stop, (stages, tasks)));
+        served
+    }
+}
