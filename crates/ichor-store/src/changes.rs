@@ -19,6 +19,8 @@ pub enum Topic {
     Commitments,
     /// A proof of a delivery is due, or has come.
     Proofs,
+    /// Another model was asked for.
+    Models,
 }
 
 /// Senders of all topics.
@@ -31,6 +33,7 @@ pub(crate) struct Topics {
     messages: watch::Sender<()>,
     commitments: watch::Sender<()>,
     proofs: watch::Sender<()>,
+    models: watch::Sender<()>,
 }
 
 impl Topics {
@@ -44,6 +47,7 @@ impl Topics {
             messages: topic(),
             commitments: topic(),
             proofs: topic(),
+            models: topic(),
         }
     }
 
@@ -56,6 +60,7 @@ impl Topics {
             Topic::Messages => &self.messages,
             Topic::Commitments => &self.commitments,
             Topic::Proofs => &self.proofs,
+            Topic::Models => &self.models,
         }
     }
 

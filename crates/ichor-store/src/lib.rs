@@ -26,11 +26,14 @@ mod figures;
 mod forward;
 mod group_commit;
 mod message;
+mod models;
 mod proof;
 mod query;
 mod receive;
 mod recovery;
+mod scores;
 mod search;
+mod shadow;
 mod sqlite;
 mod store;
 mod timestamp;
@@ -64,15 +67,20 @@ pub use events::Event;
 pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
 pub use message::{ChannelDepth, MessageClaim, MessageSummary};
+pub use models::{Activation, NewOffer, Offer, ReanalysisWish};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
 };
 pub use recovery::{MissingBlob, Recovery};
+pub use scores::{BINS, Histogram, Scores};
 pub use search::{
     Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
     StudyOrder, Turnaround, study_day,
+};
+pub use shadow::{
+    AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,
 };
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
