@@ -23,6 +23,7 @@ mod forward;
 mod gate;
 mod kills;
 mod main_job;
+mod models;
 mod pages;
 mod proof;
 mod real_series;

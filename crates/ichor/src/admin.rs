@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ichor_admin::{AccessOptions, Admin, AdminOptions, AdminServer, Facts, ModelFacts};
+use ichor_admin::{AccessOptions, ActiveModel, Admin, AdminOptions, AdminServer, Facts, ModelFacts};
 use ichor_dicomweb::server::tls_config;
 use ichor_pipeline::analyse::ModelTraits;
 use ichor_store::Store;
@@ -14,12 +14,8 @@ use tracing::{info, warn};
 use crate::config::{AdminConfig, Config, seconds};
 use crate::pictures::Easel;
 
-/// Binds the service, if there is one. `model`: the one that is loaded.
-pub(crate) async fn bind(
-    config: &Config,
-    store: &Store,
-    model: Option<&ModelTraits>,
-) -> anyhow::Result<Option<AdminServer>> {
+/// Binds the service, if there is one. `active`: the model that is, now and later.
+pub(crate) async fn bind(config: &Config, store: &Store, active: ActiveModel) -> anyhow::Result<Option<AdminServer>> {
     let Some(section) = &config.admin else { return Ok(None) };
     let tls = match (&section.tls_certificate_file, &section.tls_key_file) {
         (Some(certificate), Some(key)) => {
@@ -28,7 +24,7 @@ pub(crate) async fn bind(
         }
         _ => None,
     };
-    let admin = Admin::new(facts(config, section, store, model)?);
+    let admin = Admin::new(facts(config, section, store, active)?);
     let options = AdminOptions {
         max_connections: section.max_connections,
         timeout: seconds(section.timeout_s),
@@ -55,18 +51,18 @@ pub(crate) async fn bind(
 /// A one-time link for a user's new password.
 pub(crate) async fn link_for(config: &Config, store: &Store, name: &str) -> anyhow::Result<String> {
     let section = config.admin.as_ref().context("the configuration has no [admin]")?;
-    let admin = Admin::new(facts(config, section, store, None)?);
+    let admin = Admin::new(facts(config, section, store, ActiveModel::default())?);
     Ok(admin.link_for(name).await?)
 }
 
-fn facts(config: &Config, section: &AdminConfig, store: &Store, model: Option<&ModelTraits>) -> anyhow::Result<Facts> {
+fn facts(config: &Config, section: &AdminConfig, store: &Store, active: ActiveModel) -> anyhow::Result<Facts> {
     let scheme = if section.tls_certificate_file.is_some() { "https" } else { "http" };
     let url = section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address)));
     Ok(Facts {
         store: store.clone(),
         database: config.store.database.clone(),
         min_free_bytes: config.store.min_free_mib.saturating_mul(1 << 20),
-        models: model.map(model_facts).into_iter().collect(),
+        active,
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
         channels: config.channels.iter().map(|channel| channel.name.clone()).collect(),
         configuration: serde_json::to_value(config).context("writing the configuration as JSON")?,
@@ -93,10 +89,10 @@ fn place(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
-fn model_facts(traits: &ModelTraits) -> ModelFacts {
+/// What the pages show of a model.
+pub(crate) fn model_facts(traits: &ModelTraits) -> ModelFacts {
     ModelFacts {
         id: traits.id.to_string(),
-        is_active: true,
         notice: traits.notice.clone(),
         slice_threshold: traits.slice_threshold,
         min_positive_slices: traits.min_positive_slices,

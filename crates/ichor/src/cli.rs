@@ -1,10 +1,13 @@
 //! The command line, as one tree. Every command prints for people by default and for machines with `--json`.
 
+pub(crate) mod models;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use ichor_core::{AeTitle, DeliveryStatus, MessageStatus, StudyStatus, Uid};
 
+pub(crate) use crate::cli::models::{ModelTree, ReanalyseArgs};
 use crate::commands::peer::PeerAddress;
 use crate::config::OutcomeName;
 use crate::engine::EngineCommand;
@@ -116,8 +119,16 @@ pub(crate) enum Command {
     /// reads them. A file that cannot be read is named with the reason, the others go on; the exit status is then 1.
     Explain(ExplainArgs),
 
+    /// Shows, checks, compares and changes models.
+    #[command(subcommand)]
+    Model(ModelTree),
+
     #[command(flatten)]
     Engine(EngineCommand),
+
+    /// The process of the models in the shadow; the daemon starts it.
+    #[command(hide = true)]
+    ShadowProcess,
 
     /// Checks a configuration file.
     #[command(subcommand)]
@@ -129,7 +140,11 @@ impl Command {
     pub(crate) fn needs_engine(&self) -> bool {
         match self {
             Self::Serve(args) => !args.receive_only,
-            Self::Demo(_) | Self::Explain(_) | Self::Engine(_) => true,
+            Self::Demo(_)
+            | Self::Explain(_)
+            | Self::Engine(_)
+            | Self::Model(ModelTree::Engine(_))
+            | Self::ShadowProcess => true,
             Self::Send(_)
             | Self::Echo(_)
             | Self::Studies(_)
@@ -137,6 +152,7 @@ impl Command {
             | Self::Deliveries(_)
             | Self::Route(_)
             | Self::Messages(_)
+            | Self::Model(ModelTree::Store(_))
             | Self::Doctor(_)
             | Self::Backup(_)
             | Self::Restore(_)
@@ -270,6 +286,8 @@ pub(crate) enum StudiesCommand {
     Why(StudyArgs),
     /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
     Retry(StudyArgs),
+    /// Has a study analysed by a model of your choice: a new version of its result, which is sent as any other.
+    Reanalyse(ReanalyseArgs),
 }
 
 #[derive(Debug, Subcommand)]

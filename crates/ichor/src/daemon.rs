@@ -1,13 +1,13 @@
 //! The daemon: configuration → store, model, listener, and the four stages, until told to stop.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use ichor_admin::ActiveModel;
 use ichor_decode::Decoder;
 use ichor_dimse::scp::{CommitmentLimits, PeerRule, Preference, ScpOptions, StorageScp, UserRule};
-use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
+use ichor_pipeline::analyse::AnalyseOptions;
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::commit::{CommitOptions, ReportAddress};
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, seconds};
 use crate::engine::Engine;
 use crate::stow;
-use crate::{admin, certificates, channels, destinations, secrets};
+use crate::{admin, certificates, channels, destinations, models, secrets};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Daemon {
         let recovery = store.recover(now()).await.context("recovery of the store")?;
         info!(?recovery, "store opened");
         let workers = match work {
-            Work::Everything => Some((load_model::<E>(config).await?, open_decoder(config)?)),
+            Work::Everything => Some((models::open::<E>(config, &store).await?, open_decoder(config)?)),
             Work::ReceiveOnly => {
                 warn!(
                     "receiving only: studies are kept and queued, and analysed by the next start without --receive-only"
@@ -68,7 +68,8 @@ impl Daemon {
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
-        let admin = admin::bind(config, &store, workers.as_ref().map(|(model, _)| model.traits())).await?;
+        let shown = workers.as_ref().map_or_else(ActiveModel::default, |(roster, _)| models::show(roster));
+        let admin = admin::bind(config, &store, shown.clone()).await?;
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -110,18 +111,19 @@ impl Daemon {
             assemble::run(stage_store, token).await;
             "assemble"
         });
-        if let Some((model, decoder)) = workers {
+        if let Some((roster, decoder)) = workers {
             if config.analysis.while_receiving {
-                let options = triage_options(config, decoder.clone(), model.traits().slice_threshold, traffic);
-                let (stage_store, model, token) = (store.clone(), Arc::clone(&model), stop.clone());
+                let options = triage_options(config, decoder.clone(), traffic);
+                let (stage_store, roster, token) = (store.clone(), roster.clone(), stop.clone());
                 tasks.spawn(async move {
-                    triage::run(stage_store, model, options, token).await;
+                    triage::run(stage_store, roster, options, token).await;
                     "triage"
                 });
             }
+            models::start(config, &store, (&roster, shown), &stop, &mut tasks)?;
             let (stage_store, token, options) = (store.clone(), stop.clone(), analyse_options(config, decoder)?);
             tasks.spawn(async move {
-                analyse::run(stage_store, model, options, token).await;
+                analyse::run(stage_store, roster, options, token).await;
                 "analyse"
             });
         }
@@ -263,18 +265,8 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
     Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances, commitment })
 }
 
-async fn load_model<E: Engine>(config: &Config) -> anyhow::Result<Arc<E::Model>> {
-    let (model, device) = E::load(&config.model, config.analysis.priority()).await?;
-    let traits = model.traits();
-    info!(model = %traits.id, device, "model ready");
-    if let Some(notice) = &traits.notice {
-        warn!(model = %traits.id, notice, "these weights carry a notice; it stands in every object");
-    }
-    Ok(Arc::new(model))
-}
-
 /// A decoder one of whose children has started, so that a missing program shows before a study waits for it.
-fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
+pub(crate) fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
     let mut options = config.decoder.options().context("finding the decoder")?;
     options.nice = config.analysis.nice;
     let decoder = Decoder::new(options).context("starting the decoder")?;
@@ -282,10 +274,10 @@ fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
     Ok(decoder)
 }
 
-fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32, traffic: Traffic) -> TriageOptions {
+fn triage_options(config: &Config, decoder: Decoder, traffic: Traffic) -> TriageOptions {
     let alert = AlertOptions {
         slices: config.alert.slices,
-        threshold: config.alert.threshold.unwrap_or(slice_threshold),
+        threshold: config.alert.threshold,
         max_gap_mm: config.alert.max_gap_mm,
     };
     let share = config.analysis.share_while_receiving;
