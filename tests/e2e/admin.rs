@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::support::daemon::{Daemon, Destination, Settings, repository};
 use crate::support::mllp::Receiver;
 use crate::support::raw::RawAssociation;
+use crate::support::scratch::Scratch;
 use crate::support::study::Phantom;
+use crate::support::weights::renamed;
 use crate::support::{eventually, free_port, seconds};
 
 /// An answer: status, header, body.
@@ -44,6 +46,9 @@ fn metrics_follow_a_study() {
         "[admin]\naddress = \"127.0.0.1:{port}\"\n[[channel]]\nname = \"ris\"\nkind = \"hl7\"\naddress = \"127.0.0.1:{}\"\n",
         ris.port
     );
+    let scratch = Scratch::new("metrics");
+    let (also, _) = renamed(scratch.path(), "looks-on", |_| {});
+    let sections = format!("{sections}\n[[model.also]]\nweights = {also:?}\n[shadow]\nrun = false\n");
     // Nobody listens at the destination.
     let pacs = Destination::CStore { name: "pacs", port: free_port(), timeout_s: 1.0 };
     let mut daemon = Daemon::start(&Settings { sections, ..Settings::to([pacs]) });

@@ -57,6 +57,12 @@ fn values_that_cannot_work_are_refused_by_name() {
         ("name = \"vna\"", "name = \"pacs\"", "name"),
         ("objects = [\"segmentation\", ", "objects = [\"telegram\", ", "telegram"),
         ("opacity_percent = 25", "opacity_percent = 101", "opacity_percent"),
+        ("max_queue = 1000", "max_queue = 0", "shadow.max_queue"),
+        (
+            "# [[model.also]]\n# weights = \"../models/next/next.safetensors\"",
+            "[[model.also]]\nweights = \"../models/demo/demo.safetensors\"",
+            "stands twice",
+        ),
         ("\"explicit-little-endian\"", "\"rle\"", "segmentation.transfer_syntax"),
         (
             "objects = [\"segmentation\", \"report\", \"key-objects\", \"capture\", \"presentation-state\"]",
@@ -73,7 +79,7 @@ fn values_that_cannot_work_are_refused_by_name() {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 30] = [
+    let commands: [&[&str]; 35] = [
         &[],
         &["serve"],
         &["demo"],
@@ -95,6 +101,11 @@ fn every_command_explains_itself() {
         &["phantom"],
         &["model", "info"],
         &["model", "verify"],
+        &["model", "list"],
+        &["model", "activate"],
+        &["model", "rollback"],
+        &["model", "agreement"],
+        &["studies", "reanalyse"],
         &["config", "check"],
         &["train"],
         &["evaluate"],

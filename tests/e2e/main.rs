@@ -24,6 +24,7 @@ mod forward;
 mod gate;
 mod kills;
 mod main_job;
+mod models;
 mod pages;
 mod papers;
 mod proof;

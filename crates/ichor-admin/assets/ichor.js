@@ -43,7 +43,8 @@ async function send(method, url, body) {
 document.addEventListener('click', async (event) => {
   const button = event.target.closest('button');
   if (!button) return;
-  const { post, patch, delete: remove, confirm: question, show, body, action } = button.dataset;
+  const { post, patch, delete: remove, confirm: question, ask, show, action } = button.dataset;
+  let { body } = button.dataset;
   if (action === 'help') return $('#keys').showModal();
   if (action === 'logout') {
     await send('POST', '/logout');
@@ -52,6 +53,11 @@ document.addEventListener('click', async (event) => {
   }
   const url = post ?? patch ?? remove;
   if (!url || (question && !confirm(question))) return;
+  if (ask) {
+    const why = prompt(ask);
+    if (!why) return;
+    body = JSON.stringify({ ...JSON.parse(body ?? '{}'), why });
+  }
   button.disabled = true;
   try {
     const said = await send(post ? 'POST' : patch ? 'PATCH' : 'DELETE', url, body);

@@ -3,6 +3,7 @@
 pub(crate) mod actions;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod models;
 pub(crate) mod people;
 pub(crate) mod queues;
 pub(crate) mod site;
@@ -32,7 +33,8 @@ use crate::problem::Problem;
         slices::picture, slices::object,
         events::stream,
         queues::overview, queues::analyses, queues::deliveries, queues::messages,
-        site::statistics, site::models, site::configuration,
+        site::statistics, site::configuration,
+        models::models, models::history, models::agreement, models::activate, models::rollback, models::reanalyse,
         actions::retry_study, actions::release_study, actions::retry_delivery, actions::release_delivery,
         actions::retry_message, actions::release_message,
         people::me, people::users, people::add_user, people::change_user, people::invite,
@@ -86,7 +88,12 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/messages/{id}/retry", post(actions::retry_message))
         .route("/api/messages/{id}/release", post(actions::release_message))
         .route("/api/statistics", get(site::statistics))
-        .route("/api/models", get(site::models))
+        .route("/api/models", get(models::models))
+        .route("/api/models/history", get(models::history))
+        .route("/api/models/rollback", post(models::rollback))
+        .route("/api/models/{id}/agreement", get(models::agreement))
+        .route("/api/models/{id}/activate", post(models::activate))
+        .route("/api/studies/{study}/reanalyse", post(models::reanalyse))
         .route("/api/configuration", get(site::configuration))
         .route("/api/me", get(people::me))
         .route("/api/users", get(people::users).post(people::add_user))

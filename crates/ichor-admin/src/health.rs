@@ -46,11 +46,15 @@ pub(crate) async fn check(facts: &Facts) -> Readiness {
     };
     // Receiving without a model is a mode of its own: studies are kept and wait.
     let model = match facts.model() {
-        Some(model) => Check { name: "model", passed: true, words: model.to_owned() },
+        Some(model) => Check { name: "model", passed: true, words: model },
+        None if facts.active.is_missing() => {
+            let words = "the active model cannot be used: studies are received and wait (ichor model list)".to_owned();
+            Check { name: "model", passed: false, words }
+        }
         None => Check { name: "model", passed: true, words: "none: studies are received and wait".to_owned() },
     };
-    // What could not be delivered is for people to see; a study that came now would be kept all the same.
-    let ready = [&store, &disk, &model].iter().all(|check| check.passed);
+    // What cannot be analysed or delivered is for people to see; a study that came now would be kept all the same.
+    let ready = [&store, &disk].iter().all(|check| check.passed);
     Readiness { ready, checks: vec![store, disk, model, deliveries] }
 }
 

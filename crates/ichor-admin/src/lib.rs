@@ -10,6 +10,7 @@ mod access;
 mod api;
 mod health;
 mod metrics;
+mod models;
 mod pages;
 mod picture;
 mod problem;
@@ -31,8 +32,8 @@ use tokio::sync::Semaphore;
 
 pub use access::AccessOptions;
 pub use api::document as openapi_document;
-pub use api::site::ModelFacts;
 pub use health::{Check, Readiness};
+pub use models::{ActiveModel, ModelFacts};
 pub use picture::{PictureFault, Pictures, WantedPicture};
 pub use problem::Problem;
 pub use server::{AdminOptions, AdminServer};
@@ -68,8 +69,8 @@ pub struct Facts {
     pub database: PathBuf,
     /// Below this much free space instances are refused, in bytes.
     pub min_free_bytes: u64,
-    /// The models; none if the daemon only receives.
-    pub models: Vec<ModelFacts>,
+    /// The model whose results are sent.
+    pub active: ActiveModel,
     /// What may change while the service runs.
     pub site: tokio::sync::watch::Receiver<Arc<Site>>,
     /// Who draws slices.
@@ -93,8 +94,8 @@ impl Facts {
 
 impl Facts {
     /// The model whose results are sent.
-    pub(crate) fn model(&self) -> Option<&str> {
-        self.models.iter().find(|model| model.is_active).map(|model| model.id.as_str())
+    pub(crate) fn model(&self) -> Option<String> {
+        self.active.get().map(|model| model.id)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Metrics in the OpenMetrics text format. They are read from the store at every scrape: a restart forgets nothing.
 
+mod models;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -55,14 +57,17 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     let since = Timestamp::from_millis(now.as_millis() - RECENT.as_millis() as i64);
     let figures = facts.store.figures(since).await.map_err(|error| error.to_string())?;
     let states = facts.store.destinations(now).await.map_err(|error| error.to_string())?;
+    let known = models::Known::read(facts, now).await.map_err(|error| error.to_string())?;
     let mut registry = Registry::with_prefix("ichor");
-    let build = [("version", facts.version.to_owned()), ("model", facts.model().unwrap_or_default().to_owned())];
+    let build = [("version", facts.version.to_owned()), ("model", facts.model().unwrap_or_default())];
     registry.register("build", "Program and model", Info::new(build.to_vec()));
     studies(&mut registry, &figures);
     queues(&mut registry, facts, &figures, now);
     destinations(&mut registry, facts, &states);
     retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
     disk(&mut registry, facts);
+    models::models(&mut registry, facts, &known);
+    models::scores(&mut registry, &known);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| error.to_string())?;
     Ok(text)

@@ -1,6 +1,7 @@
 //! The pages: HTML made here, one script and one style sheet of ours, nothing from elsewhere.
 
 mod enter;
+mod models;
 mod study;
 mod tables;
 mod worklist;
@@ -26,7 +27,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/studies/{study}", get(study::page))
         .route("/queues", get(tables::queues))
         .route("/statistics", get(tables::statistics))
-        .route("/models", get(tables::models))
+        .route("/models", get(models::page))
         .route("/health", get(tables::health))
         .route("/users", get(tables::users))
         .route("/account", get(tables::account))
@@ -92,7 +93,7 @@ impl Frame {
 }
 
 fn notice(app: &App) -> Option<String> {
-    app.facts.models.iter().find(|model| model.is_active).and_then(|model| model.notice.clone())
+    app.facts.active.get().and_then(|model| model.notice)
 }
 
 fn rendered(status: StatusCode, page: &impl Template) -> Response {

@@ -5,6 +5,7 @@
 //! behind the edge never sees them bare.
 
 mod ae_title;
+mod agreement;
 mod calibration;
 mod device;
 mod finding;
@@ -21,6 +22,7 @@ mod uid;
 mod volume;
 
 pub use ae_title::{AeTitle, InvalidAeTitle};
+pub use agreement::{Agreement, BlandAltman, Estimate, Overlap, Pair, stability_index};
 pub use calibration::{Calibration, log_odds};
 pub use device::{DeviceChoice, UnknownDevice};
 pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_probabilities};
@@ -31,7 +33,10 @@ pub use precision::{Precision, UnknownPrecision};
 pub use priority::Priority;
 pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};
-pub use status::{DeliveryStatus, MessageStatus, Proof, StudyStatus, Subject, UnknownStatus};
+pub use status::{
+    ActivationKind, ActivationStatus, DeliveryStatus, MessageStatus, OfferState, Proof, ShadowStatus, StudyStatus,
+    Subject, UnknownStatus,
+};
 pub use study_rule::StudyRule;
 pub use uid::{InvalidUid, Uid};
 pub use volume::VolumeUncertainty;

@@ -134,6 +134,60 @@ impl Subject {
     }
 }
 
+status! {
+    /// Whether a configured model can be used.
+    OfferState {
+        /// It was not loaded yet.
+        Waiting = "waiting",
+        /// It is loaded, and its self-test has passed.
+        Ready = "ready",
+        /// It cannot be used; the reason is recorded.
+        Failed = "failed",
+    }
+}
+
+status! {
+    /// How a model came to be the active one.
+    ActivationKind {
+        /// The configuration names it, and nobody has chosen another.
+        Configured = "configured",
+        /// Somebody chose it.
+        Activated = "activated",
+        /// Somebody took the choice before back.
+        RolledBack = "rolled-back",
+    }
+}
+
+status! {
+    /// Where the activation of a model stands.
+    ActivationStatus {
+        /// Waits for the daemon, which repeats the self-test first.
+        Requested = "requested",
+        /// Its results are sent.
+        Active = "active",
+        /// It was the active one.
+        Former = "former",
+        /// It did not become active; the reason is recorded.
+        Refused = "refused",
+    }
+}
+
+status! {
+    /// Where a study stands with a model in the shadow.
+    ShadowStatus {
+        /// Waits until nothing else has to be done.
+        Queued = "queued",
+        /// Being scored.
+        Running = "running",
+        /// Scored, or not with a reason.
+        Done = "done",
+        /// Given up; the reason is recorded.
+        Failed = "failed",
+        /// Pushed out of a full queue.
+        Dropped = "dropped",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

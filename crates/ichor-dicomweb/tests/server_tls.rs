@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ichor_core::Uid;
 use ichor_dicomweb::server::{
-    Right,     ClientRule, PartFailure, PartOutcome, PartResult, PartSink, Refusal, RequestEnd, Sender, ServerOptions,
+    ClientRule, PartFailure, PartOutcome, PartResult, PartSink, Refusal, RequestEnd, Right, Sender, ServerOptions,
     StowHandler, StowServer, TlsError, Token, tls_config,
 };
 use ichor_dicomweb::{Credentials, StowClient, StowError, StowOptions};
@@ -53,7 +53,12 @@ impl StowHandler for Taker {
 const SECRET: &str = "a secret of the tests";
 
 async fn serve(mut options: ServerOptions) -> (u16, CancellationToken) {
-    let client = ClientRule { name: "C".to_owned(), token: Some(Token::new(SECRET)), networks: Vec::new(), may: vec![Right::Store] };
+    let client = ClientRule {
+        name: "C".to_owned(),
+        token: Some(Token::new(SECRET)),
+        networks: Vec::new(),
+        may: vec![Right::Store],
+    };
     options.clients = vec![client];
     let server = StowServer::bind("127.0.0.1:0", options, Taker).await.unwrap();
     let (port, stop) = (server.local_addr().unwrap().port(), CancellationToken::new());

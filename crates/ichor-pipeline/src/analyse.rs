@@ -6,7 +6,7 @@ mod finished;
 mod model;
 mod objects;
 pub(crate) mod prepare;
-mod study;
+pub(crate) mod study;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub use objects::{DestinationObjects, ObjectKind, ReportOn};
 pub use study::AnalysisError;
 
 use crate::backoff::Backoff;
+use crate::models::Roster;
 use crate::order::{self, OrderOptions};
 use crate::route::Rule;
 use crate::worklist::reading::{self, ReadingOptions};
@@ -51,13 +52,15 @@ pub struct AnalyseOptions {
     pub order: OrderOptions,
 }
 
-/// Analyses until `shutdown`. An analysis in flight at that moment is dropped and taken up again at the next start.
+/// Analyses until `shutdown`, each study with the model that is active when it begins; while none is, studies wait. An
+/// analysis in flight at the end is dropped and taken up again at the next start.
 pub async fn run<M: SliceModel>(
     store: Store,
-    model: Arc<M>,
+    models: impl Into<Roster<M>>,
     options: Live<AnalyseOptions>,
     shutdown: CancellationToken,
 ) {
+    let models = models.into();
     let mut closed = store.changes(Topic::Closed);
     // After an error of the store a claim may be lost: what it was for must not wait for a restart.
     let mut claim_lost = false;
@@ -66,7 +69,7 @@ pub async fn run<M: SliceModel>(
             if claim_lost {
                 store.requeue_analyses(now()).await?;
             }
-            analyse_queued(&store, &model, &options).await
+            analyse_queued(&store, &models, &options).await
         };
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -87,22 +90,39 @@ pub async fn run<M: SliceModel>(
 
 async fn analyse_queued<M: SliceModel>(
     store: &Store,
-    model: &Arc<M>,
+    models: &Roster<M>,
     options: &Live<AnalyseOptions>,
 ) -> Result<Duration, StoreError> {
-    loop {
+    while let Some(active) = models.active() {
         let options = Arc::clone(&options.borrow());
         // Before each claim: one that was queued meanwhile may be more urgent than all others.
         order::decide(store, &options.order).await?;
         let overdue = options.order.overdue(now());
-        let Some(claim) = store.claim_analysis_in_order("analyse", overdue, now()).await? else { return Ok(POLL) };
-        analyse_one(store, model, &options, claim).await?;
+        let Some(claim) = store.claim_analysis_in_order("analyse", overdue, now()).await? else { break };
+        analyse_one(store, (models, active), &options, claim).await?;
+    }
+    Ok(POLL)
+}
+
+/// The model that somebody asked for, else the active one.
+async fn model_for<M: SliceModel>(
+    models: &Roster<M>,
+    active: Arc<M>,
+    claim: &AnalysisClaim,
+) -> Result<Arc<M>, ModelError> {
+    match &claim.wanted_model {
+        Some(wanted) if *wanted != active.traits().id => {
+            let failed =
+                |why| ModelError(format!("{wanted}, which this study is to be analysed with, cannot be used: {why}"));
+            models.obtain(wanted).await.map_err(failed)
+        }
+        _ => Ok(active),
     }
 }
 
 async fn analyse_one<M: SliceModel>(
     store: &Store,
-    model: &Arc<M>,
+    (models, active): (&Roster<M>, Arc<M>),
     options: &AnalyseOptions,
     claim: AnalysisClaim,
 ) -> Result<(), StoreError> {
@@ -115,7 +135,11 @@ async fn analyse_one<M: SliceModel>(
         error!(%study, version, %reason, "analysis given up");
         return store.fail_analysis(claim, reason, None, now()).await;
     }
-    match study::analyse(store, model.as_ref(), options, &claim).await {
+    let analysed = match model_for(models, active, &claim).await {
+        Ok(model) => study::analyse(store, model.as_ref(), options, &claim).await,
+        Err(error) => Err(error.into()),
+    };
+    match analysed {
         Ok(outcome) => {
             match &outcome.verdict {
                 Verdict::Analysed(finding) => info!(

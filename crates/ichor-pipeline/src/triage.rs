@@ -23,7 +23,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::analyse::batches::{Batches, classify};
 use crate::analyse::prepare::Purpose;
-use crate::analyse::{AnalysisError, SliceModel};
+use crate::analyse::{AnalysisError, ModelTraits, SliceModel};
+use crate::models::Roster;
 use crate::now;
 use crate::traffic::{StandBack, Traffic};
 
@@ -50,11 +51,18 @@ pub struct TriageOptions {
     pub share: f64,
 }
 
-/// Classifies what arrives until `shutdown`.
-pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: TriageOptions, shutdown: CancellationToken) {
+/// Classifies what arrives until `shutdown`, each batch with the model that is active then. What another model said before
+/// is neither asked for nor mixed in: probabilities are kept under the model and its input.
+pub async fn run<M: SliceModel>(
+    store: Store,
+    models: impl Into<Roster<M>>,
+    options: TriageOptions,
+    shutdown: CancellationToken,
+) {
     let mut received = store.changes(Topic::Received);
     let stand_back = StandBack::new(options.traffic.clone(), options.share);
-    let mut stage = Stage { store, model, options, stand_back, after: None, failures: 0 };
+    let models = models.into();
+    let mut stage = Stage { store, models, options, stand_back, after: None, failures: 0 };
     loop {
         let result = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -75,7 +83,7 @@ pub async fn run<M: SliceModel>(store: Store, model: Arc<M>, options: TriageOpti
 
 struct Stage<M> {
     store: Store,
-    model: Arc<M>,
+    models: Roster<M>,
     options: TriageOptions,
     stand_back: StandBack,
     /// The last instance that was looked at; `None` before the first look.
@@ -90,12 +98,13 @@ impl<M: SliceModel> Stage<M> {
             Some(after) => after,
             None => *self.after.insert(self.store.newest_instance().await?),
         };
-        let traits = self.model.traits();
+        let Some(model) = self.models.active() else { return Ok(false) };
+        let traits = model.traits();
         let (said_under, batch) = (traits.fed(), u32::try_from(traits.batch).unwrap_or(u32::MAX));
         let arrived = self.store.unclassified_instances(&said_under, after, batch).await?;
         let Some(last) = arrived.last().map(|arrived| arrived.instance.id) else { return Ok(false) };
         if self.failures < ATTEMPTS {
-            self.classify(arrived, &said_under).await?;
+            self.classify(&model, arrived, &said_under).await?;
         } else {
             warn!(slices = arrived.len(), "slices are left to the analysis of their study");
         }
@@ -108,7 +117,12 @@ impl<M: SliceModel> Stage<M> {
         error!(reason = %error.reason(), attempt = self.failures, "slices cannot be classified as they arrive");
     }
 
-    async fn classify(&mut self, arrived: Vec<ArrivedInstance>, said_under: &str) -> Result<(), AnalysisError> {
+    async fn classify(
+        &mut self,
+        model: &Arc<M>,
+        arrived: Vec<ArrivedInstance>,
+        said_under: &str,
+    ) -> Result<(), AnalysisError> {
         let gate = self.options.gate;
         let placed = spawn_blocking(move || eligible(arrived, &gate)).await?;
         let (mut touched, mut numbers, mut slices) = (BTreeSet::new(), Vec::new(), Vec::new());
@@ -117,7 +131,7 @@ impl<M: SliceModel> Stage<M> {
             numbers.push((slice.header.sop_instance.clone(), arrived.instance.id));
             slices.push(slice);
         }
-        let (traits, mut said) = (self.model.traits(), Vec::with_capacity(slices.len()));
+        let (traits, mut said) = (model.traits(), Vec::with_capacity(slices.len()));
         let size = traits.batch_on_arrival;
         let mut batches = Batches::new(slices, &self.options.decoder, traits, Purpose::Classify, size);
         loop {
@@ -127,7 +141,7 @@ impl<M: SliceModel> Stage<M> {
             for (slice, reason) in &batch.broken {
                 debug!(%slice, %reason, "not classified on arrival");
             }
-            let probabilities = classify(self.model.as_ref(), &batch.slices).await?;
+            let probabilities = classify(model.as_ref(), &batch.slices).await?;
             self.stand_back.worked(began.elapsed());
             said.extend((batch.slices.iter().zip(probabilities)).filter_map(|(slice, probability)| {
                 let sop_instance = &slice.placed.header.sop_instance;
@@ -139,20 +153,27 @@ impl<M: SliceModel> Stage<M> {
         // Together: each transaction keeps what arrives waiting.
         self.store.record_probabilities(said_under, &said).await?;
         for (study, series) in touched {
-            self.alert(study, series, said_under).await?;
+            self.alert(traits, study, series, said_under).await?;
         }
         Ok(())
     }
 
-    async fn alert(&self, study: Uid, series: Uid, said_under: &str) -> Result<(), AnalysisError> {
+    async fn alert(
+        &self,
+        traits: &ModelTraits,
+        study: Uid,
+        series: Uid,
+        said_under: &str,
+    ) -> Result<(), AnalysisError> {
         let slices = self.store.slices_to_alert(&study, &series, said_under).await?;
-        let reading = &self.model.traits().reading;
-        let Some(suspicious) = alert::suspicious(slices, reading, &self.options.alert) else { return Ok(()) };
+        let options = &self.options.alert;
+        let threshold = options.threshold.unwrap_or(traits.slice_threshold);
+        let Some(suspicious) = alert::suspicious(slices, &traits.reading, options, threshold) else { return Ok(()) };
         let alert = NewAlert {
             study_instance: study,
             series_instance: series,
             model: said_under.to_owned(),
-            notice: self.model.traits().notice.clone(),
+            notice: traits.notice.clone(),
             slices: suspicious.slices,
             probability: suspicious.probability,
             first_received_at: suspicious.first_received_at,

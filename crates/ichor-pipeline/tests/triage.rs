@@ -17,7 +17,7 @@ use support::{House, Says, Scripted, peer, store_file};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const ALERT: AlertOptions = AlertOptions { slices: 3, threshold: 0.5, max_gap_mm: 15.0 };
+const ALERT: AlertOptions = AlertOptions { slices: 3, threshold: Some(0.5), max_gap_mm: 15.0 };
 
 /// The stage at work.
 struct Triage {

@@ -24,6 +24,8 @@ pub struct AnalysisClaim {
     pub accepted_at: Timestamp,
     /// The study's instances in the order of arrival, without our own results.
     pub instances: Vec<StoredInstance>,
+    /// The model that somebody asked for; `None`: the active one.
+    pub wanted_model: Option<ModelId>,
 }
 
 /// An instance in the store.

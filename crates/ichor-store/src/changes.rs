@@ -21,6 +21,8 @@ pub enum Topic {
     Proofs,
     /// A workitem was made or changed, or somebody has subscribed.
     Workitems,
+    /// Another model was asked for.
+    Models,
 }
 
 /// Senders of all topics.
@@ -34,6 +36,7 @@ pub(crate) struct Topics {
     commitments: watch::Sender<()>,
     proofs: watch::Sender<()>,
     workitems: watch::Sender<()>,
+    models: watch::Sender<()>,
 }
 
 impl Topics {
@@ -48,6 +51,7 @@ impl Topics {
             commitments: topic(),
             proofs: topic(),
             workitems: topic(),
+            models: topic(),
         }
     }
 
@@ -61,6 +65,7 @@ impl Topics {
             Topic::Commitments => &self.commitments,
             Topic::Proofs => &self.proofs,
             Topic::Workitems => &self.workitems,
+            Topic::Models => &self.models,
         }
     }
 

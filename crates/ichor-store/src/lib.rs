@@ -27,13 +27,16 @@ mod forward;
 mod group_commit;
 mod held;
 mod message;
+mod models;
 mod order;
 mod proof;
 mod query;
 mod receive;
 mod recovery;
 mod retention;
+mod scores;
 mod search;
+mod shadow;
 mod sqlite;
 mod store;
 mod timestamp;
@@ -69,6 +72,7 @@ pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
 pub use held::{HeldFilter, HeldInstance, HeldStudy};
 pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
+pub use models::{Activation, NewOffer, Offer, ReanalysisWish};
 pub use order::{UndecidedAnalysis, Urgency, WaitingAnalysis};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
@@ -77,9 +81,13 @@ pub use receive::{
 };
 pub use recovery::{MissingBlob, Recovery};
 pub use retention::{Candidate, FileKind, Follower, Protection, Removal, RetentionFigures, Settled, Sweep};
+pub use scores::{BINS, Histogram, Scores};
 pub use search::{
     Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
     StudyOrder, Turnaround, study_day,
+};
+pub use shadow::{
+    AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,
 };
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ichor_admin::{AccessOptions, Admin, AdminOptions, AdminServer, Facts, ModelFacts, Site};
+use ichor_admin::{AccessOptions, ActiveModel, Admin, AdminOptions, AdminServer, Facts, ModelFacts, Site};
 use ichor_pipeline::analyse::ModelTraits;
 use ichor_store::Store;
 use tokio::sync::watch::{Receiver, channel};
@@ -13,17 +13,17 @@ use tracing::{info, warn};
 use crate::config::{AdminConfig, Config, seconds};
 use crate::pictures::Easel;
 
-/// Binds the service, if there is one. `model`: the one that is loaded.
+/// Binds the service, if there is one. `active`: the model that is, now and later.
 pub(crate) async fn bind(
     config: &Config,
     store: &Store,
-    model: Option<&ModelTraits>,
+    active: ActiveModel,
     site: Receiver<Arc<Site>>,
 ) -> anyhow::Result<Option<AdminServer>> {
     let Some(section) = &config.admin else { return Ok(None) };
     let (certificate, key) = (section.tls_certificate_file.as_deref(), section.tls_key_file.as_deref());
     let tls = crate::tls_files::load(certificate, key).context("[admin]")?;
-    let admin = Admin::new(facts(config, section, store, model, site)?);
+    let admin = Admin::new(facts(config, section, store, active, site)?);
     let options = AdminOptions {
         max_connections: section.max_connections,
         timeout: seconds(section.timeout_s),
@@ -50,7 +50,7 @@ pub(crate) async fn bind(
 /// A one-time link for a user's new password.
 pub(crate) async fn link_for(config: &Config, store: &Store, name: &str) -> anyhow::Result<String> {
     let section = config.admin.as_ref().context("the configuration has no [admin]")?;
-    let admin = Admin::new(facts(config, section, store, None, channel(Arc::new(site(config)?)).1)?);
+    let admin = Admin::new(facts(config, section, store, ActiveModel::default(), channel(Arc::new(site(config)?)).1)?);
     Ok(admin.link_for(name).await?)
 }
 
@@ -71,7 +71,7 @@ fn facts(
     config: &Config,
     section: &AdminConfig,
     store: &Store,
-    model: Option<&ModelTraits>,
+    active: ActiveModel,
     site: Receiver<Arc<Site>>,
 ) -> anyhow::Result<Facts> {
     let scheme = if section.tls_certificate_file.is_some() { "https" } else { "http" };
@@ -80,7 +80,7 @@ fn facts(
         store: store.clone(),
         database: config.store.database.clone(),
         min_free_bytes: config.store.min_free_mib.saturating_mul(1 << 20),
-        models: model.map(model_facts).into_iter().collect(),
+        active,
         site,
         pictures: Arc::new(Easel::new(config.decoder.options().context("finding the decoder")?)),
         access: AccessOptions {
@@ -105,10 +105,10 @@ fn place(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
-fn model_facts(traits: &ModelTraits) -> ModelFacts {
+/// What the pages show of a model.
+pub(crate) fn model_facts(traits: &ModelTraits) -> ModelFacts {
     ModelFacts {
         id: traits.id.to_string(),
-        is_active: true,
         notice: traits.notice.clone(),
         slice_threshold: traits.slice_threshold,
         study_rule: traits.study_rule.to_string(),

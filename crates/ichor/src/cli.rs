@@ -1,6 +1,7 @@
 //! The command line, as one tree. Every command prints for people by default and for machines with `--json`.
 
 mod care;
+pub(crate) mod models;
 mod queues;
 mod studies;
 mod tools;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::care::*;
+pub(crate) use self::models::{ModelTree, ReanalyseArgs};
 pub(crate) use self::queues::*;
 pub(crate) use self::studies::*;
 pub(crate) use self::tools::*;
@@ -126,8 +128,16 @@ pub(crate) enum Command {
     /// reads them. A file that cannot be read is named with the reason, the others go on; the exit status is then 1.
     Explain(ExplainArgs),
 
+    /// Shows, checks, compares and changes models.
+    #[command(subcommand)]
+    Model(ModelTree),
+
     #[command(flatten)]
     Engine(EngineCommand),
+
+    /// The process of the models in the shadow; the daemon starts it.
+    #[command(hide = true)]
+    ShadowProcess,
 
     /// Checks a configuration file.
     #[command(subcommand)]
@@ -139,7 +149,11 @@ impl Command {
     pub(crate) fn needs_engine(&self) -> bool {
         match self {
             Self::Serve(args) => !args.receive_only,
-            Self::Demo(_) | Self::Explain(_) | Self::Engine(_) => true,
+            Self::Demo(_)
+            | Self::Explain(_)
+            | Self::Engine(_)
+            | Self::Model(ModelTree::Engine(_))
+            | Self::ShadowProcess => true,
             Self::Send(_)
             | Self::Echo(_)
             | Self::Studies(_)
@@ -148,6 +162,7 @@ impl Command {
             | Self::Route(_)
             | Self::Messages(_)
             | Self::Retention(_)
+            | Self::Model(ModelTree::Store(_))
             | Self::Doctor(_)
             | Self::Backup(_)
             | Self::Restore(_)

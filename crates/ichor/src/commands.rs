@@ -10,6 +10,7 @@ pub(crate) mod explain;
 mod job_log;
 pub(crate) mod manual;
 pub(crate) mod messages;
+pub(crate) mod models;
 pub(crate) mod peer;
 pub(crate) mod phantom;
 pub(crate) mod retention;

@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use admin::AdminConfig;
-pub use analysis::ModelConfig;
-pub(crate) use analysis::{AlertConfig, AnalysisConfig};
+pub(crate) use analysis::{AlertConfig, AnalysisConfig, ShadowConfig};
+pub use analysis::{AlsoConfig, ModelConfig};
 pub(crate) use channel::{ChannelConfig, ChannelEnd};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
@@ -84,8 +84,11 @@ pub(crate) struct Config {
     /// The alert that does not wait for the study.
     #[serde(default)]
     pub(crate) alert: AlertConfig,
-    /// The model.
+    /// The model, and those beside it.
     pub(crate) model: ModelConfig,
+    /// What those beside it do.
+    #[serde(default)]
+    pub(crate) shadow: ShadowConfig,
     /// Where results go.
     #[serde(default, rename = "destination")]
     pub(crate) destinations: Vec<DestinationConfig>,
@@ -258,6 +261,7 @@ impl Config {
         self.decoder.check()?;
         self.alert.check()?;
         self.model.check()?;
+        self.shadow.check()?;
         names_differ("destination.name", self.destinations.iter().map(|destination| &destination.name))?;
         names_differ("rule.name", self.rules.iter().map(|rule| &rule.name))?;
         let names: Vec<&str> = self.destinations.iter().map(|destination| destination.name.as_str()).collect();
@@ -295,6 +299,7 @@ impl Config {
         all.extend(self.dicomweb.iter().flat_map(DicomWebConfig::durations));
         all.extend(self.admin.iter().flat_map(AdminConfig::durations));
         all.extend(self.analysis.durations());
+        all.extend(self.shadow.durations());
         all.extend(self.decoder.durations());
         all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use ichor_admin::ActiveModel;
 use ichor_decode::Decoder;
 use ichor_dimse::scp::{CommitmentLimits, PeerRule, Preference, ScpOptions, StorageScp, UserRule};
-use ichor_pipeline::analyse::{AnalyseOptions, SliceModel};
+use ichor_pipeline::analyse::AnalyseOptions;
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::commit::{CommitOptions, ReportAddress};
 use ichor_pipeline::ingest::{CommitmentOptions, DatasetLimits, Ingest, IngestOptions, Source};
@@ -27,7 +28,7 @@ use crate::engine::Engine;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
-use crate::{admin, certificates, channels, destinations, retention, secrets, supervisor, worklist};
+use crate::{admin, certificates, channels, destinations, models, retention, secrets, supervisor, worklist};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Daemon {
         let recovery = store.recover(now()).await.context("recovery of the store")?;
         info!(?recovery, "store opened");
         let workers = match work {
-            Work::Everything => Some((load_model::<E>(config).await?, open_decoder(config)?)),
+            Work::Everything => Some((models::open::<E>(config, &store).await?, open_decoder(config)?)),
             Work::ReceiveOnly => {
                 warn!(
                     "receiving only: studies are kept and queued, and analysed by the next start without --receive-only"
@@ -76,8 +77,8 @@ impl Daemon {
             .with_context(|| format!("listening on {}", config.listen.address))?;
         let address = scp.local_addr().context("local address")?;
         let site = watch::Sender::new(Arc::new(admin::site(config)?));
-        let traits = workers.as_ref().map(|(model, _)| model.traits());
-        let admin = admin::bind(config, &store, traits, site.subscribe()).await?;
+        let shown = workers.as_ref().map_or_else(ActiveModel::default, |(roster, _)| models::show(roster));
+        let admin = admin::bind(config, &store, shown.clone(), site.subscribe()).await?;
         let mut controls = Controls {
             peers: scp.peers(),
             sources,
@@ -129,20 +130,21 @@ impl Daemon {
             assemble::run(stage_store, token).await;
             "assemble"
         });
-        if let Some((model, decoder)) = workers {
+        if let Some((roster, decoder)) = workers {
             if config.analysis.while_receiving {
-                let options = triage_options(config, decoder.clone(), model.traits().slice_threshold, traffic);
-                let (stage_store, model, token) = (store.clone(), Arc::clone(&model), stop.clone());
+                let options = triage_options(config, decoder.clone(), traffic);
+                let (stage_store, roster, token) = (store.clone(), roster.clone(), stop.clone());
                 tasks.spawn(async move {
-                    triage::run(stage_store, model, options, token).await;
+                    triage::run(stage_store, roster, options, token).await;
                     "triage"
                 });
             }
+            models::start(config, &store, (&roster, shown), &stop, &mut tasks)?;
             let options = watch::Sender::new(Arc::new(analyse_options(config, decoder.clone())?));
             let (stage_store, token, present) = (store.clone(), stop.clone(), options.subscribe());
             controls.analyse = Some((options, decoder));
             tasks.spawn(async move {
-                analyse::run(stage_store, model, present, token).await;
+                analyse::run(stage_store, roster, present, token).await;
                 "analyse"
             });
         }
@@ -325,18 +327,8 @@ fn ingest_options(config: &Config) -> anyhow::Result<IngestOptions> {
     Ok(IngestOptions { sources, min_free_bytes, limits, max_study_instances, commitment })
 }
 
-async fn load_model<E: Engine>(config: &Config) -> anyhow::Result<Arc<E::Model>> {
-    let (model, device) = E::load(&config.model, config.analysis.priority()).await?;
-    let traits = model.traits();
-    info!(model = %traits.id, device, "model ready");
-    if let Some(notice) = &traits.notice {
-        warn!(model = %traits.id, notice, "these weights carry a notice; it stands in every object");
-    }
-    Ok(Arc::new(model))
-}
-
 /// A decoder one of whose children has started, so that a missing program shows before a study waits for it.
-fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
+pub(crate) fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
     let mut options = config.decoder.options().context("finding the decoder")?;
     options.nice = config.analysis.nice;
     let decoder = Decoder::new(options).context("starting the decoder")?;
@@ -344,10 +336,10 @@ fn open_decoder(config: &Config) -> anyhow::Result<Decoder> {
     Ok(decoder)
 }
 
-fn triage_options(config: &Config, decoder: Decoder, slice_threshold: f32, traffic: Traffic) -> TriageOptions {
+fn triage_options(config: &Config, decoder: Decoder, traffic: Traffic) -> TriageOptions {
     let alert = AlertOptions {
         slices: config.alert.slices,
-        threshold: config.alert.threshold.unwrap_or(slice_threshold),
+        threshold: config.alert.threshold,
         max_gap_mm: config.alert.max_gap_mm,
     };
     let share = config.analysis.share_while_receiving;

@@ -62,7 +62,14 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(secrets::certificates(config));
     outcomes.extend(secrets::files(config));
     outcomes.push(model::decoder(config));
-    outcomes.push(model::weights(config).await);
+    for (place, model) in config.model.each().iter().enumerate() {
+        let mut outcome = model::weights(model).await;
+        // The active one serves without those beside it.
+        if place > 0 {
+            outcome.level = outcome.level.min(Level::Warning);
+        }
+        outcomes.push(outcome);
+    }
     outcomes.extend(network::destinations(config).await);
     outcomes.extend(network::channels(config).await);
     outcomes

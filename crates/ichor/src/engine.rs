@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use ichor_core::Priority;
+use ichor_core::{ModelId, Priority};
 use ichor_pipeline::analyse::{ModelError, ModelTraits, SliceModel};
 
 use crate::config::ModelConfig;
@@ -30,6 +30,12 @@ pub trait Engine: 'static {
         priority: Priority,
     ) -> impl Future<Output = anyhow::Result<(Self::Model, String)>> + Send;
 
+    /// Which model a configuration names, by its manifest, which is checked; the weights are not read.
+    ///
+    /// # Errors
+    /// If there is none, or this program cannot feed it.
+    fn identify(config: &ModelConfig) -> anyhow::Result<ModelId>;
+
     /// Runs a command that is the engine's own.
     ///
     /// # Errors
@@ -40,8 +46,8 @@ pub trait Engine: 'static {
 /// Commands of the engine.
 #[derive(Debug, Subcommand)]
 pub enum EngineCommand {
-    /// Shows or checks a model.
-    #[command(subcommand)]
+    /// Shows or checks a model; `ichor model` has it, beside commands that need no engine.
+    #[command(skip)]
     Model(ModelCommand),
 
     /// Trains a model by a recipe, on slice labels alone.
@@ -184,6 +190,10 @@ impl Engine for NoEngine {
     type Model = NoModel;
 
     async fn load(_config: &ModelConfig, _priority: Priority) -> anyhow::Result<(NoModel, String)> {
+        Err(become_engine())
+    }
+
+    fn identify(_config: &ModelConfig) -> anyhow::Result<ModelId> {
         Err(become_engine())
     }
 

@@ -12,6 +12,7 @@ mod destinations;
 mod doctor;
 pub mod engine;
 mod logging;
+mod models;
 mod pictures;
 mod reload;
 mod retention;
@@ -27,12 +28,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{
-    Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, RetentionCommand,
+    Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, ModelTree, RetentionCommand,
     RouteCommand, StudiesCommand,
 };
-pub use crate::config::ModelConfig;
+pub use crate::config::{AlsoConfig, ModelConfig};
 use crate::config::{LogConfig, LogFormat};
-use crate::engine::{Engine, NoEngine, become_engine};
+use crate::engine::{Engine, EngineCommand, NoEngine, become_engine};
 
 /// The program `ichor`.
 #[must_use]
@@ -78,6 +79,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Hold(args)) => in_runtime(commands::studies::hold(args, json)),
         Command::Studies(StudiesCommand::ReleaseHold(args)) => in_runtime(commands::studies::release_hold(args, json)),
         Command::Retention(RetentionCommand::Plan(args)) => in_runtime(commands::retention::plan_now(args, json)),
+        Command::Studies(StudiesCommand::Reanalyse(args)) => in_runtime(commands::models::reanalyse(args, json)),
         Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
@@ -99,6 +101,9 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Phantom(args) => commands::phantom::run(&args, json),
         Command::Explain(args) => in_runtime(commands::explain::run::<E>(args, json)),
         Command::Engine(command) => E::run(command, json),
+        Command::Model(ModelTree::Engine(command)) => E::run(EngineCommand::Model(command), json),
+        Command::Model(ModelTree::Store(command)) => in_runtime(commands::models::run(command, json)),
+        Command::ShadowProcess => without_log(models::work::<E>()),
         Command::Config(ConfigCommand::Check { file }) => commands::config::check(&file, json),
         Command::Config(ConfigCommand::Diff { old, new }) => commands::config::diff(&old, &new, json),
     }
@@ -110,5 +115,10 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
 /// What the command fails of.
 pub fn in_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     logging::start(&LogConfig { level: "warn".to_owned(), format: LogFormat::Text })?;
+    without_log(command)
+}
+
+/// Runs one command to its end, which starts its own log.
+fn without_log(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }

@@ -20,6 +20,7 @@ pub(crate) mod study;
 pub(crate) mod tools;
 pub(crate) mod viewer;
 pub(crate) mod webhook;
+pub(crate) mod weights;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};

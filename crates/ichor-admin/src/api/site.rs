@@ -1,4 +1,4 @@
-//! The site: statistics, models, the configuration in force.
+//! The site: statistics, the configuration in force.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use ichor_store::{Statistics, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use crate::App;
 use crate::access::{AsAdmin, AsViewer, audit};
@@ -19,27 +19,6 @@ const DAY_MS: i64 = 86_400_000;
 const DAYS: u32 = 30;
 /// The most of them: each study in between is read.
 const MOST_DAYS: u32 = 366;
-
-/// A model that the daemon has.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct ModelFacts {
-    /// `name@version+hash`.
-    pub id: String,
-    /// Whether its results are sent.
-    pub is_active: bool,
-    /// What must stand wherever its results do, such as "demonstration only".
-    pub notice: Option<String>,
-    /// A slice is positive from this probability on.
-    pub slice_threshold: f32,
-    /// How a study's verdict comes from its slices, in words.
-    pub study_rule: String,
-    /// Which map masks are made of.
-    pub map: String,
-    /// Whether masks are refined by what the pixels say.
-    pub is_refined: bool,
-    /// Precision of its matrix products.
-    pub precision: String,
-}
 
 /// Which span.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -73,12 +52,6 @@ pub(crate) async fn statistics(
 ) -> Result<Json<Statistics>, Problem> {
     let Query(query) = query?;
     last_days(&app, query.days).await.map(Json)
-}
-
-/// The models
-#[utoipa::path(get, path = "/api/models", tag = "site", responses((status = 200, body = Vec<ModelFacts>)))]
-pub(crate) async fn models(State(app): State<Arc<App>>, _: AsViewer) -> Json<Vec<ModelFacts>> {
-    Json(app.facts.models.clone())
 }
 
 /// The configuration in force, secrets hidden

@@ -6,7 +6,8 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use ichor_core::StudyStatus;
+use ichor_core::{StudyStatus, Uid};
+use ichor_store::ShadowResult;
 use serde_json::json;
 
 use super::{Frame, Moment, rendered};
@@ -14,6 +15,7 @@ use crate::App;
 use crate::access::{PageViewer, audit};
 use crate::api::studies::StudyView;
 use crate::api::uid;
+use crate::models::{ModelView, Role, views};
 use crate::picture::PRESETS;
 use crate::problem::Problem;
 use crate::words;
@@ -97,6 +99,14 @@ struct Message {
     is_dead: bool,
 }
 
+/// A model beside the one of the result.
+struct Other {
+    model: String,
+    said: String,
+    body: String,
+    may_reanalyse: bool,
+}
+
 struct Window {
     name: &'static str,
     label: &'static str,
@@ -142,6 +152,7 @@ struct Page {
     pixels_gone: String,
     /// What is on hold, and what is no longer kept.
     kept: Vec<String>,
+    others: Vec<Other>,
 }
 
 /// The page.
@@ -153,8 +164,35 @@ pub(crate) async fn page(
     let study = uid(&study)?;
     let view = StudyView::read(&app, study.clone()).await?;
     audit(&app, &caller, "study-viewed", Some(&study), json!({ "by": "page" })).await?;
-    let threshold = app.facts.models.iter().find(|model| model.is_active).map(|model| model.slice_threshold);
-    Ok(rendered(StatusCode::OK, &made(view, Frame::of(&app, &caller, "study"), threshold)))
+    let threshold = app.facts.active.get().map(|model| model.slice_threshold);
+    let mut page = made(view, Frame::of(&app, &caller, "study"), threshold);
+    page.others = others(&app, &study, page.can_retry).await?;
+    Ok(rendered(StatusCode::OK, &page))
+}
+
+/// What models in the shadow said of the study, and those of them that it may be analysed with.
+async fn others(app: &App, study: &Uid, may_reanalyse: bool) -> Result<Vec<Other>, Problem> {
+    let said = app.facts.store.shadow_results(study).await?;
+    let newest = said.first().map(|result| result.version);
+    let usable = |view: &ModelView| matches!(view.role, Role::Shadow | Role::Waiting | Role::Active);
+    let offered: Vec<String> = views(app).await?.into_iter().filter(usable).filter_map(|view| view.id).collect();
+    let result = |model: &String| said.iter().find(|one| one.model.as_str() == model && Some(one.version) == newest);
+    let words = |one: &ShadowResult| match (&one.finding, &one.reason) {
+        (Some(finding), _) => {
+            let verdict = if finding.is_positive() { "positive" } else { "negative" };
+            let dice = one.dice.map_or_else(String::new, |dice| format!(", Dice {dice:.2}"));
+            format!("{verdict} {:.2}, {:.1} mL{dice}", finding.probability, finding.volume_ml)
+        }
+        (None, Some(reason)) => reason.text.clone(),
+        (None, None) => one.status.to_string(),
+    };
+    let other = |model: String| Other {
+        said: result(&model).map_or_else(String::new, words),
+        body: json!({ "model": model }).to_string(),
+        model,
+        may_reanalyse,
+    };
+    Ok(offered.into_iter().map(other).filter(|other| may_reanalyse || !other.said.is_empty()).collect())
 }
 
 fn made(view: StudyView, frame: Frame, threshold: Option<f32>) -> Page {
@@ -212,6 +250,7 @@ fn made(view: StudyView, frame: Frame, threshold: Option<f32>) -> Page {
             .collect(),
         pixels_gone: summary.pixels_removed_at.map_or_else(String::new, |at| Moment::of(at).text),
         kept: kept(summary),
+        others: Vec::new(),
         can_retry: frame.is_operator
             && summary.pixels_removed_at.is_none()
             && matches!(summary.status, StudyStatus::Analysed | StudyStatus::NotAnalysed | StudyStatus::Failed),

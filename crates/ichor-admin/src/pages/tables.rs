@@ -1,4 +1,4 @@
-//! The pages that are tables: queues, statistics, models, health, users, one's account, the audit trail.
+//! The pages that are tables: queues, statistics, health, users, one's account, the audit trail.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::App;
 use crate::access::{PageAdmin, PageViewer};
 use crate::api::people::AuditQuery;
 use crate::api::queues::{QueueView, Queues, waiting};
-use crate::api::site::{ModelFacts, StatisticsQuery, last_days};
+use crate::api::site::{StatisticsQuery, last_days};
 use crate::health::{Readiness, check};
 use crate::problem::Problem;
 use crate::words;
@@ -243,18 +243,6 @@ pub(crate) async fn statistics(
     let all = last_days(&app, query.days).await?;
     let page = statistics_page(Frame::of(&app, &caller, "statistics"), query.days.unwrap_or(30), all);
     Ok(rendered(StatusCode::OK, &page))
-}
-
-#[derive(Template)]
-#[template(path = "models.html")]
-struct ModelsPage {
-    frame: Frame,
-    models: Vec<ModelFacts>,
-}
-
-pub(crate) async fn models(State(app): State<Arc<App>>, PageViewer(caller): PageViewer) -> Response {
-    let page = ModelsPage { frame: Frame::of(&app, &caller, "models"), models: app.facts.models.clone() };
-    rendered(StatusCode::OK, &page)
 }
 
 #[derive(Template)]

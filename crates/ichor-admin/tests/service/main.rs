@@ -6,4 +6,5 @@ mod actions;
 mod invite;
 mod listener;
 mod lists;
+mod models;
 mod support;

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use ichor_admin::{AccessOptions, Admin, Facts, ModelFacts, PictureFault, Pictures, WantedPicture};
+use ichor_admin::{AccessOptions, ActiveModel, Admin, Facts, ModelFacts, PictureFault, Pictures, WantedPicture};
 use ichor_core::{AeTitle, Finding, Reason, Uid, Verdict as Call};
 use ichor_store::{
     AnalysisOutcome, NewInstance, NewObject, SeriesAttributes, SeriesOutcomeRow, SliceScore, Store, StoreOptions,
@@ -39,6 +39,7 @@ impl Pictures for Words {
 pub(crate) struct Site {
     pub(crate) store: Store,
     pub(crate) admin: Admin,
+    pub(crate) active: ActiveModel,
     routes: Router,
     _folder: TempDir,
 }
@@ -95,20 +96,21 @@ impl Site {
         let folder = TempDir::new().unwrap();
         let options = StoreOptions::new(&folder.path().join("ichor.db"), &folder.path().join("blobs"));
         let store = Store::open(&options).await.unwrap();
+        let active = ActiveModel::default();
+        active.set(Some(ModelFacts {
+            id: "ichor-demo@1.0.0+0123456789ab".to_owned(),
+            notice: Some("demonstration weights".to_owned()),
+            slice_threshold: 0.5,
+            study_rule: "2 neighbouring slices from 0.5".to_owned(),
+            map: "map".to_owned(),
+            is_refined: true,
+            precision: "f32".to_owned(),
+        }));
         let facts = Facts {
             store: store.clone(),
             database: options.database,
             min_free_bytes: 0,
-            models: vec![ModelFacts {
-                id: "ichor-demo@1.0.0+0123456789ab".to_owned(),
-                is_active: true,
-                notice: Some("demonstration weights".to_owned()),
-                slice_threshold: 0.5,
-                study_rule: "2 neighbouring slices from 0.5".to_owned(),
-                map: "map".to_owned(),
-                is_refined: true,
-                precision: "f32".to_owned(),
-            }],
+            active: active.clone(),
             site: tokio::sync::watch::channel(Arc::new(ichor_admin::Site {
                 longest_overtaken: std::time::Duration::from_secs(900),
                 destinations: vec!["pacs".to_owned()],
@@ -123,7 +125,7 @@ impl Site {
             now,
         };
         let admin = Admin::new(facts);
-        Self { routes: admin.routes(), store, admin, _folder: folder }
+        Self { routes: admin.routes(), store, admin, active, _folder: folder }
     }
 
     pub(crate) async fn ask(&self, who: &Who, method: &str, path: &str, body: Option<(&str, &str)>) -> Answer {

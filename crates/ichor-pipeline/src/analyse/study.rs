@@ -96,15 +96,15 @@ impl Timings {
 }
 
 /// What the model said of a stack.
-pub(super) struct Scored {
+pub(crate) struct Scored {
     /// The slices that were classified, in order.
-    pub(super) stack: Stack,
+    pub(crate) stack: Stack,
     /// Their probabilities, neighbours made consistent.
-    pub(super) probabilities: Vec<f32>,
+    pub(crate) probabilities: Vec<f32>,
     /// What the study's rule makes of them.
-    pub(super) study_score: f32,
+    pub(crate) study_score: f32,
     /// Their masks; empty where the slice is negative.
-    pub(super) masks: MaskStack,
+    pub(crate) masks: MaskStack,
 }
 
 /// Analyses a closed study.
@@ -115,22 +115,7 @@ pub(super) async fn analyse<M: SliceModel>(
     claim: &AnalysisClaim,
 ) -> Result<AnalysisOutcome, AnalysisError> {
     let (mut timings, mut started) = (Timings::default(), Instant::now());
-    let (instances, gate, decoder) = (claim.instances.clone(), options.gate, options.decoder.clone());
-    let (choice, mut rows) = spawn_blocking(move || {
-        let (headers, unreadable) = read_headers(&instances);
-        let choice = choose_series(headers, &gate, |placed| look_at(placed, &decoder))?;
-        let rows = series_rows(&choice, unreadable);
-        Ok::<_, Unavailable>((choice, rows))
-    })
-    .await??;
-    timings.lap("choose", &mut started);
-    let analysed = match choice.chosen {
-        None => Analysed::not(why_none(&rows)),
-        Some((series, stack)) => {
-            let chosen = rows.iter_mut().find(|row| row.series_instance == series);
-            chosen_series(store, model, options, claim, (&series, stack), chosen, (&mut timings, &mut started)).await?
-        }
-    };
+    let (mut rows, analysed) = look(store, model, options, claim, (&mut timings, &mut started)).await?;
     let Analysed { verdict, scored, slices_known } = analysed;
     let slices = scored.as_ref().map_or_else(Vec::new, |scored| slice_scores(scored, &verdict));
     let conclusions = Conclusions { verdict: verdict.clone(), scored, series: rows.clone() };
@@ -145,6 +130,45 @@ pub(super) async fn analyse<M: SliceModel>(
     let (model, notice) = (Some(model.traits().id.clone()), model.traits().notice.clone());
     let (objects, timings) = (built.objects, timings.0);
     Ok(AnalysisOutcome { verdict, model, notice, series: rows, slices, slices_known, objects, timings, routed })
+}
+
+/// What a model says of a study, without any consequence: no object, no outcome.
+pub(crate) async fn score<M: SliceModel>(
+    store: &Store,
+    model: &M,
+    options: &AnalyseOptions,
+    claim: &AnalysisClaim,
+) -> Result<(Verdict, Option<Scored>), AnalysisError> {
+    let (mut timings, mut started) = (Timings::default(), Instant::now());
+    let (_, analysed) = look(store, model, options, claim, (&mut timings, &mut started)).await?;
+    Ok((analysed.verdict, analysed.scored))
+}
+
+/// Headers, series choice, and what the model says of the chosen series.
+async fn look<M: SliceModel>(
+    store: &Store,
+    model: &M,
+    options: &AnalyseOptions,
+    claim: &AnalysisClaim,
+    (timings, started): (&mut Timings, &mut Instant),
+) -> Result<(Vec<SeriesOutcomeRow>, Analysed), AnalysisError> {
+    let (instances, gate, decoder) = (claim.instances.clone(), options.gate, options.decoder.clone());
+    let (choice, mut rows) = spawn_blocking(move || {
+        let (headers, unreadable) = read_headers(&instances);
+        let choice = choose_series(headers, &gate, |placed| look_at(placed, &decoder))?;
+        let rows = series_rows(&choice, unreadable);
+        Ok::<_, Unavailable>((choice, rows))
+    })
+    .await??;
+    timings.lap("choose", started);
+    let analysed = match choice.chosen {
+        None => Analysed::not(why_none(&rows)),
+        Some((series, stack)) => {
+            let chosen = rows.iter_mut().find(|row| row.series_instance == series);
+            chosen_series(store, model, options, claim, (&series, stack), chosen, (timings, started)).await?
+        }
+    };
+    Ok((rows, analysed))
 }
 
 /// Asks the rules, if there are any: which destinations get what, and what the job log is to say of it.

@@ -8,8 +8,8 @@ use ichor_store::{ArrivedSlice, Timestamp};
 pub struct AlertOptions {
     /// Neighbouring slices that must be suspicious.
     pub slices: usize,
-    /// A slice is suspicious from this probability on.
-    pub threshold: f32,
+    /// A slice is suspicious from this probability on; `None`: the active model's own threshold.
+    pub threshold: Option<f32>,
     /// Slices that have arrived are neighbours up to this distance, in mm: what lies between them may be to come.
     pub max_gap_mm: f64,
 }
@@ -34,13 +34,14 @@ pub(super) fn suspicious(
     mut slices: Vec<ArrivedSlice>,
     reading: &SliceReading,
     options: &AlertOptions,
+    threshold: f32,
 ) -> Option<Suspicious> {
     slices.dedup_by(|later, kept| later.height_mm - kept.height_mm < SAME_POSITION_MM);
     let said: Vec<f32> = slices.iter().map(|slice| slice.probability).collect();
     let heights: Vec<f64> = slices.iter().map(|slice| slice.height_mm).collect();
     let probabilities = reading.read(&said, &heights);
     let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
-    for index in (0..slices.len()).filter(|index| probabilities[*index] >= options.threshold) {
+    for index in (0..slices.len()).filter(|index| probabilities[*index] >= threshold) {
         match runs.last_mut() {
             Some(run) if run.end == index && heights[index] - heights[index - 1] <= options.max_gap_mm => run.end += 1,
             _ => runs.push(index..index + 1),
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const OPTIONS: AlertOptions = AlertOptions { slices: 3, threshold: 0.5, max_gap_mm: 10.0 };
+    const OPTIONS: AlertOptions = AlertOptions { slices: 3, threshold: None, max_gap_mm: 10.0 };
 
     fn arrived(slices: &[(f64, f32)]) -> Vec<ArrivedSlice> {
         let slice = |(number, (height_mm, probability)): (usize, &(f64, f32))| ArrivedSlice {
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn three_neighbours_are_needed() {
-        let run = |slices: &[(f64, f32)]| suspicious(arrived(slices), &SliceReading::default(), &OPTIONS);
+        let run = |slices: &[(f64, f32)]| suspicious(arrived(slices), &SliceReading::default(), &OPTIONS, 0.5);
         assert_eq!(run(&[]), None);
         assert_eq!(run(&[(0.0, 0.9), (5.0, 0.9)]), None);
         assert_eq!(run(&[(0.0, 0.9), (5.0, 0.9), (10.0, 0.4), (15.0, 0.9)]), None);
@@ -92,8 +93,10 @@ mod tests {
     #[test]
     fn a_slice_that_its_neighbours_contradict_is_noise() {
         let slices = arrived(&[(0.0, 0.02), (2.0, 0.6), (4.0, 0.6), (6.0, 0.6), (8.0, 0.02)]);
-        assert!(suspicious(slices.clone(), &SliceReading::default(), &OPTIONS).is_some());
-        assert!(suspicious(slices, &SliceReading { reach_mm: 4.0, ..SliceReading::default() }, &OPTIONS).is_none());
+        assert!(suspicious(slices.clone(), &SliceReading::default(), &OPTIONS, 0.5).is_some());
+        assert!(
+            suspicious(slices, &SliceReading { reach_mm: 4.0, ..SliceReading::default() }, &OPTIONS, 0.5).is_none()
+        );
     }
 
     proptest! {
@@ -115,7 +118,7 @@ mod tests {
                 longest = longest.max(here);
             }
             let options = AlertOptions { max_gap_mm: gap, ..OPTIONS };
-            let found = suspicious(arrived(&slices), &SliceReading::default(), &options);
+            let found = suspicious(arrived(&slices), &SliceReading::default(), &options, 0.5);
             let length = found.as_ref().map_or(0, |found| found.slices.len());
             prop_assert_eq!(length, if longest >= 3 { longest } else { 0 });
             prop_assert!(found.is_none_or(|found| found.probability >= 0.5));

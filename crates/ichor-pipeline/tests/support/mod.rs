@@ -75,6 +75,19 @@ impl Scripted {
     }
 }
 
+impl Scripted {
+    /// The same under another name.
+    pub(crate) fn named(name: &str, says: Says) -> Arc<Self> {
+        let mut model = Self::new(says);
+        Arc::get_mut(&mut model).unwrap().traits.id = ModelId::new(name, "1", &"cd".repeat(32)).unwrap();
+        model
+    }
+
+    pub(crate) fn id(&self) -> ModelId {
+        self.traits.id.clone()
+    }
+}
+
 impl SliceModel for Scripted {
     fn traits(&self) -> &ModelTraits {
         &self.traits

@@ -8,7 +8,7 @@ use super::events::NewEvent;
 use super::failure::During;
 use super::objects::{ObjectContext, insert_object};
 use super::order::ORDER;
-use super::values::{blob as parse_blob, to_json, uid, unsigned};
+use super::values::{blob as parse_blob, model as parse_model, to_json, uid, unsigned};
 use super::{Connection, Dialect, Sqlite, one_row};
 use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
 use crate::blobs::{BlobRef, BlobStore};
@@ -20,7 +20,7 @@ const ROWS_A_STATEMENT: usize = 1_000;
 
 /// The study columns of a claim.
 #[derive(sqlx::FromRow)]
-struct ClaimRow {
+pub(super) struct ClaimRow {
     id: i64,
     study_id: i64,
     version: i64,
@@ -33,6 +33,14 @@ struct ClaimRow {
     description: Option<String>,
     source_ae: Option<String>,
     last_instance_at: i64,
+    wanted_model: Option<String>,
+}
+
+impl ClaimRow {
+    /// The row of the study.
+    pub(super) fn study(&self) -> i64 {
+        self.study_id
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -62,7 +70,8 @@ impl Sqlite {
         let mut tx = self.begin(during).await?;
         let statement = format!(
             "SELECT a.id, a.study_id, a.version, a.attempts + 1 AS attempts, s.study_instance, s.patient_id,
-                 s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae, s.last_instance_at
+                 s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae, s.last_instance_at,
+                 a.wanted_model
              FROM analysis a JOIN study s ON s.id = a.study_id
              WHERE a.status = 'queued' AND a.not_before <= ?1 AND s.status = 'queued' AND s.version = a.version
              ORDER BY {ORDER} LIMIT 1"
@@ -157,6 +166,9 @@ impl Sqlite {
         .during(during)?;
         let Some(study) = study else { return Err(stale(claim)) };
         replace_details(&mut tx, claim.id, &series, &slices).await?;
+        if let (Some(finding), Some(model)) = (finding, &model) {
+            super::scores::count(&mut tx, model, finding, &slices, now).await?;
+        }
         record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
         let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
         settle_status(&mut tx, study, claim, status, reason).await?;
@@ -245,7 +257,7 @@ fn stale(claim: &AnalysisClaim) -> StoreError {
     StoreError::StaleClaim { what: format!("study {} version {}", claim.study.study_instance, claim.version) }
 }
 
-fn claim(row: ClaimRow, instances: Vec<StoredInstance>) -> Result<AnalysisClaim, StoreError> {
+pub(super) fn claim(row: ClaimRow, instances: Vec<StoredInstance>) -> Result<AnalysisClaim, StoreError> {
     Ok(AnalysisClaim {
         id: row.id,
         study: StudyAttributes {
@@ -265,10 +277,11 @@ fn claim(row: ClaimRow, instances: Vec<StoredInstance>) -> Result<AnalysisClaim,
         attempts: unsigned(row.attempts)?,
         accepted_at: Timestamp::from_millis(row.last_instance_at),
         instances,
+        wanted_model: parse_model(row.wanted_model)?,
     })
 }
 
-async fn instances(
+pub(super) async fn instances(
     connection: &mut Connection,
     blobs: &BlobStore,
     study: i64,

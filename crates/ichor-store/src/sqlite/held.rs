@@ -35,14 +35,14 @@ struct InstanceRow {
     blob: String,
 }
 
-/// Received instances and results of ours, the latter from `object` only.
+/// Received instances and results of ours, the latter from `object` only; none whose file retention has given up.
 const HELD: &str = "
     WITH asked AS (SELECT id FROM study WHERE study_instance = ?1)
     SELECT s.series_instance, i.sop_class, i.sop_instance, i.transfer_syntax, s.modality, s.description, s.number, i.size,
         i.digest, i.blob, 0 AS own, s.id AS series_order, i.id AS place
     FROM instance i JOIN series s ON s.id = i.series_id
     WHERE i.study_id = (SELECT id FROM asked) AND (?2 IS NULL OR s.series_instance = ?2)
-        AND (?3 IS NULL OR i.sop_instance = ?3)
+        AND (?3 IS NULL OR i.sop_instance = ?3) AND i.removed_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM object o WHERE o.sop_instance = i.sop_instance)
     UNION ALL
     SELECT o.series_instance, o.sop_class, o.sop_instance, o.transfer_syntax, NULL, NULL, NULL, o.size, o.digest, o.blob, 1,
@@ -50,7 +50,7 @@ const HELD: &str = "
         o.id
     FROM object o
     WHERE o.study_id = (SELECT id FROM asked) AND (?2 IS NULL OR o.series_instance = ?2)
-        AND (?3 IS NULL OR o.sop_instance = ?3)
+        AND (?3 IS NULL OR o.sop_instance = ?3) AND o.removed_at IS NULL
     ORDER BY own, series_order, place";
 
 impl Sqlite {
@@ -62,7 +62,9 @@ impl Sqlite {
     ) -> Result<Vec<HeldStudy>, StoreError> {
         let mut statement = QueryBuilder::<Dialect>::new(
             "SELECT id, study_instance, patient_id, patient_name, accession_number, study_date, description
-             FROM study WHERE TRUE",
+             FROM study
+             WHERE (EXISTS (SELECT 1 FROM instance i WHERE i.study_id = study.id AND i.removed_at IS NULL)
+                 OR EXISTS (SELECT 1 FROM object o WHERE o.study_id = study.id AND o.removed_at IS NULL))",
         );
         if !filter.studies.is_empty() {
             statement.push(" AND study_instance IN ");
@@ -155,10 +157,10 @@ impl Sqlite {
     pub(crate) async fn holder_of(&self, instance: &Uid) -> Result<Option<(Uid, Uid)>, StoreError> {
         let row: Option<(String, String)> = sqlx::query_as(
             "SELECT t.study_instance, o.series_instance FROM object o JOIN study t ON t.id = o.study_id
-             WHERE o.sop_instance = ?1
+             WHERE o.sop_instance = ?1 AND o.removed_at IS NULL
              UNION ALL
              SELECT t.study_instance, s.series_instance FROM instance i JOIN series s ON s.id = i.series_id
-             JOIN study t ON t.id = i.study_id WHERE i.sop_instance = ?1
+             JOIN study t ON t.id = i.study_id WHERE i.sop_instance = ?1 AND i.removed_at IS NULL
              LIMIT 1",
         )
         .bind(instance.as_str())

@@ -110,6 +110,20 @@ macro_rules! conformance {
                     unanswered_reports_outlive_association_and_process,
                     a_thousand_instances,
                 }
+                models {
+                    offers_are_what_the_last_start_found,
+                    change_of_model_is_one_intent_and_has_a_history,
+                    refused_model_leaves_the_active_one,
+                    reanalysis_is_a_new_version_by_the_wanted_model,
+                }
+                shadow {
+                    committed_analyses_are_queued_once_and_nothing_follows,
+                    full_queue_drops_its_oldest,
+                    runs_outlive_the_process_and_attempts_are_counted,
+                    real_work_is_seen,
+                    agreement_is_reported_by_source,
+                    scores_are_counted_by_the_hour,
+                }
                 query {
                     each_filter_filters,
                     pages_hold_every_study_once,
@@ -125,6 +139,7 @@ macro_rules! conformance {
                 }
                 retention {
                     files_go_and_rows_stay,
+                    what_is_no_longer_kept_is_neither_found_nor_analysed,
                     each_protection_protects,
                     what_comes_again_is_kept_again,
                     results_that_went_can_be_made_again,

@@ -275,6 +275,7 @@ pub(crate) fn copy(claim: &AnalysisClaim) -> AnalysisClaim {
         attempts: claim.attempts,
         accepted_at: claim.accepted_at,
         instances: claim.instances.clone(),
+        wanted_model: claim.wanted_model.clone(),
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use ichor_core::{AeTitle, StudyStatus};
 
-use super::StoreArg;
+use super::{ReanalyseArgs, StoreArg};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StudiesCommand {
@@ -15,6 +15,8 @@ pub(crate) enum StudiesCommand {
     Why(StudyArgs),
     /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
     Retry(StudyArgs),
+    /// Has a study analysed by a model of your choice: a new version of its result, which is sent as any other.
+    Reanalyse(ReanalyseArgs),
     /// Lists what waits for its analysis, in the order in which it is taken, and why.
     Queue(QueueArgs),
     /// Puts a study on hold: no file of it is deleted, whatever [retention] says, until the hold is released.

@@ -21,8 +21,8 @@ pub(crate) fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     if config.destinations.is_empty() {
         println!("  warning: without any [[destination]] results stay here");
     }
-    if !config.model.weights.is_file() {
-        println!("  warning: {} is not there", config.model.weights.display());
+    for model in config.model.each().iter().filter(|model| !model.weights.is_file()) {
+        println!("  warning: {} is not there", model.weights.display());
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::cli::DemoArgs;
 use crate::commands::send;
 use crate::config::{
     AlertConfig, AnalysisConfig, CommitmentConfig, Config, DecoderConfig, DestinationConfig, GateConfig, LimitsConfig,
-    ListenConfig, LogConfig, ModelConfig, SourceConfig, StoreConfig,
+    ListenConfig, LogConfig, ModelConfig, ShadowConfig, SourceConfig, StoreConfig,
 };
 use crate::daemon::{Daemon, Work};
 use crate::engine::{Engine, weights_or_demo};
@@ -246,7 +246,9 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
             precision: "f32".to_owned(),
             threads: 0,
             batch: 8,
+            also: Vec::new(),
         },
+        shadow: ShadowConfig::default(),
         rules: Vec::new(),
         urgent: Vec::new(),
         forwards: Vec::new(),

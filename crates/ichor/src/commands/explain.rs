@@ -62,7 +62,8 @@ pub(crate) async fn run<E: Engine>(args: ExplainArgs, json: bool) -> anyhow::Res
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let weights = weights_or_demo(args.weights.as_deref())?;
     let precision = ichor_core::Precision::default().to_string();
-    let config = ModelConfig { weights, device: args.device.clone(), precision, threads: 0, batch: 8 };
+    let config =
+        ModelConfig { weights, device: args.device.clone(), precision, threads: 0, batch: 8, also: Vec::new() };
     let (model, _device) = E::load(&config, ichor_core::Priority::default()).await?;
     let decoder = Decoder::new(DecoderConfig::default().options()?).context("decoder")?;
     let traits = model.traits();

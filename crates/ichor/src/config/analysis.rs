@@ -1,4 +1,4 @@
-//! `[analysis]`, `[alert]` and `[model]`: how studies are analysed, and with which weights.
+//! `[analysis]`, `[alert]`, `[model]` and `[shadow]`: how studies are analysed, and with which weights.
 
 use std::path::{Path, PathBuf};
 
@@ -60,6 +60,45 @@ pub struct ModelConfig {
     /// Slices classified at once.
     #[serde(default = "default::batch")]
     pub batch: usize,
+    /// Further weights: in the shadow, until somebody makes them the active ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<AlsoConfig>,
+}
+
+/// `[[model.also]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlsoConfig {
+    /// The `.safetensors` file; its manifest lies beside it.
+    pub weights: PathBuf,
+    /// `auto`, `cpu` or `cuda:N`.
+    #[serde(default = "default::device")]
+    pub device: String,
+    /// Precision of matrix products, `f32` or `bf16`.
+    #[serde(default = "default::precision")]
+    pub precision: String,
+    /// Threads of libtorch on the CPU; 0: as many as there are cores.
+    #[serde(default)]
+    pub threads: usize,
+    /// Slices classified at once.
+    #[serde(default = "default::batch")]
+    pub batch: usize,
+}
+
+/// `[shadow]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ShadowConfig {
+    /// Whether the models that are not active score what the active one has analysed.
+    pub(crate) run: bool,
+    /// Studies that may wait for one model.
+    pub(crate) max_queue: u32,
+    /// Attempts at one study.
+    pub(crate) attempts: u32,
+    /// Slices that arrived within this time are real work, in seconds.
+    pub(crate) quiet_s: f64,
+    /// Wait before a model that could not be loaded, or a process that ended, is tried again, in seconds.
+    pub(crate) retry_s: f64,
 }
 
 impl Default for AnalysisConfig {
@@ -100,6 +139,23 @@ impl AnalysisConfig {
     }
 }
 
+impl Default for ShadowConfig {
+    fn default() -> Self {
+        Self { run: true, max_queue: 1000, attempts: 2, quiet_s: 2.0, retry_s: 600.0 }
+    }
+}
+
+impl ShadowConfig {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        at_least_one("shadow.max_queue", self.max_queue as usize)?;
+        at_least_one("shadow.attempts", self.attempts as usize)
+    }
+
+    pub(super) fn durations(&self) -> Durations {
+        vec![("shadow.quiet_s".to_owned(), self.quiet_s), ("shadow.retry_s".to_owned(), self.retry_s)]
+    }
+}
+
 impl Default for AlertConfig {
     fn default() -> Self {
         Self { slices: 3, threshold: None, max_gap_mm: 10.0 }
@@ -117,17 +173,43 @@ impl AlertConfig {
 impl ModelConfig {
     pub(super) fn resolve(&mut self, folder: &Path) {
         self.weights = folder.join(&self.weights);
+        self.also.iter_mut().for_each(|also| also.weights = folder.join(&also.weights));
     }
 
     pub(super) fn check(&self) -> Result<(), Fault> {
-        at_least_one("model.batch", self.batch)?;
-        if let Err(error) = self.precision.parse::<ichor_core::Precision>() {
-            return fault("model.precision", error.to_string());
+        check_model("model", &self.device, &self.precision, self.batch)?;
+        for also in &self.also {
+            check_model("model.also", &also.device, &also.precision, also.batch)?;
         }
-        match self.device.parse::<ichor_core::DeviceChoice>() {
-            Ok(_) => Ok(()),
-            Err(error) => fault("model.device", error.to_string()),
+        let all = || std::iter::once(&self.weights).chain(self.also.iter().map(|also| &also.weights));
+        match all().enumerate().find(|(place, weights)| all().take(*place).any(|earlier| earlier == *weights)) {
+            Some((_, twice)) => fault("model.also", format!("{} stands twice", twice.display())),
+            None => Ok(()),
         }
+    }
+
+    /// Every model that is named, `[model]` first.
+    pub(crate) fn each(&self) -> Vec<Self> {
+        let also = |also: &AlsoConfig| Self {
+            weights: also.weights.clone(),
+            device: also.device.clone(),
+            precision: also.precision.clone(),
+            threads: also.threads,
+            batch: also.batch,
+            also: Vec::new(),
+        };
+        std::iter::once(Self { also: Vec::new(), ..self.clone() }).chain(self.also.iter().map(also)).collect()
+    }
+}
+
+fn check_model(key: &str, device: &str, precision: &str, batch: usize) -> Result<(), Fault> {
+    at_least_one(&format!("{key}.batch"), batch)?;
+    if let Err(error) = precision.parse::<ichor_core::Precision>() {
+        return fault(&format!("{key}.precision"), error.to_string());
+    }
+    match device.parse::<ichor_core::DeviceChoice>() {
+        Ok(_) => Ok(()),
+        Err(error) => fault(&format!("{key}.device"), error.to_string()),
     }
 }
 

@@ -8,7 +8,7 @@ use ichor_decode::Decoder;
 use tokio::task::spawn_blocking;
 
 use super::Outcome;
-use crate::config::Config;
+use crate::config::{Config, ModelConfig};
 use crate::engine::engine_program;
 
 /// Time for loading the weights and the self-test.
@@ -31,8 +31,7 @@ pub(super) fn decoder(config: &Config) -> Outcome {
 
 /// Loads the weights on the configured device and repeats their self-test, in a process of its own: a libtorch that cannot
 /// be loaded ends that one only.
-pub(super) async fn weights(config: &Config) -> Outcome {
-    let model = &config.model;
+pub(super) async fn weights(model: &ModelConfig) -> Outcome {
     let subject = format!("model {}", model.weights.display());
     if !model.weights.is_file() {
         return Outcome::failure(

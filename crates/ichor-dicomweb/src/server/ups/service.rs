@@ -347,7 +347,7 @@ impl Desk<'_> {
         if version.as_deref() != Some("13") {
             return Err(Fault::new(426, "this is a WebSocket of version 13").into());
         }
-        let mut answer = Response::new(Full::new(Bytes::new()));
+        let mut answer = Response::new(Full::new(Bytes::new()).into());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let fields = answer.headers_mut();
         fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -390,7 +390,7 @@ impl Desk<'_> {
     }
 
     fn empty(&self, status: StatusCode, warning: Option<&str>) -> Answer {
-        let mut answer = Response::new(Full::new(Bytes::new()));
+        let mut answer = Response::new(Full::new(Bytes::new()).into());
         *answer.status_mut() = status;
         if let Some(warning) = warning {
             self.warn(&mut answer, warning);
@@ -466,7 +466,7 @@ fn locate(answer: &mut Answer, place: &str) {
 /// Workitems as an array.
 fn json(items: &[Workitem]) -> Answer {
     let sets: Vec<Value> = items.iter().map(|item| Value::Object(item.attributes.clone())).collect();
-    let mut answer = Response::new(Full::new(Bytes::from(Value::Array(sets).to_string())));
+    let mut answer = Response::new(Full::new(Bytes::from(Value::Array(sets).to_string())).into());
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     answer
 }

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use ichor_core::{MessageStatus, Reason, StudyStatus, Subject};
 use ichor_store::{
-    Candidate, FileKind, Follower, Forwarding, NO_SUCH_INSTANCE, NewCommitment, ProofPlan, Protection, Recorded,
-    Removal, RetryOutcome, Settled, Store, StoreError, Sweep,
+    Candidate, FileKind, Follower, Forwarding, HeldFilter, NO_SUCH_INSTANCE, NewCommitment, ProofPlan, Protection,
+    ReanalysisWish, Recorded, Removal, RetryOutcome, Settled, Store, StoreError, Sweep,
 };
 
 use crate::support::*;
@@ -228,6 +228,30 @@ pub(crate) async fn results_that_went_can_be_made_again(backend: impl Backend) {
     assert!(detail.objects.len() == 1 && detail.objects[0].path.is_file() && detail.objects[0].removed_at.is_none());
     assert_eq!(detail.summary.results_removed_at, None);
     assert!(store.claim_delivery("pacs", at(43)).await.unwrap().is_none(), "it was delivered already");
+}
+
+pub(crate) async fn what_is_no_longer_kept_is_neither_found_nor_analysed(backend: impl Backend) {
+    let store = backend.open().await;
+    settled(&store, "a", true, 0).await;
+    super::models::offer(&store, &['a']).await;
+    let (study, all) = (study_uid("a"), HeldFilter::default());
+    assert_eq!(store.held_studies(&all, None, 9).await.unwrap().len(), 1);
+    remove(&store, "a", FileKind::Received, 40).await;
+    let held = store.held_instances(&study, None, None).await.unwrap();
+    assert_eq!(held.len(), 1, "the result is still there: {held:?}");
+    assert_eq!(store.holder_of(&slice_uid("a", 1)).await.unwrap(), None);
+    assert_eq!(store.held_studies(&all, None, 9).await.unwrap().len(), 1);
+    let wish = ReanalysisWish {
+        study: study.clone(),
+        model: super::models::model('a'),
+        actor: "anna".to_owned(),
+        why: "again".to_owned(),
+    };
+    let refused = store.reanalyse(&wish, at(41)).await.unwrap();
+    assert_eq!(refused, RetryOutcome::PixelsRemoved { deliveries: 0 });
+    remove(&store, "a", FileKind::Results, 42).await;
+    assert!(store.held_studies(&all, None, 9).await.unwrap().is_empty());
+    assert!(store.held_instances(&study, None, None).await.unwrap().is_empty());
 }
 
 pub(crate) async fn what_is_no_longer_kept_is_not_committed(backend: impl Backend) {

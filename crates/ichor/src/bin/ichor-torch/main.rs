@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use ichor::engine::{Engine, EngineCommand, ModelCommand};
 use ichor::{ModelConfig, in_runtime};
-use ichor_core::Priority;
+use ichor_core::{ModelId, Priority};
+use ichor_model::Manifest;
 
 use crate::model::TorchModel;
 
@@ -22,6 +23,10 @@ impl Engine for Torch {
         let model = TorchModel::start(config, priority).await?;
         let device = model.device();
         Ok((model, device))
+    }
+
+    fn identify(config: &ModelConfig) -> anyhow::Result<ModelId> {
+        Ok(Manifest::load(&config.weights, &model::expected())?.id()?)
     }
 
     fn run(command: EngineCommand, json: bool) -> anyhow::Result<()> {
