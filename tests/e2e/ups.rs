@@ -50,6 +50,12 @@ fn a_workitem_from_schedule_to_end() {
     for _ in 0..3 {
         does(&daemon, &["race", "8"]);
     }
+    // Whoever saw or changed a workitem stands in the audit trail.
+    let audited = daemon.audited();
+    for action in ["workitem-created", "workitem-viewed", "workitems-searched", "workitem-state-changed"] {
+        let is_there = audited.iter().any(|(actor, what, _)| actor == "dicomweb:WEB" && what == action);
+        assert!(is_there, "{action} is not in {audited:?}");
+    }
     assert!(daemon.is_running() && !daemon.log().contains("P-UPS"), "{}", daemon.log());
 }
 

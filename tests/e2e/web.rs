@@ -20,16 +20,6 @@ fn with_web() -> Settings {
     Settings { stow: true, ..Settings::default() }
 }
 
-/// Rows of the audit trail: actor, action, study.
-fn audited(daemon: &Daemon) -> Vec<(String, String, Option<String>)> {
-    let query = "import json, sqlite3, sys; rows = sqlite3.connect(sys.argv[1]).execute('SELECT a.actor, a.action, \
-                 s.study_instance FROM audit a LEFT JOIN study s ON s.id = a.study_id ORDER BY a.id'); \
-                 print(json.dumps(rows.fetchall()))";
-    let output = Command::new(python()).args(["-c", query]).arg(daemon.database()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 #[test]
 fn ichor_and_orthanc_answer_the_same() {
     requires!(Dcmtk, Gdcm, Orthanc, DicomwebClient);
@@ -58,7 +48,7 @@ fn ichor_and_orthanc_answer_the_same() {
     assert_eq!(compared["instances"], 4 * (slices + 1), "{compared}");
     assert!(compared["attributes"].as_u64() > Some(4000) && compared["frames"].as_u64() >= Some(16), "{compared}");
     // Whoever looked stands in the audit trail.
-    let audited = audited(&daemon);
+    let audited = daemon.audited();
     for (action, study) in [("studies-searched", None), ("study-retrieved", Some(plain.study_uid.clone()))] {
         let row = ("dicomweb:WEB".to_owned(), action.to_owned(), study);
         assert!(audited.contains(&row), "{row:?} is not in {audited:?}");

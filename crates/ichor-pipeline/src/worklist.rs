@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use ichor_core::Uid;
-use ichor_dicomweb::server::ups::{DataSet, Pending, ShelfError, Shelved, Target, UpsState, Workitem, WorkitemShelf};
-use ichor_store::{Store, StoreError, Subscribed, Topic, WorkitemRow};
+use ichor_dicomweb::server::Sender;
+use ichor_dicomweb::server::ups::{
+    DataSet, Deed, Pending, ShelfError, Shelved, Target, UpsState, Workitem, WorkitemShelf,
+};
+use ichor_store::{NewAudit, Store, StoreError, Subscribed, Topic, WorkitemRow};
 use serde_json::Value;
 
 use crate::now;
@@ -80,6 +83,20 @@ impl WorkitemShelf for StoreShelf {
             rows.into_iter().map(item).collect()
         }
         .boxed()
+    }
+
+    fn audit<'a>(&'a self, who: &'a Sender, deed: Deed) -> Shelved<'a, ()> {
+        let entry = NewAudit {
+            at: now(),
+            // Not to be taken for a user of the same name.
+            actor: format!("dicomweb:{}", who.client),
+            role: None,
+            address: who.address.ip().to_string(),
+            action: deed.action,
+            study: deed.study,
+            detail: deed.detail,
+        };
+        async move { self.store.audit(&entry).await.map_err(failed) }.boxed()
     }
 
     fn subscribe<'a>(

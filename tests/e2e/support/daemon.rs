@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::orthanc::Orthanc;
 use super::raw::RawAssociation;
 use super::scratch::Scratch;
+use super::tools::python;
 use super::{eventually, free_port, seconds};
 
 /// The binary under test.
@@ -190,6 +191,16 @@ impl Daemon {
     /// The job log.
     pub(crate) fn database(&self) -> PathBuf {
         self.scratch.path().join("ichor.db")
+    }
+
+    /// Rows of the audit trail: actor, action, study.
+    pub(crate) fn audited(&self) -> Vec<(String, String, Option<String>)> {
+        let query = "import json, sqlite3, sys; rows = sqlite3.connect(sys.argv[1]).execute('SELECT a.actor, a.action, \
+                     s.study_instance FROM audit a LEFT JOIN study s ON s.id = a.study_id ORDER BY a.id'); \
+                     print(json.dumps(rows.fetchall()))";
+        let output = Command::new(python()).args(["-c", query]).arg(self.database()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Starts the daemon on the folder that it had before.

@@ -21,7 +21,7 @@ pub(super) use channel::Upgrade;
 pub use fault::Fault;
 pub use report::of_state as state_report;
 pub(super) use service::{is_ours, serve};
-pub use shelf::{Pending, ShelfError, Shelved, Target, WorkitemShelf};
+pub use shelf::{Deed, Pending, ShelfError, Shelved, Target, WorkitemShelf};
 pub use workitem::{UpsState, Workitem, create, date_time};
 
 /// Settings of the worklist.

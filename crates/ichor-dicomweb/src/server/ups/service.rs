@@ -12,7 +12,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use ichor_core::{AeTitle, Uid};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, error};
@@ -21,7 +21,7 @@ use super::attributes::{self, DataSet};
 use super::channel::Upgrade;
 use super::fault::Fault;
 use super::query::Search;
-use super::shelf::{ShelfError, Target};
+use super::shelf::{Deed, ShelfError, Target};
 use super::workitem::{self, Next, UpsState, Workitem};
 use super::{UpsOptions, report};
 use crate::server::answer::{self, Answer};
@@ -38,6 +38,9 @@ const FILTERED: &str = "1.2.840.10008.5.1.4.34.5.1";
 const ATTEMPTS: usize = 16;
 /// Workitems that are read from the shelf at a time.
 const PAGE: u32 = 256;
+
+/// Study Instance UID.
+const STUDY: &str = "0020000D";
 
 const JSON: &str = "application/dicom+json";
 
@@ -72,7 +75,7 @@ pub(in crate::server) async fn serve<H: StowHandler>(
             return refused(&refusal, shared.options.retry_after);
         }
     };
-    let desk = Desk { options, server: &shared.options, requester: sender.client.clone() };
+    let desk = Desk { options, server: &shared.options, sender: &sender };
     let answer = match desk.answer(request).await {
         Ok(answer) => answer,
         Err(Failure::Fault(fault)) => {
@@ -151,8 +154,7 @@ impl<'a> Resource<'a> {
 struct Desk<'a> {
     options: &'a UpsOptions,
     server: &'a ServerOptions,
-    /// Name of the client rule.
-    requester: String,
+    sender: &'a Sender,
 }
 
 impl Desk<'_> {
@@ -177,11 +179,12 @@ impl Desk<'_> {
                 let (uid, set) = (named(uid)?, self.body(&head.headers, body, false).await?);
                 let shown = transaction_of(&query)?;
                 let change = |item: &Workitem, now| workitem::update(item, set.clone(), shown.as_ref(), now);
-                self.change(&uid, StatusCode::OK, change).await
+                self.change(&uid, "workitem-updated", StatusCode::OK, change).await
             }
             (Resource::State(uid), "PUT") => {
                 let (uid, set) = (named(uid)?, self.body(&head.headers, body, false).await?);
-                self.change(&uid, StatusCode::OK, |item, now| workitem::change_state(item, &set, now)).await
+                let change = |item: &Workitem, now| workitem::change_state(item, &set, now);
+                self.change(&uid, "workitem-state-changed", StatusCode::OK, change).await
             }
             (Resource::CancelRequest(uid), "POST") => {
                 let (uid, set) = (named(uid)?, self.body(&head.headers, body, true).await?);
@@ -215,6 +218,7 @@ impl Desk<'_> {
         let asked = query.strip_prefix("workitem=").unwrap_or(query);
         let asked = (!asked.is_empty()).then(|| named(asked)).transpose()?;
         let item = workitem::create(asked.as_ref(), set, now())?;
+        self.write_down("workitem-created", &item).await?;
         if !self.options.shelf.insert(&item, &[report::of_state(&item)]).await? {
             return Err(Fault::conflict("there is a workitem of this name").into());
         }
@@ -224,9 +228,17 @@ impl Desk<'_> {
         Ok(answer)
     }
 
+    /// Who sees or changes a workitem stands in the audit trail before anything comes of it.
+    async fn write_down(&self, action: &'static str, item: &Workitem) -> Result<(), ShelfError> {
+        let study = attributes::uid(&item.attributes, STUDY).ok().flatten();
+        let detail = json!({ "workitem": item.uid, "study": study });
+        self.options.shelf.audit(self.sender, Deed { action, study, detail }).await
+    }
+
     async fn retrieve(&self, uid: &Uid) -> Result<Answer, Failure> {
         let item = self.options.shelf.get(uid).await?.ok_or_else(Fault::unknown)?;
-        Ok(json(&[item]))
+        self.write_down("workitem-viewed", &item).await?;
+        Ok(listed(&[item]))
     }
 
     async fn search(&self, query: &str) -> Result<Answer, Failure> {
@@ -253,7 +265,9 @@ impl Desk<'_> {
                 break;
             }
         }
-        let mut answer = if found.is_empty() { self.empty(StatusCode::NO_CONTENT, None) } else { json(&found) };
+        let detail = json!({ "query": query, "found": found.len() });
+        self.options.shelf.audit(self.sender, Deed { action: "workitems-searched", study: None, detail }).await?;
+        let mut answer = if found.is_empty() { self.empty(StatusCode::NO_CONTENT, None) } else { listed(&found) };
         if search.is_fuzzy {
             self.warn(
                 &mut answer,
@@ -270,6 +284,7 @@ impl Desk<'_> {
     async fn change(
         &self,
         uid: &Uid,
+        action: &'static str,
         done: StatusCode,
         change: impl Fn(&Workitem, OffsetDateTime) -> Result<Next, Fault>,
     ) -> Result<Answer, Failure> {
@@ -278,6 +293,7 @@ impl Desk<'_> {
             match change(&item, now())? {
                 Next::Same(warning) => return Ok(self.empty(done, Some(warning))),
                 Next::Changed(next, reports) => {
+                    self.write_down(action, &item).await?;
                     if self.options.shelf.replace(&next, &reports).await? {
                         return Ok(self.empty(done, None));
                     }
@@ -292,8 +308,8 @@ impl Desk<'_> {
         if item.state == UpsState::InProgress && !self.options.shelf.has_subscriber(uid).await? {
             return Err(Fault::conflict("The performer cannot be contacted.").into());
         }
-        let cancel = |item: &Workitem, now| workitem::request_cancel(item, set, &self.requester, now);
-        self.change(uid, StatusCode::ACCEPTED, cancel).await
+        let cancel = |item: &Workitem, now| workitem::request_cancel(item, set, &self.sender.client, now);
+        self.change(uid, "workitem-cancel-requested", StatusCode::ACCEPTED, cancel).await
     }
 
     async fn subscribe(
@@ -313,6 +329,8 @@ impl Desk<'_> {
             Target::Workitem(uid) => vec![shelf.get(uid).await?.ok_or_else(Fault::unknown)?],
             Target::Worklist => self.open_items().await?,
         };
+        let detail = json!({ "subscriber": subscriber, "told": known.len() });
+        self.options.shelf.audit(self.sender, Deed { action: "workitems-subscribed", study: None, detail }).await?;
         // The present state is told at once (CC.2.3.3).
         let reports: Vec<DataSet> = known.iter().map(report::of_state).collect();
         shelf.subscribe(&subscriber, &target, deletion_lock, &reports).await?;
@@ -464,7 +482,7 @@ fn locate(answer: &mut Answer, place: &str) {
 }
 
 /// Workitems as an array.
-fn json(items: &[Workitem]) -> Answer {
+fn listed(items: &[Workitem]) -> Answer {
     let sets: Vec<Value> = items.iter().map(|item| Value::Object(item.attributes.clone())).collect();
     let mut answer = Response::new(Full::new(Bytes::from(Value::Array(sets).to_string())).into());
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));

@@ -2,10 +2,12 @@
 
 use futures_util::future::BoxFuture;
 use ichor_core::Uid;
+use serde_json::Value;
 use thiserror::Error;
 
 use super::attributes::DataSet;
 use super::workitem::{UpsState, Workitem};
+use crate::server::handler::Sender;
 
 /// The shelf cannot be used just now.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -28,6 +30,17 @@ pub struct Pending {
     pub id: i64,
     /// The event report as JSON.
     pub body: String,
+}
+
+/// What a client sees or changes, for the audit trail.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    /// Stable word, such as `workitem-viewed`.
+    pub action: &'static str,
+    /// The study that the workitem names.
+    pub study: Option<Uid>,
+    /// What exactly.
+    pub detail: Value,
 }
 
 /// The answer of a shelf.
@@ -70,6 +83,9 @@ pub trait WorkitemShelf: Send + Sync + 'static {
 
     /// Forgets what a subscriber has heard.
     fn forget<'a>(&'a self, subscriber: &'a str, id: i64) -> Shelved<'a, ()>;
+
+    /// Writes down who sees or changes what. The answer goes out after it, or not at all.
+    fn audit<'a>(&'a self, who: &'a Sender, deed: Deed) -> Shelved<'a, ()>;
 
     /// Completes when something may be pending; a poll now and then finds what it misses.
     fn changed(&self) -> BoxFuture<'static, ()>;
