@@ -1,6 +1,6 @@
 //! The command line and the configuration file.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::support::daemon::{Daemon, ICHOR, Settings, repository};
 use crate::support::raw::RawAssociation;
@@ -59,7 +59,7 @@ fn values_that_cannot_work_are_refused_by_name() {
         ("opacity_percent = 25", "opacity_percent = 101", "opacity_percent"),
         ("max_queue = 1000", "max_queue = 0", "shadow.max_queue"),
         (
-            "# [[model.also]]\n# weights = \"../models/next/next.safetensors\"",
+            "# [[model.also]]\n# As those of [model].\n# weights = \"../models/next/next.safetensors\"",
             "[[model.also]]\nweights = \"../models/demo/demo.safetensors\"",
             "stands twice",
         ),
@@ -75,6 +75,16 @@ fn values_that_cannot_work_are_refused_by_name() {
         assert!(!output.status.success(), "{to} was taken");
         assert!(error.contains(named), "{to}: {error}");
     }
+}
+
+/// `| head` is no error, and no backtrace.
+#[test]
+fn output_that_nobody_reads_ends_quietly() {
+    let mut command = Command::new(ICHOR);
+    let mut child =
+        command.args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(text(&child.wait_with_output().unwrap().stderr), "");
 }
 
 #[test]

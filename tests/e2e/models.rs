@@ -35,8 +35,9 @@ struct Site {
 impl Site {
     fn start() -> Self {
         let scratch = Scratch::new("models");
-        let (strict_weights, strict) =
-            renamed(scratch.path(), "strict", |manifest| manifest["model"]["slice_threshold"] = Value::from(0.999_999));
+        let (strict_weights, strict) = renamed(scratch.path(), "strict", |manifest| {
+            manifest["model"]["study_rule"]["threshold"] = Value::from(0.999_999)
+        });
         let (twin_weights, twin) = renamed(scratch.path(), "twin", |_| {});
         let (broken_weights, broken) = perturbed(scratch.path(), "broken");
         let admin = free_port();
@@ -186,7 +187,11 @@ fn shadows_look_on_and_another_model_takes_over_and_back() {
 fn end_of_the_shadow_and_a_choice_that_is_gone_lose_no_study() {
     let mut site = Site::start();
     let first = site.shadow_process();
-    assert_eq!(std::fs::read_to_string(format!("/proc/{first}/oom_score_adj")).unwrap().trim(), "1000");
+    // It writes that itself, a moment after it is there.
+    eventually(seconds(10), "the first to be ended when memory runs out", || {
+        let adjustment = std::fs::read_to_string(format!("/proc/{first}/oom_score_adj")).unwrap();
+        if adjustment.trim() == "1000" { Ok(()) } else { Err(adjustment) }
+    });
     let killed = Command::new("kill").args(["-9", &first]).status().unwrap();
     assert!(killed.success());
     eventually(seconds(30), "word of the end", || {

@@ -177,7 +177,8 @@ def check_keys() -> list[str]:
     short = {"proof": "destination.proof", "segmentation": "destination.segmentation", "key_objects": "destination.key_objects",
              "report": "destination.report"}
     faults = []
-    for name in ("conformance", "security", "operations", "troubleshooting", "ihe", "tls"):
+    for name in ("conformance", "security", "operations", "troubleshooting", "ihe", "tls", "dicomweb", "worklist", "retention", "models",
+                 "administration", "delivery", "monitoring"):
         for found in re.finditer(r"`([a-z_]+(?:\.[a-z_]+)+)(?: = [^`]*)?`", (ROOT / f"docs/{name}.md").read_text()):
             key = found[1]
             section, _, last = key.rpartition(".")

@@ -34,7 +34,7 @@ it in one place, and from the program, which says the defaults: change that file
 
 The format is [TOML](https://toml.io). Unknown keys are refused with their line; relative paths are relative to the folder of the file.
 `ichor config check FILE` checks a file, `ichor config check --json FILE` prints everything that is in force, and `ichor doctor` looks
-at what it names. A changed file counts from the next start.
+at what it names. A changed file counts from the next start; some of it on SIGHUP already ([operations](operations.md#change-the-configuration)).
 
 A section in double brackets may stand any number of times. *needed*: there is no default; *none*: left out, it is not there or means
 what its words say. What begins with a kind (`c-store:`, `hl7:`) belongs to that kind only.
@@ -148,9 +148,9 @@ def kind(name: str, text: str) -> str:
         case bool():
             return "true or false"
         case int() | float():
-            unit = None if "_per_" in name else re.search(r"_(s|mib|kib|mm|ml|percent|degrees|years)$", name)
+            unit = None if "_per_" in name else re.search(r"_(s|mib|kib|mm|ml|percent|degrees|years|days)$", name)
             number = "whole number" if isinstance(value, int) else "number"
-            units = {"s": "s", "mib": "MiB", "kib": "KiB", "mm": "mm", "ml": "mL", "percent": "%", "degrees": "°", "years": "years"}
+            units = {"s": "s", "mib": "MiB", "kib": "KiB", "mm": "mm", "ml": "mL", "percent": "%", "degrees": "°", "years": "years", "days": "days"}
             return f"{number}, {units[unit[1]]}" if unit else number
         case str():
             return "path" if name in PATHS or name.endswith("_file") else "text"

@@ -66,6 +66,10 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
     let installed = rustls::crypto::ring::default_provider().install_default();
     installed.map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
     let json = cli.json;
+    // What prints into a pipe that nobody reads any more (`| head`) ends, as other programs do; what works goes on.
+    if !matches!(cli.command, Command::Serve(_) | Command::Demo(_) | Command::Engine(_) | Command::ShadowProcess) {
+        sigpipe::reset();
+    }
     match cli.command {
         Command::Serve(args) => commands::serve::run::<E>(&args),
         Command::Demo(args) => in_runtime(commands::demo::run::<E>(args, json)),

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST,
-    HeaderValue, IF_NONE_MATCH, ORIGIN, VARY,
+    HeaderMap, HeaderValue, IF_NONE_MATCH, ORIGIN, VARY,
 };
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ fn admit<H: StowHandler>(
     let asked = Asked {
         sender: sender.clone(),
         resource,
-        base: base(options, request),
+        base: base(options, request.headers()),
         query: request.uri().query().unwrap_or_default().to_owned(),
         accept: field(headers, &ACCEPT).unwrap_or_default(),
         known: field(headers, &IF_NONE_MATCH),
@@ -238,7 +238,7 @@ fn reply_answer(reply: Reply, permit: OwnedSemaphorePermit) -> Answer {
 }
 
 /// What URLs in answers begin with.
-pub(super) fn base(options: &ServerOptions, request: &Request<Incoming>) -> String {
+pub(in crate::server) fn base(options: &ServerOptions, headers: &HeaderMap) -> String {
     let prefix = &options.prefix;
     if let Some(url) = &options.reading.url {
         return format!("{url}{prefix}");
@@ -249,7 +249,7 @@ pub(super) fn base(options: &ServerOptions, request: &Request<Incoming>) -> Stri
             && host.len() <= 255
             && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b))
     };
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).filter(is_plain);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(is_plain);
     // HTTP/1.0 may say no host: a path alone is a URL, too.
     host.map_or_else(|| prefix.clone(), |host| format!("{scheme}://{host}{prefix}"))
 }

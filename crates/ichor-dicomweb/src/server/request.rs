@@ -159,7 +159,8 @@ fn read_header<H>(shared: &Shared<H>, request: &Request<Incoming>) -> Result<Ask
         let why = BodyError::TooLong(options.max_body_bytes).to_string();
         return Err(not_taken(StatusCode::PAYLOAD_TOO_LARGE, why));
     }
-    let base = shared.archive.as_ref().map(|_| reading::base(options, request));
+    let is_had = options.clients.iter().any(|client| client.check(Right::Retrieve).is_ok());
+    let base = shared.archive.as_ref().filter(|_| is_had).map(|_| reading::base(options, headers));
     Ok(Asked { study, body, form, base })
 }
 

@@ -9,6 +9,7 @@ mod channel;
 mod fault;
 mod query;
 mod report;
+mod resource;
 mod service;
 mod shelf;
 mod workitem;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LOCATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LOCATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     UPGRADE, WARNING,
 };
 use hyper::{Method, Request, Response, StatusCode};
@@ -21,6 +21,7 @@ use super::attributes::{self, DataSet};
 use super::channel::Upgrade;
 use super::fault::Fault;
 use super::query::Search;
+use super::resource::Resource;
 use super::shelf::{Deed, ShelfError, Target};
 use super::workitem::{self, Next, UpsState, Workitem};
 use super::{UpsOptions, report};
@@ -28,6 +29,7 @@ use crate::server::answer::{self, Answer};
 use crate::server::handler::{Refusal, Sender, StowHandler};
 use crate::server::listener::Shared;
 use crate::server::options::{Right, ServerOptions};
+use crate::server::reading;
 use crate::server::request::{field, refused};
 
 /// All workitems (PS3.4 CC.2.3.1).
@@ -39,6 +41,8 @@ const ATTEMPTS: usize = 16;
 /// Workitems that are read from the shelf at a time.
 const PAGE: u32 = 256;
 
+/// Referenced Request Sequence, whose items name a study, too.
+const REQUESTS: &str = "0040A370";
 /// Study Instance UID.
 const STUDY: &str = "0020000D";
 
@@ -113,44 +117,6 @@ impl From<ShelfError> for Failure {
     }
 }
 
-/// What a URL names (PS3.18 table 11.1.1-1).
-enum Resource<'a> {
-    Workitems,
-    Workitem(&'a str),
-    State(&'a str),
-    CancelRequest(&'a str),
-    Subscription { target: &'a str, subscriber: &'a str },
-    Suspension { target: &'a str, subscriber: &'a str },
-    Channel(&'a str),
-}
-
-impl<'a> Resource<'a> {
-    fn parse(path: &'a str) -> Option<Self> {
-        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-        Some(match segments[..] {
-            ["workitems"] => Self::Workitems,
-            ["workitems", uid] => Self::Workitem(uid),
-            // Some name the requester behind it; we know who it is.
-            ["workitems", uid, "state"] | ["workitems", uid, "state", _] => Self::State(uid),
-            ["workitems", uid, "cancelrequest"] | ["workitems", uid, "cancelrequest", _] => Self::CancelRequest(uid),
-            ["workitems", target, "subscribers", subscriber] => Self::Subscription { target, subscriber },
-            ["workitems", target, "subscribers", subscriber, "suspend"] => Self::Suspension { target, subscriber },
-            ["subscribers", subscriber] => Self::Channel(subscriber),
-            _ => return None,
-        })
-    }
-
-    const fn methods(&self) -> &'static str {
-        match self {
-            Self::Workitems | Self::Workitem(_) => "GET, POST",
-            Self::State(_) => "PUT",
-            Self::CancelRequest(_) | Self::Suspension { .. } => "POST",
-            Self::Subscription { .. } => "POST, DELETE",
-            Self::Channel(_) => "GET",
-        }
-    }
-}
-
 struct Desk<'a> {
     options: &'a UpsOptions,
     server: &'a ServerOptions,
@@ -194,6 +160,7 @@ impl Desk<'_> {
                 self.subscribe(target, subscriber, &query, &head.headers).await
             }
             (Resource::Subscription { target, subscriber }, "DELETE") => {
+                self.about_subscriber("workitems-unsubscribed", subscriber).await?;
                 let is_gone = self.options.shelf.unsubscribe(&title(subscriber)?, &target_of(target)?).await?;
                 if is_gone { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
@@ -201,10 +168,14 @@ impl Desk<'_> {
                 if target_of(target)? != Target::Worklist {
                     return Err(Fault::bad_request("only the subscription to the worklist can be suspended").into());
                 }
+                self.about_subscriber("workitems-suspended", subscriber).await?;
                 let is_suspended = self.options.shelf.suspend(&title(subscriber)?).await?;
                 if is_suspended { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
-            (Resource::Channel(subscriber), "GET") => self.open_channel(&title(subscriber)?, &head.headers),
+            (Resource::Channel(subscriber), "GET") => {
+                self.about_subscriber("workitem-events-opened", subscriber).await?;
+                self.open_channel(&title(subscriber)?, &head.headers)
+            }
             _ => {
                 let mut answer = self.fault(&Fault::new(405, "this resource takes other methods"));
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.methods()));
@@ -230,9 +201,16 @@ impl Desk<'_> {
 
     /// Who sees or changes a workitem stands in the audit trail before anything comes of it.
     async fn write_down(&self, action: &'static str, item: &Workitem) -> Result<(), ShelfError> {
-        let study = attributes::uid(&item.attributes, STUDY).ok().flatten();
+        let requests = attributes::items(&item.attributes, REQUESTS);
+        let sets = std::iter::once(&item.attributes).chain(requests);
+        let study = sets.filter_map(|set| attributes::uid(set, STUDY).ok().flatten()).next();
         let detail = json!({ "workitem": item.uid, "study": study });
         self.options.shelf.audit(self.sender, Deed { action, study, detail }).await
+    }
+
+    async fn about_subscriber(&self, action: &'static str, subscriber: &str) -> Result<(), Failure> {
+        let detail = json!({ "subscriber": title(subscriber)? });
+        Ok(self.options.shelf.audit(self.sender, Deed { action, study: None, detail }).await?)
     }
 
     async fn retrieve(&self, uid: &Uid) -> Result<Answer, Failure> {
@@ -403,8 +381,8 @@ impl Desk<'_> {
 
     /// The URL before `/workitems`, as the peer calls us.
     fn base(&self, headers: &HeaderMap, scheme: &str) -> String {
-        let secure = if self.server.tls.is_some() { "s" } else { "" };
-        format!("{scheme}{secure}://{}{}", field(headers, &HOST).unwrap_or_default(), self.server.prefix)
+        let base = reading::base(self.server, headers);
+        base.strip_prefix("http").map_or_else(|| base.clone(), |rest| format!("{scheme}{rest}"))
     }
 
     fn empty(&self, status: StatusCode, warning: Option<&str>) -> Answer {
