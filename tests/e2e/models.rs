@@ -192,6 +192,11 @@ fn end_of_the_shadow_and_a_choice_that_is_gone_lose_no_study() {
         let adjustment = std::fs::read_to_string(format!("/proc/{first}/oom_score_adj")).unwrap();
         if adjustment.trim() == "1000" { Ok(()) } else { Err(adjustment) }
     });
+    // It follows from its first look on.
+    eventually(seconds(60), "a first look", || {
+        let log = site.daemon.log();
+        if log.contains("in the shadow model=strict@") { Ok(()) } else { Err(log) }
+    });
     let killed = Command::new("kill").args(["-9", &first]).status().unwrap();
     assert!(killed.success());
     eventually(seconds(30), "word of the end", || {
@@ -232,6 +237,8 @@ fn end_of_the_shadow_and_a_choice_that_is_gone_lose_no_study() {
     assert!(site.metrics().contains("ichor_model_missing 1"));
     let list = site.daemon.command(&["model", "list"]);
     assert!(String::from_utf8_lossy(&list.stdout).contains("MISSING"), "{list:?}");
+    let doctor = site.daemon.command(&["doctor"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("is not configured: studies will be"), "{doctor:?}");
     let ready: Value = serde_json::from_slice(&http::get(site.admin, "/health/ready").unwrap()).unwrap();
     let model = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == "model").unwrap();
     assert_eq!((&ready["ready"], &model["passed"]), (&Value::from(true), &Value::from(false)), "{ready}");

@@ -67,6 +67,11 @@ fn a_delivery_under_way_outlives_a_new_configuration() {
     reload(&daemon, &faulty, "nothing changes", 1);
     assert!(daemon.log().contains("nonsense"), "{}", daemon.log());
     assert!(RawAssociation::open(daemon.port).is_ok());
+    // Nor does one that names a secret which is not there, though only a restart would need it.
+    let gone =
+        "\n[dicomweb]\naddress = \"127.0.0.1:0\"\n\n[[dicomweb.client]]\nname = \"WEB\"\ntoken_file = \"gone.token\"\n";
+    reload(&daemon, &(new.clone() + gone), "nothing changes", 2);
+    assert!(daemon.log().contains("gone.token"), "{}", daemon.log());
 
     // Who may come, what is logged, and a destination that goes.
     let strict = old

@@ -80,7 +80,7 @@ fn a_program_that_does_not_start_is_no_slice_s_fault() {
         (no_program, "Exec format error"),
         (misbehaving(&folder, "broken"), "saying \"error while loading shared libraries: libcharls.so.2\""),
         (misbehaving(&folder, "foreign"), "it said \"SSH-\""),
-        (misbehaving(&folder, "older"), "it speaks version 0 of the protocol, 1 is needed"),
+        (misbehaving(&folder, "older"), "it speaks version 0 of the protocol, 2 is needed"),
         (misbehaving(&folder, "mute"), "it did not start within 800ms"),
     ] {
         let decoder = with_program(program.clone(), 800);

@@ -170,13 +170,25 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
     let at = OffsetDateTime::from_unix_timestamp_nanos(at)
         .map_err(|error| TellError::Message(format!("its moment is out of range: {error}")))?;
     let alert = match subject {
-        Subject::Alert => part::<AlertDetail>(detail)?.map(|alert| SuspiciousSlices {
-            series_instance_uid: alert.series_instance,
-            slices: alert.slices,
-            probability: alert.probability,
-            latency_ms: alert.latency_ms,
-        }),
+        Subject::Alert => part::<AlertDetail>(detail)?,
+        Subject::NotAnalysed | Subject::Failed => part(&detail["alert"])?,
         _ => None,
+    };
+    let alert = alert.map(|alert| SuspiciousSlices {
+        series_instance_uid: alert.series_instance,
+        slices: alert.slices,
+        probability: alert.probability,
+        latency_ms: alert.latency_ms,
+    });
+    let reason: Option<Reason> = match part(&detail["outcome"]["reason"])? {
+        Some(reason) => Some(reason),
+        None if *subject == Subject::Failed => part(&detail["reason"])?,
+        None => None,
+    };
+    let stands = *subject != Subject::Alert && alert.is_some();
+    let line = match &reason {
+        Some(reason) if stands => format!("the alert stands; the study was not analysed, because {reason}"),
+        _ => claim.text.clone(),
     };
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     let series = claim.series.iter().map(|series| Series {
@@ -188,9 +200,9 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
     Ok(Announcement {
         id: identity(claim),
         subject: *subject,
-        urgent: subject.is_urgent(),
+        urgent: subject.is_urgent() || stands,
         at,
-        text: claim.text.clone(),
+        text: line,
         version: detail["version"].as_u64(),
         study: Study {
             study_instance_uid: study.study_instance.clone(),
@@ -203,11 +215,7 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
         },
         finding: part(&detail["outcome"]["finding"])?,
         alert,
-        reason: match part(&detail["outcome"]["reason"])? {
-            Some(reason) => Some(reason),
-            None if *subject == Subject::Failed => part(&detail["reason"])?,
-            None => None,
-        },
+        reason,
         model: text(&detail["model"]).map(|model| model.split_whitespace().next().unwrap_or_default().to_owned()),
         notice: text(&detail["notice"]),
         software: software.to_owned(),
@@ -293,7 +301,12 @@ mod tests {
         let failed = announcement(&claim(Subject::Failed, json!({ "version": 1, "reason": reason })), "i").unwrap();
         assert_eq!(failed.reason.unwrap().code.as_str(), "model");
         let not = announcement(&claim(Subject::NotAnalysed, json!({ "outcome": { "reason": reason } })), "i").unwrap();
-        assert_eq!(not.reason.unwrap().text, "no");
+        assert_eq!((not.reason.unwrap().text.as_str(), not.alert.is_none(), not.urgent), ("no", true, false));
+        let alert = json!({ "series_instance": "1.2", "slices": ["1.3"], "probability": 0.7, "latency_ms": 9 });
+        let detail = json!({ "outcome": { "reason": reason }, "alert": alert });
+        let stands = announcement(&claim(Subject::NotAnalysed, detail), "i").unwrap();
+        assert!(stands.alert_stands() && stands.urgent, "{stands:?}");
+        assert!(stands.text.starts_with("the alert stands; the study was not analysed, because no"), "{}", stands.text);
 
         let damaged = announcement(&claim(Subject::Alert, json!({ "slices": 3 })), "ichor 1").unwrap_err();
         assert!(damaged.is_permanent() && damaged.to_string().contains("damaged"), "{damaged}");

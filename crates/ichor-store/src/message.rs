@@ -162,10 +162,11 @@ impl Store {
         self.index().messages(status, study, limit).await
     }
 
-    /// Queues dead messages again, with all attempts before them: one by its number, or all; how many.
+    /// Queues dead messages again, with all attempts before them: one by its number, or all; how many. One that a later
+    /// message of its study has replaced is left out, with an event.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the one that was named is not there or not dead; else as [`Self::follow_events`].
+    /// [`StoreError::NotFound`] if the one that was named is not there, not dead, or replaced; else as [`Self::follow_events`].
     pub async fn retry_messages(&self, id: Option<i64>, now: Timestamp) -> Result<u64, StoreError> {
         let revived = self.index().retry_messages(id, now).await?;
         self.topics().notify(Topic::Messages);

@@ -24,7 +24,7 @@ pub struct Announcement {
     pub study: Study,
     /// What the analysis came to.
     pub finding: Option<Finding>,
-    /// What an alert rests on.
+    /// What an alert rests on; also that of a study that came to no result, if its alert stands.
     pub alert: Option<SuspiciousSlices>,
     /// Why not.
     pub reason: Option<Reason>,
@@ -92,6 +92,12 @@ pub struct SuspiciousSlices {
 }
 
 impl Announcement {
+    /// Whether the study came to no result and its alert stands.
+    #[must_use]
+    pub fn alert_stands(&self) -> bool {
+        matches!(self.subject, Subject::NotAnalysed | Subject::Failed) && self.alert.is_some()
+    }
+
     /// One of each subject, to try templates on. The names in it are hard ones.
     #[must_use]
     pub fn samples() -> Vec<Self> {

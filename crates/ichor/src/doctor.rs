@@ -70,6 +70,7 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
         }
         outcomes.push(outcome);
     }
+    outcomes.extend(model::active(config).await);
     outcomes.extend(network::destinations(config).await);
     outcomes.extend(network::channels(config).await);
     outcomes

@@ -31,7 +31,7 @@ pub(crate) use shadow::work;
 /// If the model of `[model]` is to be the active one and cannot be loaded, and what the store says.
 pub(crate) async fn open<E: Engine>(config: &Config, store: &Store) -> anyhow::Result<Roster<E::Model>> {
     let models = config.model.each();
-    let found: Vec<anyhow::Result<ModelId>> = models.iter().map(E::identify).collect();
+    let found = told_apart(&models, models.iter().map(E::identify).collect());
     let offers: Vec<NewOffer> = models.iter().zip(&found).map(|(model, found)| offer(model, found)).collect();
     for failed in offers.iter().filter(|offer| offer.state == OfferState::Failed) {
         error!(weights = failed.weights, reason = failed.words, "these weights cannot be used");
@@ -65,6 +65,21 @@ pub(crate) async fn open<E: Engine>(config: &Config, store: &Store) -> anyhow::R
         warn!(model = %model.traits().id, notice, "these weights carry a notice; it stands in every object");
     }
     Ok(Roster::new(active, loader))
+}
+
+/// Weights of an id that others have already cannot be told from them: they are not used.
+fn told_apart(models: &[ModelConfig], mut found: Vec<anyhow::Result<ModelId>>) -> Vec<anyhow::Result<ModelId>> {
+    for later in 1..found.len() {
+        let Ok(id) = &found[later] else { continue };
+        let earlier = (0..later).find(|earlier| found[*earlier].as_ref().is_ok_and(|other| other == id));
+        if let Some(earlier) = earlier {
+            let (id, weights) = (id.clone(), models[earlier].weights.display());
+            found[later] = Err(anyhow::anyhow!(
+                "these are {id}, as {weights} are: give them a name or version of their own in the manifest"
+            ));
+        }
+    }
+    found
 }
 
 fn offer(model: &ModelConfig, found: &anyhow::Result<ModelId>) -> NewOffer {

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use ichor_admin::Site;
 use ichor_decode::Decoder;
 use ichor_dimse::scp::PeerRule;
@@ -20,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Difference, diff};
 use crate::stages::Stages;
-use crate::{admin, channels, daemon, destinations, logging, retention};
+use crate::{admin, certificates, channels, daemon, destinations, logging, retention, tls_files, web};
 
 /// A value that stages look at before each piece of work.
 pub(crate) type Shared<T> = watch::Sender<Arc<T>>;
@@ -91,6 +92,7 @@ impl Controls {
     /// Makes everything that the file asks for.
     async fn prepare(&self, file: &Path) -> anyhow::Result<(Prepared, Vec<Difference>)> {
         let new = Config::load(file)?;
+        try_what_waits(&new)?;
         let differences = diff(&self.config, &new)?;
         let config = (self.config.with_live_parts_of(&new))
             .map_err(|(key, message)| anyhow::anyhow!("{key}: {message} (with what needs a restart)"))?;
@@ -139,4 +141,18 @@ impl Controls {
         served.extend(retention::serve(&self.config, store, stop, (stages, tasks)));
         served
     }
+}
+
+/// Opens what only a restart puts in force: a fault of it is told now, and not by a start that fails.
+fn try_what_waits(new: &Config) -> anyhow::Result<()> {
+    if let Some(section) = &new.dicomweb {
+        web::options(section, new.listen.max_instance_mib)?;
+    }
+    if let Some(section) = &new.admin {
+        tls_files::load(section.tls_certificate_file.as_deref(), section.tls_key_file.as_deref()).context("[admin]")?;
+    }
+    if let Some(settings) = &new.listen.tls {
+        certificates::load(settings)?;
+    }
+    Ok(())
 }

@@ -56,7 +56,11 @@ pub(crate) async fn bind(
     server.map(Some).with_context(|| format!("listening on {} (DICOMweb)", section.address))
 }
 
-fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow::Result<ServerOptions> {
+/// Settings of the service, with every secret and certificate that they name.
+///
+/// # Errors
+/// What cannot be read, with its key.
+pub(crate) fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow::Result<ServerOptions> {
     let bytes = |mib: u64| mib.saturating_mul(1 << 20);
     let (certificate, key) = (config.tls_certificate_file.as_deref(), config.tls_key_file.as_deref());
     Ok(ServerOptions {

@@ -72,6 +72,8 @@ pub struct Held {
     pub sop_class: Uid,
     /// Transfer Syntax UID of the stored file.
     pub transfer_syntax: Uid,
+    /// Length of the stored file, in bytes.
+    pub size: u64,
     /// What tells its bytes from all others: letters and digits.
     pub tag: String,
     /// What the index knows of its series.
@@ -171,7 +173,7 @@ pub trait Archive: Send + Sync + 'static {
     /// The stored file.
     ///
     /// # Errors
-    /// [`ArchiveFault`].
+    /// [`ArchiveFault`], if it is not as long as [`Held::size`] says, too.
     fn open(&self, held: &Held) -> Result<Box<dyn Read + Send>, ArchiveFault>;
 
     /// The file in Explicit VR Little Endian.

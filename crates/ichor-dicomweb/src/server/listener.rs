@@ -27,7 +27,7 @@ use super::handler::{Refusal, Sender, StowHandler};
 use super::options::ServerOptions;
 use super::request;
 use super::stream::Watched;
-use super::ups::Upgrade;
+use super::ups::{Channels, Upgrade};
 
 /// Connections from addresses that no client rule covers: few, so that strangers keep nobody out.
 const MAX_STRANGERS: usize = 8;
@@ -59,6 +59,7 @@ pub(super) struct Shared<H> {
     pub(super) requests: Arc<Semaphore>,
     /// Searches and retrievals.
     pub(super) readings: Arc<Semaphore>,
+    pub(super) channels: Arc<Channels>,
     connections: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     reports: Arc<Semaphore>,
@@ -95,6 +96,7 @@ impl<H: StowHandler> StowServer<H> {
             requests: semaphore(options.max_requests),
             readings: semaphore(options.reading.max_at_once),
             archive,
+            channels: Arc::default(),
             connections: semaphore(options.max_connections),
             strangers: semaphore(MAX_STRANGERS),
             reports: semaphore(MAX_REPORTS),

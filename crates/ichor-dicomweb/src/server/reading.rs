@@ -173,12 +173,28 @@ fn work(asked: &Asked, archive: &Arc<dyn Archive>) -> Result<Outcome, Refused> {
 
 fn answered(outcome: Outcome, permit: OwnedSemaphorePermit) -> Answer {
     match outcome {
-        Outcome::Found(found, is_fuzzy) => found_answer(found, is_fuzzy),
+        Outcome::Found(found, is_fuzzy) => found_answer(found, is_fuzzy, permit),
         Outcome::Reply(reply) => reply_answer(reply, permit),
     }
 }
 
-fn found_answer(found: Found, is_fuzzy: bool) -> Answer {
+/// Bytes that wait for the peer. The permit goes with them: they count as long as they are in memory.
+struct Waiting {
+    bytes: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Waiting {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn whole(bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> AnswerBody {
+    Full::new(Bytes::from_owner(Waiting { bytes, _permit: permit })).into()
+}
+
+fn found_answer(found: Found, is_fuzzy: bool, permit: OwnedSemaphorePermit) -> Answer {
     let Found { items, has_more, .. } = found;
     let is_empty = items.is_empty();
     let body = Value::Array(items.into_iter().map(Value::Object).collect()).to_string();
@@ -187,7 +203,7 @@ fn found_answer(found: Found, is_fuzzy: bool) -> Answer {
         *answer.status_mut() = StatusCode::NO_CONTENT;
         answer
     } else {
-        let mut answer: Answer = Response::new(Full::new(Bytes::from(body)).into());
+        let mut answer: Answer = Response::new(whole(body.into_bytes(), permit));
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/dicom+json"));
         answer
     };
@@ -206,7 +222,7 @@ fn reply_answer(reply: Reply, permit: OwnedSemaphorePermit) -> Answer {
     let Reply { content_type, tag, body } = reply;
     let mut status = StatusCode::OK;
     let body = match body {
-        ReplyBody::Whole(bytes) => Full::new(Bytes::from(bytes)).into(),
+        ReplyBody::Whole(bytes) => whole(bytes, permit),
         ReplyBody::NotModified => {
             status = StatusCode::NOT_MODIFIED;
             Full::default().into()

@@ -6,3 +6,4 @@ mod matching;
 pub(super) mod query;
 
 pub(super) use engine::{Found, Limits, search};
+pub(super) use matching::{DateRange, TimeRange, full_time, is_date};

@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use attributes::{DataSet, attribute, code, data_set, sequence};
-pub(super) use channel::Upgrade;
+pub(super) use channel::{Channels, Upgrade};
 pub use fault::Fault;
 pub use report::of_state as state_report;
 pub(super) use service::{is_ours, serve};

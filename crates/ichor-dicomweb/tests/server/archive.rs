@@ -23,6 +23,8 @@ pub(crate) struct Shelf {
     pub(crate) looks: Looks,
     /// Length of each file.
     pub(crate) file_bytes: usize,
+    /// The instance whose file has lost its last byte.
+    pub(crate) short: Option<&'static str>,
     /// Nobody can be written down.
     pub(crate) is_audit_broken: bool,
 }
@@ -54,6 +56,7 @@ fn held((study, series, instance, syntax): (&str, &str, &str, &str)) -> Held {
         instance: uid(instance),
         sop_class: uid("1.2.840.10008.5.1.4.1.1.2"),
         transfer_syntax: uid(syntax),
+        size: 0,
         tag: instance.replace('.', "x"),
         attributes: attributes.as_object().unwrap().clone(),
         place: instance.into(),
@@ -102,7 +105,8 @@ impl Archive for Shelf {
     }
 
     fn instances(&self, study: &Uid, series: Option<&Uid>, instance: Option<&Uid>) -> Result<Vec<Held>, ArchiveFault> {
-        let all = HELD.into_iter().map(held).filter(|held| held.study == *study);
+        let size = self.file_bytes.max(20) as u64;
+        let all = HELD.into_iter().map(held).filter(|held| held.study == *study).map(|held| Held { size, ..held });
         let all = all.filter(|held| series.is_none_or(|series| held.series == *series));
         Ok(all.filter(|held| instance.is_none_or(|instance| held.instance == *instance)).collect())
     }
@@ -140,9 +144,8 @@ impl Archive for Shelf {
             "1.3.1.1" => Ok(Box::new(Torn(self.file_bytes))),
             instance => {
                 let file = format!("file {instance} ").into_bytes();
-                Ok(Box::new(std::io::Cursor::new(
-                    file.into_iter().cycle().take(self.file_bytes.max(20)).collect::<Vec<_>>(),
-                )))
+                let length = self.file_bytes.max(20) - usize::from(self.short == Some(instance));
+                Ok(Box::new(std::io::Cursor::new(file.into_iter().cycle().take(length).collect::<Vec<_>>())))
             }
         }
     }

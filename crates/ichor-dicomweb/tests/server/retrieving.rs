@@ -162,3 +162,15 @@ async fn what_was_stored_can_be_had_where_the_answer_says() {
     let answer = server.post(STUDIES, RELATED, &multipart(&[b"1.1.2.1"])).await;
     assert!(!answer.words().contains("00081190"));
 }
+
+#[tokio::test]
+async fn a_file_that_is_cut_does_not_look_complete() {
+    let shelf = Shelf { file_bytes: 300_000, short: Some("1.1.1.2"), ..Shelf::default() };
+    let (server, _) = serve(open_to_all(), shelf).await;
+    for path in ["/studies/1.1", "/studies/1.1/series/1.1.1/instances/1.1.1.2"] {
+        let (_, _, is_complete) = server.get_to_the_end(path).await;
+        assert!(!is_complete, "{path} ended as if every file were whole");
+    }
+    let (_, _, is_complete) = server.get_to_the_end(ONE).await;
+    assert!(is_complete);
+}

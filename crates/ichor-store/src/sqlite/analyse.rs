@@ -1,13 +1,14 @@
 //! Statements of analyse.
 
 use ichor_core::{AeTitle, Finding, Reason, StudyStatus, Verdict as Call};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::QueryBuilder;
 
 use super::events::NewEvent;
 use super::failure::During;
 use super::objects::{ObjectContext, insert_object};
 use super::order::ORDER;
+use super::triage::{standing_alert, write_withdrawal};
 use super::values::{blob as parse_blob, model as parse_model, to_json, uid, unsigned};
 use super::{Connection, Dialect, Sqlite, one_row};
 use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
@@ -174,9 +175,13 @@ impl Sqlite {
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
         let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known });
-        let detail = outcome_detail(claim, &verdict, by);
+        let mut detail = outcome_detail(claim, &verdict, by);
+        if finding.is_none() {
+            detail["alert"] = standing_alert(&mut tx, study).await?;
+        }
         write_outcome_event(&mut tx, study, claim, &verdict, detail.clone(), now).await?;
-        if finding.is_none_or(|finding| finding.verdict == Call::Negative) {
+        // Of a study that was not analysed nobody knows whether the whole bears the alert out: it stands.
+        if finding.is_some_and(|finding| finding.verdict == Call::Negative) {
             write_withdrawal(&mut tx, study, detail, now).await?;
         }
         let urgent = routed.as_ref().and_then(|routed| routed.urgent);
@@ -189,7 +194,7 @@ impl Sqlite {
             insert_object(&mut tx, &context, object, published).await?;
         }
         if let Some(reading) = reading {
-            super::worklist::of_analysis(&mut tx, study, claim.version, reading, now).await?;
+            super::worklist::of_analysis(&mut tx, study, claim.version, reading, finding.is_some(), now).await?;
         }
         tx.commit().await.during(during)
     }
@@ -241,10 +246,11 @@ impl Sqlite {
             _ => "the next version replaces it",
         };
         let text = format!("analysis of version {} failed: {reason}; {consequence}", claim.version);
+        let alert = if word == "failed" { standing_alert(&mut tx, study).await? } else { Value::Null };
         NewEvent::new(now, "analysis-failed", text)
             .detail(json!({
                 "version": claim.version, "attempt": claim.attempts, "reason": reason,
-                "retry_at": retry_at.filter(|_| is_current), "given_up": word == "failed",
+                "retry_at": retry_at.filter(|_| is_current), "given_up": word == "failed", "alert": alert,
             }))
             .study(study)
             .write(&mut tx)
@@ -470,28 +476,6 @@ async fn write_outcome_event(
         Verdict::NotAnalysed(reason) => ("not-analysed", format!("version {} not analysed: {reason}", claim.version)),
     };
     NewEvent::new(now, kind, text).detail(detail).study(study).write(connection).await
-}
-
-/// Who was alerted must hear that the whole study came to something else, and to what.
-async fn write_withdrawal(
-    connection: &mut Connection,
-    study: i64,
-    detail: serde_json::Value,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let alerted: Option<i64> = sqlx::query_scalar("SELECT alerted_at FROM study WHERE id = ?")
-        .bind(study)
-        .fetch_one(&mut *connection)
-        .await
-        .during("recording an outcome")?;
-    if alerted.is_none() {
-        return Ok(());
-    }
-    NewEvent::new(now, "alert-withdrawn", "the whole study does not bear the alert out")
-        .detail(detail)
-        .study(study)
-        .write(connection)
-        .await
 }
 
 fn finding_text(version: u32, finding: &Finding) -> String {

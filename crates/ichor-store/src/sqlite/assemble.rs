@@ -7,6 +7,7 @@ use super::analyse::set_status;
 use super::events::NewEvent;
 use super::failure::During;
 use super::retention::has_gaps;
+use super::triage::standing_alert;
 use super::values::{uid, unsigned};
 use super::{Connection, Sqlite};
 use crate::assemble::StudyRef;
@@ -41,12 +42,14 @@ impl Sqlite {
                 refuse(&mut tx, id, version, now).await?;
                 continue;
             }
+            // A version that gave way before it had a result leaves the model that was asked for to this one.
             sqlx::query(
-                "INSERT INTO analysis (study_id, version, status, queued_at, not_before) VALUES (?, ?, 'queued', ?, ?)",
+                "INSERT INTO analysis (study_id, version, status, queued_at, not_before, wanted_model)
+                 VALUES (?1, ?2, 'queued', ?3, ?3, (SELECT wanted_model FROM analysis
+                     WHERE study_id = ?1 AND version = ?2 - 1 AND status = 'superseded'))",
             )
             .bind(id)
             .bind(version)
-            .bind(now.as_millis())
             .bind(now.as_millis())
             .execute(&mut *tx)
             .await
@@ -71,8 +74,10 @@ async fn refuse(connection: &mut Connection, study: i64, version: i64, now: Time
     let reason = Reason::new("pixels-removed", "received files of this study are no longer kept");
     // A row of the version, so that the study can be analysed when the others have come again.
     sqlx::query(
-        "INSERT INTO analysis (study_id, version, status, queued_at, not_before, finished_at, reason_code, reason_text)
-         VALUES (?1, ?2, 'done', ?3, ?3, ?3, ?4, ?5)",
+        "INSERT INTO analysis (study_id, version, status, queued_at, not_before, finished_at, reason_code, reason_text,
+             wanted_model)
+         VALUES (?1, ?2, 'done', ?3, ?3, ?3, ?4, ?5, (SELECT wanted_model FROM analysis
+             WHERE study_id = ?1 AND version = ?2 - 1 AND status = 'superseded'))",
     )
     .bind(study)
     .bind(version)
@@ -83,8 +88,17 @@ async fn refuse(connection: &mut Connection, study: i64, version: i64, now: Time
     .await
     .during("closing studies")?;
     set_status(&mut *connection, study, StudyStatus::NotAnalysed, Some(&reason)).await?;
-    NewEvent::new(now, "not-analysed", format!("version {version} not analysed: {reason}"))
-        .detail(json!({ "version": version, "outcome": { "reason": reason } }))
+    let has_result: bool = sqlx::query_scalar("SELECT result_version IS NOT NULL FROM study WHERE id = ?")
+        .bind(study)
+        .fetch_one(&mut *connection)
+        .await
+        .during("closing studies")?;
+    // Channels are not told: whoever heard of the result would take it for cancelled.
+    let (kind, stands) =
+        if has_result { ("not-analysed-again", "; the result of before stands") } else { ("not-analysed", "") };
+    let alert = standing_alert(&mut *connection, study).await?;
+    NewEvent::new(now, kind, format!("version {version} not analysed: {reason}{stands}"))
+        .detail(json!({ "version": version, "outcome": { "reason": reason }, "alert": alert }))
         .study(study)
         .write(connection)
         .await

@@ -20,6 +20,13 @@ pub(super) const SUBJECT: &str = "CASE kind
     WHEN 'analysis-failed' THEN CASE WHEN json_extract(detail, '$.given_up') THEN 'failed' END
     WHEN 'delivery-dead' THEN 'delivery-dead' END";
 
+/// Whether a later message has taken the place of the message `m`, and was acknowledged. One without a result replaces
+/// no result. The plus leaves the index of states aside: a study has few messages.
+pub(super) const SUPERSEDED: &str = "(m.subject <> 'delivery-dead' AND EXISTS (SELECT 1 FROM message l
+    WHERE l.study_id = m.study_id AND l.channel = m.channel AND l.id > m.id AND +l.status = 'acknowledged'
+        AND l.subject <> 'delivery-dead'
+        AND (l.subject NOT IN ('not-analysed', 'failed') OR m.subject IN ('not-analysed', 'failed'))))";
+
 /// So many events may pass a channel by before it notes where it is: a note is a transaction.
 const UNNOTED: i64 = 1_000;
 
@@ -282,17 +289,39 @@ impl Sqlite {
     pub(crate) async fn retry_messages(&self, id: Option<i64>, now: Timestamp) -> Result<u64, StoreError> {
         let during = "queueing dead messages again";
         let mut tx = self.begin(during).await?;
-        let revived: Vec<(String, String, i64)> = sqlx::query_as(
-            "UPDATE message SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL
-             WHERE status = 'dead' AND (?2 IS NULL OR id = ?2) RETURNING channel, subject, study_id",
-        )
+        let superseded: Vec<(i64, String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT m.id, m.channel, m.subject, m.study_id FROM message m
+             WHERE m.status = 'dead' AND (?1 IS NULL OR m.id = ?1) AND {SUPERSEDED} ORDER BY m.id"
+        )))
+        .bind(id)
+        .fetch_all(&mut *tx)
+        .await
+        .during(during)?;
+        let revived: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "UPDATE message AS m SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL
+             WHERE m.status = 'dead' AND (?2 IS NULL OR m.id = ?2) AND NOT {SUPERSEDED}
+             RETURNING channel, subject, study_id"
+        )))
         .bind(now.as_millis())
         .bind(id)
         .fetch_all(&mut *tx)
         .await
         .during(during)?;
+        for (message, channel, subject, study) in &superseded {
+            let why = "a later message of the study was acknowledged";
+            let text = format!("the dead message to {channel}, \"{subject}\", is not queued again: {why}");
+            NewEvent::new(now, "message-superseded", text)
+                .detail(json!({ "message": message, "channel": channel, "subject": subject, "why": why }))
+                .study(*study)
+                .write(&mut tx)
+                .await?;
+        }
         if let (Some(id), true) = (id, revived.is_empty()) {
-            return Err(StoreError::NotFound { what: format!("a dead message {id}") });
+            if superseded.is_empty() {
+                return Err(StoreError::NotFound { what: format!("a dead message {id}") });
+            }
+            tx.commit().await.during(during)?;
+            return Err(StoreError::NotFound { what: format!("a dead message {id} that no later one has replaced") });
         }
         for (channel, subject, study) in &revived {
             let text = format!("the dead message to {channel}, \"{subject}\", is queued again");
@@ -303,6 +332,12 @@ impl Sqlite {
                 .await?;
         }
         tx.commit().await.during(during)?;
+        if !superseded.is_empty() {
+            tracing::warn!(
+                left_out = superseded.len(),
+                "dead messages that later ones have replaced are not queued again"
+            );
+        }
         Ok(revived.len() as u64)
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::events::NewEvent;
 use super::failure::During;
-use super::retention::came_again;
+use super::retention::{came_again, sent_again};
 use super::values::{signed, uid};
 use super::{Connection, Sqlite};
 use crate::blobs::{BlobRef, BlobStore, PlacedBlob};
@@ -86,6 +86,7 @@ async fn apply(
         // Answered already.
         Plan::Full => Err(StoreError::corrupt(format!("an instance too many, {}", new.sop_instance))),
         Plan::Duplicate { study } => {
+            sent_again(connection, *study, now).await?;
             let text = format!("{} came again, with the same content", new.sop_instance);
             event("duplicate", text, *study).write(connection).await?;
             Ok(Recorded::Duplicate)
@@ -114,6 +115,7 @@ async fn apply(
             Ok(Recorded::Conflict)
         }
         Plan::KnownConflict { study } => {
+            sent_again(connection, *study, now).await?;
             let text = format!("{} came again with other content that is kept apart already", new.sop_instance);
             event("conflict", text, *study).write(connection).await?;
             Ok(Recorded::Conflict)
@@ -269,7 +271,8 @@ async fn own_result_into_study(
     let (new, now) = (&entry.instance, entry.now);
     let study = match known {
         Some(known) => {
-            sqlx::query("UPDATE study SET received_swept = 0 WHERE id = ? AND received_swept = 1")
+            sqlx::query("UPDATE study SET received_swept = 0, restored_at = ? WHERE id = ?")
+                .bind(now.as_millis())
                 .bind(known.id)
                 .execute(&mut *connection)
                 .await

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::events::NewEvent;
 use super::failure::During;
-use super::message::SUBJECT;
+use super::message::{SUBJECT, SUPERSEDED};
 use super::values::{blob as parse_blob, signed, to_json, uid, unsigned};
 use super::{Connection, Sqlite};
 use crate::retention::{Candidate, Doomed, FileKind, Follower, Protection, Removal, RetentionFigures, Settled, Sweep};
@@ -15,7 +15,8 @@ use crate::{StoreError, Timestamp};
 const PROTECTIONS: [&str; FLAGS.len()] = [
     "s.held_at IS NOT NULL",
     "s.status IN ('receiving', 'queued', 'analysing')
-        OR EXISTS (SELECT 1 FROM analysis a WHERE a.study_id = s.id AND a.status IN ('queued', 'running'))",
+        OR EXISTS (SELECT 1 FROM analysis a WHERE a.study_id = s.id AND a.status IN ('queued', 'running'))
+        OR EXISTS (SELECT 1 FROM workitem w WHERE w.study_id = s.id AND w.state = 'IN PROGRESS')",
     "s.status = 'failed'",
     "s.version > s.forwarded_version",
     "EXISTS (SELECT 1 FROM outbox d WHERE d.study_id = s.id AND d.status IN ('queued', 'sending'))",
@@ -25,7 +26,7 @@ const PROTECTIONS: [&str; FLAGS.len()] = [
         OR EXISTS (SELECT 1 FROM json_each(?1) w JOIN channel c ON c.name = json_extract(w.value, '$.channel')
             JOIN event ON event.study_id = s.id AND event.id > c.event_id
             WHERE (@SUBJECT) IN (SELECT value FROM json_each(w.value, '$.subjects')))",
-    "EXISTS (SELECT 1 FROM message m WHERE m.study_id = s.id AND m.status = 'dead')",
+    "EXISTS (SELECT 1 FROM message m WHERE m.study_id = s.id AND m.status = 'dead' AND NOT @SUPERSEDED)",
     "s.id IN (SELECT i.study_id FROM commitment c JOIN commitment_reference r ON r.commitment_id = c.id
         JOIN instance i ON i.sop_instance = r.sop_instance WHERE c.status IN ('waiting', 'ready', 'reporting'))",
 ];
@@ -91,7 +92,8 @@ const fn shape(kind: FileKind) -> Shape {
 
 /// The columns of a candidate, with its protections as a row of digits.
 fn candidate_columns(kind: FileKind) -> String {
-    let flags = PROTECTIONS.map(|flag| format!("({})", flag.replace("@SUBJECT", SUBJECT)));
+    let flags =
+        PROTECTIONS.map(|flag| format!("({})", flag.replace("@SUBJECT", SUBJECT).replace("@SUPERSEDED", SUPERSEDED)));
     let of = |what: &str| {
         let part = |(table, condition): &(&str, &str)| {
             let condition = condition.replace("?1", "s.id");
@@ -347,6 +349,17 @@ async fn doom(
         bytes += unsigned::<u64>(size)?;
     }
     Ok((files, bytes))
+}
+
+/// The sender sent again what is here: it may rely on that from now on, so that the study's age counts from now.
+pub(super) async fn sent_again(connection: &mut Connection, study: i64, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query("UPDATE study SET restored_at = ?2 WHERE id = ?1")
+        .bind(study)
+        .bind(now.as_millis())
+        .execute(connection)
+        .await
+        .during("recording that files came again")?;
+    Ok(())
 }
 
 /// Something was received into a study: there is something again that may go. Where a file that was gone came again, the

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use ichor_core::Uid;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::QueryBuilder;
 
 use super::events::NewEvent;
 use super::failure::During;
-use super::values::{blob as parse_blob, uid, unsigned};
-use super::{Dialect, Sqlite};
+use super::values::{blob as parse_blob, from_json, uid, unsigned};
+use super::{Connection, Dialect, Sqlite};
 use crate::analyse::{AnalysisClaim, StoredInstance};
 use crate::blobs::BlobStore;
 use crate::triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};
@@ -200,4 +200,41 @@ impl Sqlite {
         tx.commit().await.during(during)?;
         Ok(Some(latency))
     }
+}
+
+/// What the study's alert rests on, unless there is none or it was withdrawn: null.
+pub(super) async fn standing_alert(connection: &mut Connection, study: i64) -> Result<Value, StoreError> {
+    let detail: Option<String> = sqlx::query_scalar(
+        "SELECT e.detail FROM study s JOIN event e ON e.study_id = s.id AND e.kind = 'alert'
+         WHERE s.id = ?1 AND s.alerted_at IS NOT NULL AND NOT EXISTS
+             (SELECT 1 FROM event w WHERE w.study_id = ?1 AND w.kind = 'alert-withdrawn' AND w.id > e.id)
+         ORDER BY e.id DESC LIMIT 1",
+    )
+    .bind(study)
+    .fetch_optional(connection)
+    .await
+    .during("looking for an alert")?;
+    detail.as_deref().map_or(Ok(Value::Null), from_json)
+}
+
+/// Who was alerted must hear that the whole study came to something else, and to what.
+pub(super) async fn write_withdrawal(
+    connection: &mut Connection,
+    study: i64,
+    detail: Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let alerted: Option<i64> = sqlx::query_scalar("SELECT alerted_at FROM study WHERE id = ?")
+        .bind(study)
+        .fetch_one(&mut *connection)
+        .await
+        .during("recording an outcome")?;
+    if alerted.is_none() {
+        return Ok(());
+    }
+    NewEvent::new(now, "alert-withdrawn", "the whole study does not bear the alert out")
+        .detail(detail)
+        .study(study)
+        .write(connection)
+        .await
 }

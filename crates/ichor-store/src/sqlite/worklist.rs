@@ -2,6 +2,7 @@
 
 use ichor_core::Uid;
 
+use super::events::NewEvent;
 use super::failure::During;
 use super::values::{from_json, to_json, uid, unsigned};
 use super::{Connection, Sqlite};
@@ -151,8 +152,8 @@ impl Sqlite {
 
     pub(crate) async fn unsubscribe_workitems(&self, subscriber: &str, what: &Subscribed) -> Result<bool, StoreError> {
         let gone = sqlx::query(
-            "DELETE FROM workitem_subscription WHERE subscriber = ?1 AND (target = ?2 OR ?2 = ?3)
-                 AND EXISTS (SELECT 1 FROM workitem_subscription WHERE subscriber = ?1 AND target = ?2)",
+            // Whoever leaves the list leaves every workitem, also after a suspension.
+            "DELETE FROM workitem_subscription WHERE subscriber = ?1 AND (target = ?2 OR ?2 = ?3)",
         )
         .bind(subscriber)
         .bind(what.target())
@@ -223,19 +224,26 @@ impl Sqlite {
     }
 }
 
-/// The workitem of an analysis, in its transaction: once for each version. Those of earlier versions that nobody has begun
-/// are canceled.
+/// Names that are tried for a workitem of ours.
+const MOST_NAMES: u32 = 100;
+
+/// The workitem of an analysis, in its transaction: one to be read for each version. If the version was analysed again, one
+/// that nobody has begun is replaced, else there is another. Those of earlier versions that nobody has begun are canceled.
 pub(super) async fn of_analysis(
     connection: &mut Connection,
     study: i64,
     version: u32,
     new: &NewWorkitem,
+    was_analysed: bool,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    if !insert(connection, &new.row, Some((study, version)), now).await? {
-        return Ok(());
+    let mut own = new.clone();
+    if !was_analysed && own.row.priority > 0 && stays_urgent(connection, study).await? {
+        own.row.priority = 0;
+        own.row.attributes["00741200"] = serde_json::json!({ "vr": "CS", "Value": ["HIGH"] });
     }
-    tell_subscribers(connection, &new.row.uid, std::slice::from_ref(&new.report), now).await?;
+    keep(connection, study, version, &mut own, now).await?;
+    tell_subscribers(connection, &own.row.uid, std::slice::from_ref(&own.report), now).await?;
     let progress = serde_json::json!({ "vr": "SQ", "Value": [
         { "00741238": { "vr": "LT", "Value": [new.supersedes] } }
     ] });
@@ -259,6 +267,99 @@ pub(super) async fn of_analysis(
         tell_subscribers(connection, &uid(&name)?, &[report.to_string()], now).await?;
     }
     Ok(())
+}
+
+/// Whether a study that was not analysed is read as urgently as before: there was an alert, or a positive version.
+async fn stays_urgent(connection: &mut Connection, study: i64) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM study WHERE id = ?1 AND alerted_at IS NOT NULL)
+             OR EXISTS (SELECT 1 FROM analysis WHERE study_id = ?1
+                 AND json_extract(finding, '$.verdict') = 'positive')
+             OR EXISTS (SELECT 1 FROM workitem WHERE study_id = ?1 AND priority = 0)",
+    )
+    .bind(study)
+    .fetch_one(connection)
+    .await
+    .during("looking for an alert")
+}
+
+/// Keeps a workitem of ours under a name that is free, and gives it that name.
+async fn keep(
+    connection: &mut Connection,
+    study: i64,
+    version: u32,
+    own: &mut NewWorkitem,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let during = "recording a workitem";
+    let before: Option<(i64, String, String)> =
+        sqlx::query_as("SELECT id, uid, state FROM workitem WHERE study_id = ? AND version = ?")
+            .bind(study)
+            .bind(version)
+            .fetch_optional(&mut *connection)
+            .await
+            .during(during)?;
+    match before {
+        Some((id, name, state)) if state == "SCHEDULED" => {
+            rename(own, uid(&name)?);
+            sqlx::query(
+                "UPDATE workitem SET revision = revision + 1, priority = ?, starts = ?, attributes = ?, changed_at = ?
+                 WHERE id = ?",
+            )
+            .bind(own.row.priority)
+            .bind(&own.row.starts)
+            .bind(own.row.attributes.to_string())
+            .bind(now.as_millis())
+            .bind(id)
+            .execute(connection)
+            .await
+            .during(during)?;
+            return Ok(());
+        }
+        // Begun or over: it stays as it is, and is no longer the one of its version.
+        Some((id, ..)) => {
+            sqlx::query("UPDATE workitem SET version = NULL WHERE id = ?")
+                .bind(id)
+                .execute(&mut *connection)
+                .await
+                .during(during)?;
+        }
+        None => {}
+    }
+    let first = own.row.uid.clone();
+    for attempt in 1..=MOST_NAMES {
+        if insert(connection, &own.row, Some((study, version)), now).await? {
+            return Ok(());
+        }
+        let taken = own.row.uid.clone();
+        let is_foreign: bool = sqlx::query_scalar("SELECT study_id IS NOT ? FROM workitem WHERE uid = ?")
+            .bind(study)
+            .bind(taken.as_str())
+            .fetch_one(&mut *connection)
+            .await
+            .during(during)?;
+        let moment = now.as_millis().to_string();
+        rename(own, Uid::derive([first.as_str(), moment.as_str(), attempt.to_string().as_str()]));
+        if is_foreign {
+            tracing::error!(workitem = %taken, "the name of our workitem is taken by another's; ours gets a new one");
+            let text = format!("workitem {taken} is another's; ours is {}", own.row.uid);
+            NewEvent::new(now, "workitem-taken", text)
+                .detail(serde_json::json!({ "taken": taken, "workitem": own.row.uid, "version": version }))
+                .study(study)
+                .write(&mut *connection)
+                .await?;
+        }
+    }
+    Err(StoreError::corrupt(format!("no name is free for the workitem of study row {study}")))
+}
+
+fn rename(own: &mut NewWorkitem, name: Uid) {
+    let old = own.row.uid.as_str();
+    own.report = own.report.replace(&format!("\"{old}\""), &format!("\"{name}\""));
+    if let Some(value) = own.row.attributes.pointer_mut("/00080018/Value/0") {
+        *value = serde_json::json!(name);
+    }
+    own.row.uid = name;
 }
 
 async fn insert(

@@ -39,6 +39,7 @@ macro_rules! conformance {
                     frames_are_slices_of_their_own,
                     study_is_alerted_once,
                     alert_that_was_wrong_is_withdrawn,
+                    alert_stands_if_nobody_looked_at_the_whole,
                 }
                 analyse {
                     claim_is_exclusive,
@@ -57,6 +58,8 @@ macro_rules! conformance {
                     workitems_come_in_their_order,
                     subscribers_hear_once_and_in_order,
                     analysis_leaves_one_workitem_a_version,
+                    analysis_done_again_changes_what_nobody_has_begun,
+                    name_that_is_taken_hides_no_workitem,
                 }
                 forward {
                     instances_of_closed_studies_are_queued_once,
@@ -77,6 +80,7 @@ macro_rules! conformance {
                     failed_message_waits_and_dies,
                     stale_message_claim_is_refused,
                     attempts_that_will_be_repeated_are_not_told,
+                    dead_message_that_was_replaced_is_not_queued_again,
                 }
                 deliver {
                     positives_first_then_the_oldest,
@@ -115,6 +119,7 @@ macro_rules! conformance {
                     change_of_model_is_one_intent_and_has_a_history,
                     refused_model_leaves_the_active_one,
                     reanalysis_is_a_new_version_by_the_wanted_model,
+                    late_slice_keeps_the_wanted_model,
                 }
                 shadow {
                     committed_analyses_are_queued_once_and_nothing_follows,
@@ -142,6 +147,7 @@ macro_rules! conformance {
                     what_is_no_longer_kept_is_neither_found_nor_analysed,
                     each_protection_protects,
                     what_comes_again_is_kept_again,
+                    what_is_sent_again_is_young_again,
                     results_that_went_can_be_made_again,
                     what_is_no_longer_kept_is_not_committed,
                     candidates_come_in_pages_oldest_first,

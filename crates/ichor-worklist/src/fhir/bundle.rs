@@ -72,6 +72,7 @@ impl<'a> Maker<'a> {
                 Some(version) if version > 1 => "corrected",
                 _ => "final",
             },
+            Subject::NotAnalysed | Subject::Failed if self.announcement.alert_stands() => "preliminary",
             Subject::NotAnalysed | Subject::Failed => "cancelled",
         }
     }
@@ -160,6 +161,7 @@ impl<'a> Maker<'a> {
             (_, Some(Verdict::Positive)) => ("52101004", "Present"),
             // Of what an algorithm did not detect it is not known that it is absent.
             (_, Some(Verdict::Negative)) => ("260415000", "Not detected"),
+            (_, None) if self.announcement.alert_stands() => ("415684004", "Suspected"),
             (_, None) => return Said::Nothing,
         };
         Said::Value("valueCodeableConcept", concept(&[coding(SNOMED, code, display)], display))

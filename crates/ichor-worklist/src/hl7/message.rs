@@ -189,6 +189,7 @@ fn status(announcement: &Announcement) -> &'static str {
         Subject::AlertWithdrawn => "C",
         Subject::Positive | Subject::Negative if announcement.version.is_some_and(|version| version > 1) => "C",
         Subject::Positive | Subject::Negative => "F",
+        Subject::NotAnalysed | Subject::Failed if announcement.alert_stands() => "P",
         Subject::NotAnalysed | Subject::Failed => "X",
     }
 }
@@ -219,6 +220,7 @@ fn observations(announcement: &Announcement) -> Vec<Value> {
         (_, Some(Verdict::Positive)) => Some(("52101004^Present^SCT", "A")),
         // Of what an algorithm did not detect it is not known that it is absent.
         (_, Some(Verdict::Negative)) => Some(("260415000^Not detected^SCT", "N")),
+        (_, None) if announcement.alert_stands() => Some(("415684004^Suspected^SCT", "A")),
         (_, None) => None,
     };
     if let Some((value, flag)) = verdict {
@@ -240,7 +242,8 @@ fn observations(announcement: &Announcement) -> Vec<Value> {
         let code = ["ICH-REASON", "Why there is no result", "99ICHOR"];
         all.push(observation("ST", code, escape(&reason.to_string()), "", ""));
     }
-    if matches!(announcement.subject, Subject::AlertWithdrawn | Subject::DeliveryDead) {
+    let is_told = matches!(announcement.subject, Subject::AlertWithdrawn | Subject::DeliveryDead);
+    if is_told || announcement.alert_stands() {
         let code = ["ICH-EVENT", "What happened", "99ICHOR"];
         all.push(observation("ST", code, escape(&announcement.text), "", ""));
     }

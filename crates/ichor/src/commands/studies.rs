@@ -266,6 +266,7 @@ pub(crate) async fn retry(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     } else {
         println!("{outcome}");
     }
+    anyhow::ensure!(!matches!(outcome, RetryOutcome::PixelsRemoved { .. }), "study {study} is not analysed anew");
     Ok(())
 }
 

@@ -112,6 +112,8 @@ fn shown(key: &str, value: &Value) -> String {
         return "(hidden)".to_owned();
     }
     match value {
+        // The path of a chat's webhook is its secret.
+        Value::String(text) if name == "url" && key.starts_with("channel") => format!("{:?}", without_path(text)),
         Value::String(text) => format!("{:?}", without_credentials(text)),
         other => other.to_string(),
     }
@@ -128,6 +130,12 @@ fn without_credentials(text: &str) -> String {
         }
         _ => text.to_owned(),
     }
+}
+
+/// Scheme, host and port of an address.
+fn without_path(text: &str) -> String {
+    let url = reqwest::Url::parse(text);
+    url.map_or_else(|_| "(hidden)".to_owned(), |url| format!("{}/…", url.origin().ascii_serialization()))
 }
 
 #[cfg(test)]
@@ -173,6 +181,10 @@ mod tests {
     #[test]
     fn secrets_are_hidden() {
         assert_eq!(shown("channel \"a\" secret", &json!("s3cret")), "(hidden)");
+        assert_eq!(
+            shown("channel \"a\" url", &json!("https://u:p@chat.example/hook/T0KEN")),
+            "\"https://chat.example/…\""
+        );
         assert_eq!(shown("channel \"a\" secret_file", &json!("a.secret")), "\"a.secret\"");
         let url = shown("destination \"a\" url", &json!("https://user:pw@host/x"));
         assert!(url.contains("host") && !url.contains("pw") && !url.contains("user:"), "{url}");

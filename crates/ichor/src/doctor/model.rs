@@ -1,14 +1,18 @@
 //! The decoder and the model, each tried as the daemon starts it.
 
 use std::io;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ichor_core::{ActivationKind, ModelId};
 use ichor_decode::Decoder;
+use ichor_store::Examined;
 use tokio::task::spawn_blocking;
 
 use super::Outcome;
 use crate::config::{Config, ModelConfig};
+use crate::daemon::open_store;
 use crate::engine::engine_program;
 
 /// Time for loading the weights and the self-test.
@@ -73,6 +77,36 @@ pub(super) async fn weights(model: &ModelConfig) -> Outcome {
         "use the weights and the manifest that belong together; ichor model verify says more"
     };
     Outcome::failure(subject, said, mend)
+}
+
+/// Whether the model that somebody chose to be the active one is still configured; `None` if nobody has chosen.
+pub(super) async fn active(config: &Config) -> Option<Outcome> {
+    let subject = "active model";
+    let Ok(Examined { schema: Some(schema), newest }) = ichor_store::examine(&config.store.database).await else {
+        return None;
+    };
+    if schema < newest {
+        return None;
+    }
+    let store = open_store(config).await.ok()?;
+    let active = store.active_model().await;
+    store.close().await;
+    let chosen = active.ok()?.filter(|active| active.kind != ActivationKind::Configured)?.model;
+    let configured: Vec<ModelId> = config.model.each().iter().filter_map(|model| id_of(&model.weights)).collect();
+    if configured.contains(&chosen) {
+        return Some(Outcome::good(subject, format!("{chosen}, which somebody chose")));
+    }
+    let found = format!("{chosen}, which somebody chose, is not configured: studies will be received and wait");
+    let mend = "name its weights in [model] or [[model.also]] again, or choose another: ichor model activate, rollback";
+    Some(Outcome::failure(subject, found, mend))
+}
+
+/// The id that the manifest beside a weight file gives.
+fn id_of(weights: &Path) -> Option<ModelId> {
+    let manifest = std::fs::read(weights.with_extension("manifest.json")).ok()?;
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).ok()?;
+    let (card, text) = (&manifest["model"], |value: &serde_json::Value| value.as_str().map(str::to_owned));
+    ModelId::new(&text(&card["name"])?, &text(&card["version"])?, &text(&manifest["sha256"])?).ok()
 }
 
 /// Runs a program that says little; `None` if it had to be ended.

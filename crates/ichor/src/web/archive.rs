@@ -69,10 +69,22 @@ fn of_instance(instance: HeldInstance) -> Held {
         instance: instance.sop_instance,
         sop_class: instance.sop_class,
         transfer_syntax: instance.transfer_syntax,
+        size: instance.size,
         tag: instance.digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect(),
         attributes,
         place: instance.path,
     }
+}
+
+/// The file of an instance, if it is as long as it was stored.
+fn whole_file(held: &Held) -> Result<File, ArchiveFault> {
+    let broken = |why: String| ArchiveFault::Broken(format!("instance {} cannot be read: {why}", held.instance));
+    let file = File::open(&held.place).map_err(|error| broken(error.to_string()))?;
+    let length = file.metadata().map_err(|error| broken(error.to_string()))?.len();
+    if length != held.size {
+        return Err(broken(format!("its file has {length} bytes, and had {} when it was stored", held.size)));
+    }
+    Ok(file)
 }
 
 impl Archive for Holdings {
@@ -129,10 +141,7 @@ impl Archive for Holdings {
     }
 
     fn open(&self, held: &Held) -> Result<Box<dyn Read + Send>, ArchiveFault> {
-        let file = File::open(&held.place);
-        let file =
-            file.map_err(|error| ArchiveFault::Broken(format!("instance {} cannot be read: {error}", held.instance)))?;
-        Ok(Box::new(file))
+        Ok(Box::new(whole_file(held)?))
     }
 
     fn transcoded(&self, held: &Held) -> Result<Vec<u8>, ArchiveFault> {
@@ -158,5 +167,36 @@ impl Archive for Holdings {
         }
         let header = model::header(&held.place, held.instance.as_str())?;
         model::bulk(&header, way, tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_length_is_not_the_instance() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("instance");
+        let uid = |text| Uid::parse(text).unwrap();
+        let held = Held {
+            study: uid("1.1"),
+            series: uid("1.1.1"),
+            instance: uid("1.1.1.1"),
+            sop_class: uid("1.2.840.10008.5.1.4.1.1.2"),
+            transfer_syntax: uid("1.2.840.10008.1.2.1"),
+            size: 5,
+            tag: String::new(),
+            attributes: JsonDataSet::new(),
+            place: place.clone(),
+        };
+        for (bytes, is_whole) in [("whole", true), ("cut", false), ("longer", false)] {
+            std::fs::write(&place, bytes).unwrap();
+            match whole_file(&held) {
+                Ok(_) => assert!(is_whole, "{bytes}"),
+                Err(ArchiveFault::Broken(why)) => assert!(!is_whole && why.contains("1.1.1.1"), "{why}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
     }
 }

@@ -32,7 +32,7 @@ impl Retrieval<'_> {
             })?;
             chosen.push((one, choice));
         }
-        // What is not there at all is said before anything is sent.
+        // What is not there at all, or not whole, is said before anything is sent.
         for (one, _) in &chosen {
             drop(self.archive.open(one)?);
         }
@@ -131,11 +131,18 @@ fn send(archive: &dyn Archive, held: &Held, ready: Ready, pipe: &mut Pipe) -> Re
         Ready::File => archive.open(held)?,
     };
     let mut buffer = vec![0; READ];
+    let broken = |why: String| ArchiveFault::Broken(format!("instance {}: {why}", held.instance));
+    let mut sent = 0;
     loop {
-        let broken = |error| ArchiveFault::Broken(format!("instance {}: {error}", held.instance));
-        match file.read(&mut buffer).map_err(broken)? {
-            0 => return Ok(()),
-            count => pipe.write(&buffer[..count])?,
+        let count = file.read(&mut buffer).map_err(|error| broken(error.to_string()))?;
+        sent += count as u64;
+        // A file that was cut or has grown is not the instance: the answer must not look complete.
+        if sent > held.size || (count == 0 && sent < held.size) {
+            return Err(broken(format!("its file is not as long as it was stored ({} bytes)", held.size)).into());
         }
+        if count == 0 {
+            return Ok(());
+        }
+        pipe.write(&buffer[..count])?;
     }
 }

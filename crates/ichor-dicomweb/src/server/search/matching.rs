@@ -135,7 +135,7 @@ fn ends(text: &str) -> Option<(Option<String>, Option<String>)> {
 }
 
 /// Whether a text is a day of the calendar, YYYYMMDD.
-fn is_date(text: &str) -> bool {
+pub(in crate::server) fn is_date(text: &str) -> bool {
     if text.len() != 8 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return false;
     }
@@ -152,7 +152,7 @@ fn is_date(text: &str) -> bool {
 }
 
 /// Twelve digits of a time HHMMSS.FFFFFF; what it leaves out is filled.
-fn full_time(text: &str, fill: u8) -> Option<String> {
+pub(in crate::server) fn full_time(text: &str, fill: u8) -> Option<String> {
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if ![2, 4, 6].contains(&whole.len()) || !is_digits(whole) || fraction.len() > 6 || !is_digits(fraction) {

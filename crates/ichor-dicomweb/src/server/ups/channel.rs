@@ -1,12 +1,13 @@
 //! The event channel (PS3.18 11.13): a WebSocket over which a subscriber hears what it has subscribed to.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -21,16 +22,54 @@ const AT_ONCE: u32 = 64;
 const POLL: Duration = Duration::from_millis(500);
 /// Pause between two pings.
 const PING: Duration = Duration::from_secs(20);
-/// A subscriber of whom nothing is heard for so long is gone.
+/// A subscriber of whom nothing is heard, or who does not take a message, for so long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Longest message of a subscriber, in bytes: it has nothing to say.
 const LONGEST: usize = 4 << 10;
+/// Most channels that a client has open at once: they last, and must not take the connections of everybody.
+pub(super) const MOST_CHANNELS: usize = 8;
+
+/// How many channels each client has open.
+#[derive(Default)]
+pub(in crate::server) struct Channels(Mutex<HashMap<String, usize>>);
+
+impl Channels {
+    /// A place for one more channel of a client, until it is dropped; `None` if there is none.
+    pub(super) fn take(self: &Arc<Self>, client: &str) -> Option<Place> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(client.to_owned()).or_default();
+        if *count >= MOST_CHANNELS {
+            return None;
+        }
+        *count += 1;
+        Some(Place { channels: Arc::clone(self), client: client.to_owned() })
+    }
+}
+
+/// An open channel of a client.
+pub(super) struct Place {
+    channels: Arc<Channels>,
+    client: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.channels.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.client);
+            }
+        }
+    }
+}
 
 /// What becomes of a connection after the answer 101.
 #[derive(Clone)]
 pub(in crate::server) struct Upgrade {
     pub(super) subscriber: String,
     pub(super) shelf: Arc<dyn WorkitemShelf>,
+    pub(super) _place: Arc<Place>,
 }
 
 impl Upgrade {
@@ -48,7 +87,7 @@ impl Upgrade {
             () = stop.cancelled() => Ok(()),
         };
         // Either way it is over.
-        let _ = tokio::time::timeout(Duration::from_secs(1), socket.close(None)).await;
+        let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
         match ended {
             Ok(()) => info!(subscriber = self.subscriber, "event channel closed"),
             Err(error) => info!(subscriber = self.subscriber, %error, "event channel lost"),
@@ -65,7 +104,7 @@ impl Upgrade {
             match self.shelf.pending(&self.subscriber, AT_ONCE).await {
                 Ok(pending) => {
                     for report in pending {
-                        socket.send(Message::text(report.body)).await?;
+                        send(socket, Message::text(report.body), SILENCE).await?;
                         if let Err(error) = self.shelf.forget(&self.subscriber, report.id).await {
                             debug!(%error, "a report will be told again");
                             sleep(POLL).await;
@@ -83,7 +122,7 @@ impl Upgrade {
                     Some(Err(error)) => return Err(error),
                 },
                 () = sleep_until(next_ping) => {
-                    socket.send(Message::Ping(Bytes::new())).await?;
+                    send(socket, Message::Ping(Bytes::new()), SILENCE).await?;
                     next_ping = Instant::now() + PING;
                 }
             }
@@ -91,5 +130,41 @@ impl Upgrade {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Sends a message; a subscriber that does not take it within a time is gone.
+async fn send<S>(socket: &mut WebSocketStream<S>, message: Message, within: Duration) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let late = || Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the subscriber does not read"));
+    timeout(within, socket.send(message)).await.unwrap_or_else(|_| Err(late()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_subscriber_that_does_not_read_is_not_waited_for() {
+        let (ours, theirs) = tokio::io::duplex(4 << 10);
+        let mut socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+        let within = Duration::from_millis(100);
+        send(&mut socket, Message::text("x"), within).await.unwrap();
+        let sent = send(&mut socket, Message::text("x".repeat(1 << 20)), within);
+        let sent = timeout(Duration::from_secs(10), sent).await.expect("the channel is held for ever");
+        assert!(matches!(sent, Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut));
+        drop(theirs);
+    }
+
+    #[test]
+    fn each_client_has_so_many_channels() {
+        let channels = Arc::new(Channels::default());
+        let mut places: Vec<_> = (0..MOST_CHANNELS).map(|_| channels.take("A").unwrap()).collect();
+        assert!(channels.take("A").is_none());
+        assert!(channels.take("B").is_some());
+        places.pop();
+        assert!(channels.take("A").is_some());
     }
 }

@@ -1,13 +1,18 @@
 //! Searches for workitems (PS3.18 8.3.4, 11.9; matching as PS3.4 C.2.2.2 says): `attribute=value`, sequences by
 //! `attribute.attribute`.
 
-use dicom_core::DataDictionary;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::attributes::{DataSet, STATE};
+use super::attributes::{DataSet, PRIORITY, STATE};
 use super::workitem::UpsState;
+use crate::server::search::{DateRange, TimeRange, full_time, is_date};
+
+/// Defined terms of Scheduled Procedure Step Priority.
+const PRIORITIES: [&str; 3] = ["HIGH", "MEDIUM", "LOW"];
 
 /// A search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,8 +58,10 @@ impl Search {
                         "a parameter is neither an attribute nor limit, offset, includefield".to_owned()
                     })?;
                     // An empty value matches everything.
-                    if !value.is_empty() {
-                        search.conditions.push(Condition { path, value: value.into_owned() });
+                    if !value.is_empty()
+                        && let Some(value) = checked(name, &path, &value)?
+                    {
+                        search.conditions.push(Condition { path, value });
                     }
                 }
             }
@@ -80,6 +87,57 @@ fn tag(name: &str) -> Option<String> {
     }
     let tag = StandardDataDictionary.parse_tag(name)?;
     Some(format!("{:04X}{:04X}", tag.group(), tag.element()))
+}
+
+/// A value that something can match, `None` if everything does. What can match nothing is a mistake, and not an empty answer.
+fn checked(name: &str, path: &[String], value: &str) -> Result<Option<String>, String> {
+    if path == [PRIORITY] && !PRIORITIES.iter().any(|term| is_like(value, term)) {
+        return Err(format!("{name} is none of {}", PRIORITIES.join(", ")));
+    }
+    let number = path.last().and_then(|tag| u32::from_str_radix(tag, 16).ok()).unwrap_or_default();
+    let entry = StandardDataDictionary.by_tag(Tag((number >> 16) as u16, (number & 0xFFFF) as u16));
+    let is_good: fn(&str) -> bool = match entry.and_then(|entry| entry.vr().exact()) {
+        Some(VR::DA) => |value| DateRange::parse(value).is_some(),
+        Some(VR::TM) => |value| TimeRange::parse(value).is_some(),
+        Some(VR::DT) => is_moments,
+        _ => return Ok(Some(value.to_owned())),
+    };
+    if value.trim() == "*" {
+        return Ok(None);
+    }
+    let plain = value.replace(' ', "");
+    if is_good(&plain) {
+        return Ok(Some(plain));
+    }
+    let form =
+        "no date (YYYYMMDD), time (HHMMSS) or both, as its VR is, and no range of two of them with a hyphen between";
+    Err(format!("{name} is {form}"))
+}
+
+/// A DT value, or a range of two.
+fn is_moments(text: &str) -> bool {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let is_end = |end: &str| end.is_empty() || is_moment(end);
+    // A hyphen before an offset from UTC reads as one between moments, of which the latter is long ago.
+    let is_forward = from.is_empty() || to.is_empty() || from.get(..4) <= to.get(..4);
+    !(from.is_empty() && to.is_empty()) && is_end(from) && is_end(to) && is_forward
+}
+
+/// YYYYMMDDHHMMSS.FFFFFF and an offset from UTC; what comes last may be missing (PS3.5 6.2).
+fn is_moment(text: &str) -> bool {
+    let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let (moment, offset) = text.split_once('+').unwrap_or((text, "0000"));
+    if !moment.is_ascii() || offset.len() != 4 || !is_digits(offset) {
+        return false;
+    }
+    let (date, time) = moment.split_at(moment.len().min(8));
+    // Without month or day: the first.
+    let date = match date.len() {
+        4 => format!("{date}0101"),
+        6 => format!("{date}01"),
+        _ => date.to_owned(),
+    };
+    is_date(&date) && (time.is_empty() || full_time(time, b'0').is_some())
 }
 
 impl Condition {
@@ -185,8 +243,40 @@ mod tests {
             Search::parse("limit=5&offset=2&ProcedureStepState=SCHEDULED&fuzzymatching=true&includefield=all").unwrap();
         assert_eq!((search.limit, search.offset, search.is_fuzzy), (Some(5), 2, true));
         assert_eq!(search.states, [UpsState::Scheduled]);
-        for bad in ["limit=x", "offset=-1", "NoSuchAttribute=1", "00741000=DONE", "ScheduledWorkitemCodeSequence.x=1"] {
+        for bad in [
+            "limit=x",
+            "offset=-1",
+            "NoSuchAttribute=1",
+            "00741000=DONE",
+            "ScheduledWorkitemCodeSequence.x=1",
+            "ScheduledProcedureStepStartDateTime=abc",
+            "ScheduledProcedureStepStartDateTime=20261301",
+            "ScheduledProcedureStepStartDateTime=20260102T0304",
+            "ScheduledProcedureStepStartDateTime=20260102030405-0500",
+            "00404005=-",
+            "PatientBirthDate=abc",
+            "PatientBirthDate=20260230-",
+            "StudyTime=9900",
+            "ScheduledProcedureStepPriority=URGENT",
+            "00741200=HIGH,LOW",
+        ] {
             assert!(Search::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dates_as_they_may_be() {
+        for good in [
+            "ScheduledProcedureStepStartDateTime=2026",
+            "ScheduledProcedureStepStartDateTime=202601-202602",
+            "ScheduledProcedureStepStartDateTime=20260102030405.123456%2B0100",
+            "ScheduledProcedureStepStartDateTime=2026010203-",
+            "ScheduledProcedureStepStartDateTime=*",
+            "PatientBirthDate=19500101",
+            "StudyTime=-1200",
+            "ScheduledProcedureStepPriority=M*",
+        ] {
+            assert!(Search::parse(good).is_ok(), "{good}");
         }
     }
 

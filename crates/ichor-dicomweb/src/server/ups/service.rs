@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, error};
 
 use super::attributes::{self, DataSet};
-use super::channel::Upgrade;
+use super::channel::{Channels, MOST_CHANNELS, Upgrade};
 use super::fault::Fault;
 use super::query::Search;
 use super::resource::Resource;
@@ -39,7 +39,11 @@ const FILTERED: &str = "1.2.840.10008.5.1.4.34.5.1";
 /// Attempts at a change that others are making too.
 const ATTEMPTS: usize = 16;
 /// Workitems that are read from the shelf at a time.
-const PAGE: u32 = 256;
+const PAGE: u32 = 16;
+/// A workitem grows by updates to so many times the longest body, and no further.
+const MOST_BODIES: usize = 4;
+/// An answer to a search ends behind the workitem with which it is longer, in bytes.
+const LONG_ANSWER: usize = 16 << 20;
 
 /// Referenced Request Sequence, whose items name a study, too.
 const REQUESTS: &str = "0040A370";
@@ -79,7 +83,7 @@ pub(in crate::server) async fn serve<H: StowHandler>(
             return refused(&refusal, shared.options.retry_after);
         }
     };
-    let desk = Desk { options, server: &shared.options, sender: &sender };
+    let desk = Desk { options, server: &shared.options, sender: &sender, channels: &shared.channels };
     let answer = match desk.answer(request).await {
         Ok(answer) => answer,
         Err(Failure::Fault(fault)) => {
@@ -121,6 +125,7 @@ struct Desk<'a> {
     options: &'a UpsOptions,
     server: &'a ServerOptions,
     sender: &'a Sender,
+    channels: &'a Arc<Channels>,
 }
 
 impl Desk<'_> {
@@ -144,7 +149,11 @@ impl Desk<'_> {
             (Resource::Workitem(uid), "POST") => {
                 let (uid, set) = (named(uid)?, self.body(&head.headers, body, false).await?);
                 let shown = transaction_of(&query)?;
-                let change = |item: &Workitem, now| workitem::update(item, set.clone(), shown.as_ref(), now);
+                let change = |item: &Workitem, now| {
+                    let next = workitem::update(item, set.clone(), shown.as_ref(), now)?;
+                    workitem::check_size(&next, self.options.max_body_bytes.saturating_mul(MOST_BODIES))?;
+                    Ok(next)
+                };
                 self.change(&uid, "workitem-updated", StatusCode::OK, change).await
             }
             (Resource::State(uid), "PUT") => {
@@ -173,8 +182,9 @@ impl Desk<'_> {
                 if is_suspended { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
             (Resource::Channel(subscriber), "GET") => {
+                let answer = self.open_channel(&title(subscriber)?, &head.headers)?;
                 self.about_subscriber("workitem-events-opened", subscriber).await?;
-                self.open_channel(&title(subscriber)?, &head.headers)
+                Ok(answer)
             }
             _ => {
                 let mut answer = self.fault(&Fault::new(405, "this resource takes other methods"));
@@ -216,7 +226,7 @@ impl Desk<'_> {
     async fn retrieve(&self, uid: &Uid) -> Result<Answer, Failure> {
         let item = self.options.shelf.get(uid).await?.ok_or_else(Fault::unknown)?;
         self.write_down("workitem-viewed", &item).await?;
-        Ok(listed(&[item]))
+        Ok(listed(&[json_of(item)]))
     }
 
     async fn search(&self, query: &str) -> Result<Answer, Failure> {
@@ -224,7 +234,7 @@ impl Desk<'_> {
         let most = search.limit.map_or(self.options.max_results, |limit| {
             u32::try_from(limit).unwrap_or(u32::MAX).min(self.options.max_results)
         });
-        let (mut found, mut passed, mut place, mut is_more) = (Vec::new(), 0, 0, false);
+        let (mut found, mut length, mut passed, mut place, mut is_more) = (Vec::new(), 0, 0, 0, false);
         'pages: loop {
             let page = self.options.shelf.list(&search.states, place, PAGE).await?;
             let is_last = page.len() < PAGE as usize;
@@ -232,8 +242,10 @@ impl Desk<'_> {
             for item in page.into_iter().filter(|item| search.matches(&item.attributes)) {
                 if passed < search.offset {
                     passed += 1;
-                } else if found.len() < most as usize {
-                    found.push(item);
+                } else if found.len() < most as usize && length <= LONG_ANSWER {
+                    let text = json_of(item);
+                    length += text.len();
+                    found.push(text);
                 } else {
                     is_more = true;
                     break 'pages;
@@ -303,26 +315,26 @@ impl Desk<'_> {
         let (subscriber, target) = (title(subscriber)?, target_of(target)?);
         let deletion_lock = query.split('&').any(|pair| pair.eq_ignore_ascii_case("deletionlock=true"));
         let shelf = &self.options.shelf;
+        // The present state is told at once (CC.2.3.3).
         let known = match &target {
-            Target::Workitem(uid) => vec![shelf.get(uid).await?.ok_or_else(Fault::unknown)?],
+            Target::Workitem(uid) => vec![report::of_state(&shelf.get(uid).await?.ok_or_else(Fault::unknown)?)],
             Target::Worklist => self.open_items().await?,
         };
         let detail = json!({ "subscriber": subscriber, "told": known.len() });
         self.options.shelf.audit(self.sender, Deed { action: "workitems-subscribed", study: None, detail }).await?;
-        // The present state is told at once (CC.2.3.3).
-        let reports: Vec<DataSet> = known.iter().map(report::of_state).collect();
-        shelf.subscribe(&subscriber, &target, deletion_lock, &reports).await?;
+        shelf.subscribe(&subscriber, &target, deletion_lock, &known).await?;
         let mut answer = self.empty(StatusCode::CREATED, None);
         locate(&mut answer, &format!("{}/subscribers/{subscriber}", self.base(headers, "ws")));
         Ok(answer)
     }
 
-    async fn open_items(&self) -> Result<Vec<Workitem>, Failure> {
+    /// The states of all that are not over.
+    async fn open_items(&self) -> Result<Vec<DataSet>, Failure> {
         let (mut all, states) = (Vec::new(), [UpsState::Scheduled, UpsState::InProgress]);
         loop {
             let page = self.options.shelf.list(&states, all.len() as u64, PAGE).await?;
             let is_last = page.len() < PAGE as usize;
-            all.extend(page);
+            all.extend(page.iter().map(report::of_state));
             if is_last {
                 return Ok(all);
             }
@@ -343,6 +355,9 @@ impl Desk<'_> {
         if version.as_deref() != Some("13") {
             return Err(Fault::new(426, "this is a WebSocket of version 13").into());
         }
+        let place = self.channels.take(&self.sender.client).ok_or_else(|| {
+            Fault::new(503, format!("this client has {MOST_CHANNELS} event channels open, and may not have more"))
+        })?;
         let mut answer = Response::new(Full::new(Bytes::new()).into());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let fields = answer.headers_mut();
@@ -352,7 +367,7 @@ impl Desk<'_> {
             fields.insert("sec-websocket-accept", value);
         }
         let (subscriber, shelf) = (subscriber.to_owned(), Arc::clone(&self.options.shelf));
-        answer.extensions_mut().insert(Upgrade { subscriber, shelf });
+        answer.extensions_mut().insert(Upgrade { subscriber, shelf, _place: Arc::new(place) });
         Ok(answer)
     }
 
@@ -398,6 +413,9 @@ impl Desk<'_> {
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut answer = answer::words(status, &fault.words);
         self.warn(&mut answer, &fault.words);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            answer::retry_after(&mut answer, self.server.retry_after);
+        }
         answer
     }
 
@@ -459,10 +477,13 @@ fn locate(answer: &mut Answer, place: &str) {
     }
 }
 
-/// Workitems as an array.
-fn listed(items: &[Workitem]) -> Answer {
-    let sets: Vec<Value> = items.iter().map(|item| Value::Object(item.attributes.clone())).collect();
-    let mut answer = Response::new(Full::new(Bytes::from(Value::Array(sets).to_string())).into());
+fn json_of(item: Workitem) -> String {
+    Value::Object(item.attributes).to_string()
+}
+
+/// Workitems, each as JSON, as an array.
+fn listed(items: &[String]) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(format!("[{}]", items.join(",")))).into());
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     answer
 }

@@ -220,6 +220,15 @@ pub(super) fn update(
     Ok(Next::Changed(next, reports))
 }
 
+/// Whoever updates again and again does not fill the memory of whoever reads: a workitem has at most so many bytes as JSON.
+pub(super) fn check_size(next: &Next, most: usize) -> Result<(), Fault> {
+    let Next::Changed(item, _) = next else { return Ok(()) };
+    if serde_json::Value::Object(item.attributes.clone()).to_string().len() <= most {
+        return Ok(());
+    }
+    Err(Fault::new(413, format!("the workitem would be longer than {most} bytes")))
+}
+
 /// Another state (N-ACTION, CC.2.1, table CC.1.1-2).
 pub(super) fn change_state(item: &Workitem, set: &DataSet, now: OffsetDateTime) -> Result<Next, Fault> {
     use UpsState::{Canceled, Completed, InProgress, Scheduled};

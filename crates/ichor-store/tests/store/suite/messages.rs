@@ -211,3 +211,22 @@ pub(crate) async fn attempts_that_will_be_repeated_are_not_told(backend: impl Ba
     store.fail_analysis(claim, Reason::new("model", "no"), None, at(61)).await.unwrap();
     assert_eq!(tell(&store, "ris", 62).await, [(Subject::Failed, study_uid("study").to_string())]);
 }
+
+pub(crate) async fn dead_message_that_was_replaced_is_not_queued_again(backend: impl Backend) {
+    let store = backend.open().await;
+    store.follow_events("ris", ALL, at(0)).await.unwrap();
+    closed_study(&store, "study", 1, 0).await;
+    analyse(&store, false, &[], at(20)).await;
+    store.follow_events("ris", ALL, at(21)).await.unwrap();
+    let claim = claimed(&store, "ris", 21).await;
+    let id = claim.id;
+    store.message_failed(claim, &Reason::new("refused", "AE"), None, at(22)).await.unwrap();
+    Slice::of("study", 9).record(&store, at(30)).await;
+    store.close_quiet_studies(quiet_after(30)).await.unwrap();
+    analyse(&store, true, &[], at(50)).await;
+    assert_eq!(tell(&store, "ris", 51).await, [(Subject::Positive, study_uid("study").to_string())]);
+    assert_eq!(store.retry_messages(None, at(52)).await.unwrap(), 0);
+    assert!(matches!(store.retry_messages(Some(id), at(53)).await, Err(StoreError::NotFound { .. })));
+    assert_eq!(stands(&store, id).await, MessageStatus::Dead);
+    assert!(kinds(&store, "study").await.contains(&"message-superseded".to_owned()));
+}

@@ -157,3 +157,23 @@ pub(crate) async fn reanalysis_is_a_new_version_by_the_wanted_model(backend: imp
     let refused = store.reanalyse(&wish('b'), at(51)).await;
     assert!(matches!(refused, Err(StoreError::Filter { .. })), "{refused:?}");
 }
+
+pub(crate) async fn late_slice_keeps_the_wanted_model(backend: impl Backend) {
+    let store = backend.open().await;
+    offer(&store, &['a', 'b']).await;
+    closed_study(&store, "s", 3, 0).await;
+    analyse(&store, true, &[], at(20)).await;
+    let wish = ReanalysisWish {
+        study: study_uid("s"),
+        model: model('b'),
+        actor: "anna".to_owned(),
+        why: "second opinion".to_owned(),
+    };
+    store.reanalyse(&wish, at(22)).await.unwrap();
+    for (number, seconds) in [(8, 30), (9, 60)] {
+        Slice::of("s", number).record(&store, at(seconds)).await;
+        store.close_quiet_studies(quiet_after(seconds)).await.unwrap();
+    }
+    let claim = store.claim_analysis("w", quiet_after(60)).await.unwrap().unwrap();
+    assert_eq!((claim.version, claim.wanted_model), (4, Some(model('b'))));
+}

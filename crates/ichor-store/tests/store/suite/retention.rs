@@ -201,6 +201,9 @@ pub(crate) async fn what_comes_again_is_kept_again(backend: impl Backend) {
     let summary = detail(&store, "a").await.summary;
     assert_eq!((summary.status, summary.positive, summary.version), (StudyStatus::NotAnalysed, Some(false), 2));
     assert_eq!(summary.reason.unwrap().code.as_str(), "pixels-removed");
+    let kinds = kinds(&store, "a").await;
+    assert!(kinds.contains(&"not-analysed-again".to_owned()), "{kinds:?}");
+    assert!(!kinds.contains(&"not-analysed".to_owned()), "channels would cancel the result: {kinds:?}");
     assert!(store.claim_analysis("w", at(80)).await.unwrap().is_none());
     let undecided = store.undecided_studies(10).await.unwrap();
     let all = Forwarding { destinations: vec!["vna".to_owned()], ..Forwarding::default() };
@@ -303,4 +306,14 @@ pub(crate) async fn old_events_of_no_study_go(backend: impl Backend) {
     assert_eq!(store.remove_events(at(3), 2).await.unwrap(), 1);
     assert_eq!(store.remove_events(at(3), 2).await.unwrap(), 0);
     assert_eq!(kinds(&store, "a").await, before, "timelines stay");
+}
+
+pub(crate) async fn what_is_sent_again_is_young_again(backend: impl Backend) {
+    let store = backend.open().await;
+    settled(&store, "a", false, 0).await;
+    let before = candidate(&store, "a", FileKind::Received).await;
+    assert_eq!(Slice::of("a", 1).record(&store, at(500)).await, Recorded::Duplicate);
+    assert_eq!(candidate(&store, "a", FileKind::Received).await.settled_at, at(500));
+    let kept = store.remove_files(&before, FileKind::Received, "x", &followers(), at(501)).await.unwrap();
+    assert_eq!(kept, Removal::Kept(vec![Protection::UnderWay]), "it came between the look and the act");
 }

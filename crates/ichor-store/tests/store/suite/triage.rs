@@ -158,3 +158,20 @@ pub(crate) async fn alert_that_was_wrong_is_withdrawn(backend: impl Backend) {
     analyse(&store, false, &[], quiet_after(200)).await;
     assert_eq!(store.record_alert(&alert("late", &[0], 200), quiet_after(201)).await.unwrap(), None);
 }
+
+pub(crate) async fn alert_stands_if_nobody_looked_at_the_whole(backend: impl Backend) {
+    let store = backend.open().await;
+    Slice::of("a", 0).record(&store, at(0)).await;
+    store.record_alert(&alert("a", &[0], 0), at(1)).await.unwrap();
+    store.close_quiet_studies(quiet_after(0)).await.unwrap();
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    store.complete_analysis(claim, not_analysed(), at(21)).await.unwrap();
+    assert!(!kinds(&store, "a").await.contains(&"alert-withdrawn".to_owned()));
+    let events = store.timeline(&study_uid("a")).await.unwrap();
+    let detail = |kind: &str| events.iter().find(|event| event.kind == kind).unwrap().detail.clone();
+    assert_eq!(detail("not-analysed")["alert"], detail("alert"));
+    // It was looked at in the end.
+    store.retry(&study_uid("a"), at(22)).await.unwrap();
+    analyse(&store, false, &[], at(23)).await;
+    assert!(kinds(&store, "a").await.contains(&"alert-withdrawn".to_owned()));
+}

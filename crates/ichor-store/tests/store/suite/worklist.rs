@@ -1,4 +1,4 @@
-use ichor_store::{NewWorkitem, Subscribed, WorkitemRow};
+use ichor_store::{FileKind, NewWorkitem, Protection, Subscribed, WorkitemRow};
 use serde_json::json;
 
 use crate::support::*;
@@ -85,7 +85,10 @@ pub(crate) async fn subscribers_hear_once_and_in_order(backend: impl Backend) {
     assert!(
         store.unsubscribe_workitems("ALL", &b).await.unwrap() && !store.unsubscribe_workitems("ALL", &b).await.unwrap()
     );
-    assert!(!store.unsubscribe_workitems("ALL", &Subscribed::Worklist).await.unwrap());
+    // The single ones of a suspended list go with the list (PS3.4 CC.2.3.3).
+    let list = Subscribed::Worklist;
+    assert!(store.unsubscribe_workitems("ALL", &list).await.unwrap());
+    assert!(!store.unsubscribe_workitems("ALL", &list).await.unwrap());
 }
 
 pub(crate) async fn analysis_leaves_one_workitem_a_version(backend: impl Backend) {
@@ -110,4 +113,59 @@ pub(crate) async fn analysis_leaves_one_workitem_a_version(backend: impl Backend
     assert_eq!(rows[0].attributes["00741002"]["Value"][0]["00741238"]["Value"][0], "a later version");
     let told = heard(&store, "ALL").await;
     assert!(told.len() == 3 && told[2].contains("CANCELED") && told[2].contains(rows[0].uid.as_str()), "{told:?}");
+}
+
+fn reading(name: &str, priority: u8) -> NewWorkitem {
+    let row = row(name, priority, "SCHEDULED");
+    let report = report(row.uid.as_str()).remove(0);
+    NewWorkitem { row, report, supersedes: "a later version".to_owned() }
+}
+
+pub(crate) async fn analysis_done_again_changes_what_nobody_has_begun(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 2, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    store.complete_analysis_to_read(claim, not_analysed(), Some(reading("v1", 1)), at(21)).await.unwrap();
+    store.subscribe_workitems("ALL", &Subscribed::Worklist, false, &[], at(21)).await.unwrap();
+    store.retry(&study_uid("a"), at(22)).await.unwrap();
+    let claim = store.claim_analysis("w", at(23)).await.unwrap().unwrap();
+    let positive = outcome(&store, &claim, true, &[]).await;
+    store.complete_analysis_to_read(claim, positive, Some(reading("v1", 0)), at(24)).await.unwrap();
+    let rows = store.workitems(&[], 0, 10).await.unwrap();
+    assert_eq!((rows.len(), rows[0].priority, rows[0].revision), (1, 0, 2));
+    assert_eq!(heard(&store, "ALL").await.len(), 1);
+
+    // Somebody reads it: its study's files stay, and what comes of another analysis is another workitem.
+    let mut begun = rows[0].clone();
+    (begun.state, begun.transaction) = ("IN PROGRESS".to_owned(), Some(uid(&["reader"])));
+    let protections = async || {
+        let found = store.retention_candidates(FileKind::Received, at(1_000), &[], None, 10).await.unwrap();
+        found[0].protections.clone()
+    };
+    assert!(!protections().await.contains(&Protection::UnderWay), "scheduled only");
+    assert!(store.change_workitem(&begun, &[], at(25)).await.unwrap());
+    assert!(protections().await.contains(&Protection::UnderWay));
+    store.retry(&study_uid("a"), at(26)).await.unwrap();
+    let claim = store.claim_analysis("w", at(27)).await.unwrap().unwrap();
+    store.complete_analysis_to_read(claim, not_analysed(), Some(reading("v1", 1)), at(28)).await.unwrap();
+    let rows = store.workitems(&["SCHEDULED"], 0, 10).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].uid != begun.uid && rows[0].priority == 0, "as urgent as before: {rows:?}");
+    assert_eq!(rows[0].attributes["00741200"]["Value"][0], "HIGH");
+    assert_eq!(store.workitem(&begun.uid).await.unwrap().unwrap().state, "IN PROGRESS");
+    assert!(protections().await.contains(&Protection::UnderWay));
+}
+
+pub(crate) async fn name_that_is_taken_hides_no_workitem(backend: impl Backend) {
+    let store = backend.open().await;
+    assert!(store.create_workitem(&row("v1", 2, "SCHEDULED"), &[], at(0)).await.unwrap());
+    store.subscribe_workitems("ALL", &Subscribed::Worklist, false, &[], at(0)).await.unwrap();
+    closed_study(&store, "a", 2, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    store.complete_analysis_to_read(claim, not_analysed(), Some(reading("v1", 0)), at(21)).await.unwrap();
+    let rows = store.workitems(&["SCHEDULED"], 0, 10).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.priority).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(rows[1].uid, uid(&["workitem", "v1"]));
+    assert!(heard(&store, "ALL").await[0].contains(rows[0].uid.as_str()), "under its new name");
+    assert!(kinds(&store, "a").await.contains(&"workitem-taken".to_owned()));
 }

@@ -195,3 +195,20 @@ fn an_independent_reader_takes_every_subject() {
         assert_eq!(judge(&[broken]).status.code(), Some(1), "{path} goes unnoticed");
     }
 }
+
+#[test]
+fn an_alert_that_stands_is_not_cancelled() {
+    let alert = sample(Subject::Alert).alert;
+    for subject in [Subject::NotAnalysed, Subject::Failed] {
+        let bundle = bundle(&Announcement { alert: alert.clone(), ..sample(subject) });
+        assert_eq!(resources(&bundle, "DiagnosticReport")[0]["status"], "preliminary");
+        let verdict = observation(&bundle, "1386000").unwrap();
+        assert_eq!(
+            (&verdict["status"], verdict["valueCodeableConcept"]["text"].as_str()),
+            (&json!("preliminary"), Some("Suspected"))
+        );
+        assert_eq!(observation(&bundle, "ICH-PROBABILITY").unwrap()["valueQuantity"]["value"], 0.875);
+        let why = observation(&bundle, "ICH-ANALYSIS").unwrap();
+        assert_eq!(why["valueCodeableConcept"]["coding"][0]["code"], "no-head");
+    }
+}

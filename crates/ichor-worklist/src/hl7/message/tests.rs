@@ -137,3 +137,14 @@ fn faults_of_a_template_show_at_the_start() {
     let message = own.message(&sample(Subject::Alert)).unwrap();
     assert_eq!(message, b"MSH|^~\\&|X\rZZZ|CT head\\.br\\without contrast|0.875\r");
 }
+
+#[test]
+fn an_alert_that_stands_is_not_cancelled() {
+    let stands = Announcement { alert: sample(Subject::Alert).alert, ..sample(Subject::NotAnalysed) };
+    let message = Encoder::new(&options(Template::Oru, Charset::Utf8)).unwrap().message(&stands).unwrap();
+    assert_eq!(segments(&message, "OBR")[0][25], "P");
+    let values: Vec<String> = segments(&message, "OBX").into_iter().map(|obx| obx[5].clone()).collect();
+    for wanted in ["415684004^Suspected^SCT", "0.875", "a sample of not-analysed"] {
+        assert!(values.iter().any(|value| value == wanted), "{wanted}: {values:?}");
+    }
+}

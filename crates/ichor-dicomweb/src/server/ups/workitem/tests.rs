@@ -184,3 +184,11 @@ fn cancellation_by_others() {
     let canceled = changed(request_cancel(&item(), &why, "PACS", NOW)).0;
     assert!(matches!(request_cancel(&canceled, &why, "PACS", NOW), Ok(Next::Same(_))));
 }
+
+#[test]
+fn a_workitem_does_not_grow_without_end() {
+    let label = |length| set(json!({ "00741204": { "vr": "LO", "Value": ["x".repeat(length)] } }));
+    assert_eq!(check_size(&update(&item(), label(100), None, NOW).unwrap(), 4096), Ok(()));
+    let fault = check_size(&update(&item(), label(5000), None, NOW).unwrap(), 4096).unwrap_err();
+    assert!(fault.status == 413 && fault.words.contains("4096"), "{fault}");
+}
