@@ -330,6 +330,8 @@ async fn a_drain_ends_after_its_grace_period() {
     let mut held = Peer::associate(provider.address).await;
     held.send_command(1, &store_request(1, INSTANCE)).await;
     held.send_data(1, &[0; 100], true).await;
+    // The plan is for the first to begin, and two connections race.
+    recorder.wait("the sink that holds", |log| log.begun == 1).await;
     let mut stuck = Peer::associate(provider.address).await;
     stuck.send_command(1, &store_request(1, INSTANCE)).await;
     recorder.wait("both sinks", |log| log.begun == 2).await;
