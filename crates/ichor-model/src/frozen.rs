@@ -9,6 +9,7 @@ mod block;
 mod layout;
 mod linear;
 mod stage;
+mod threads;
 
 use ichor_core::Precision;
 use tch::{Device, Kind, TchError, Tensor};
@@ -24,6 +25,7 @@ use block::{Tape, Watch};
 use layout::Gather;
 use linear::{Linear, Normed};
 use stage::{Stage, stages};
+use threads::Threads;
 
 /// First stages that are in float32 where maps are made, whatever the precision: their windows are the map's detail, and all
 /// that the gradient lost on its way meets there. The last stage, which the logits are read from, is so always.
@@ -53,6 +55,7 @@ pub struct Frozen {
     last: Gather,
     head: Linear,
     cam: CamSite,
+    threads: Threads,
 }
 
 /// A forward pass that can be gone back.
@@ -99,6 +102,7 @@ impl Frozen {
             // One row a slice: not worth less than full precision.
             head: Linear::after_norm(&swin.norm, &swin.head, None, Precision::F32)?,
             cam,
+            threads: Threads::new(device),
         })
     }
 
@@ -130,7 +134,7 @@ impl Frozen {
         for stage in &self.stages {
             x = stage.enter(x)?.0;
             for block in &stage.blocks {
-                x = block.forward(x, &mut Watch::Nothing)?;
+                x = block.forward(x, &mut Watch::Nothing, &self.threads)?;
             }
         }
         self.read_out(&x).map(|(logits, _normed)| logits)
@@ -175,7 +179,7 @@ impl Frozen {
             x = stage.enter(x)?.0;
             let mut of_stage = Vec::with_capacity(stage.blocks.len());
             for block in &stage.blocks {
-                x = block.forward(x, &mut Watch::MeanKeys(&mut of_stage))?;
+                x = block.forward(x, &mut Watch::MeanKeys(&mut of_stage), &self.threads)?;
             }
             keys.push(of_stage);
         }
@@ -207,7 +211,7 @@ impl Frozen {
         let size = gradient.size();
         let mut rows = gradient.f_view([size[0] * size[1], size[2]])?;
         let wanted = Wanted { keys: None, qkv: true };
-        let gradient = block.backward_to_qkv(&mut rows, size[0], tape, wanted)?.qkv;
+        let gradient = block.backward_to_qkv(&mut rows, size[0], tape, wanted, &self.threads)?.qkv;
         let gradient = gradient.ok_or_else(|| AttributionError::NoGradient("the last attention".to_owned()))?;
         let (features, gradient) = self.cam.look(tape.normed(), &gradient, &size)?;
         let grid = self.plan.stages.last().map_or(1, |stage| stage.grid);
@@ -256,7 +260,7 @@ impl Frozen {
             x = entered;
             let mut of_stage = Vec::with_capacity(stage.blocks.len());
             for block in &stage.blocks {
-                x = block.forward(x, &mut Watch::Record(&mut of_stage))?;
+                x = block.forward(x, &mut Watch::Record(&mut of_stage), &self.threads)?;
             }
             tapes.push(of_stage);
         }
@@ -283,7 +287,7 @@ impl Frozen {
             for (b, block) in stage.blocks.iter().enumerate().rev() {
                 let tape = tapes.pop().ok_or_else(lost)?;
                 let wanted = Wanted { keys: (s < wanted_stages).then_some(options.site), qkv: s + b > 0 };
-                let (before, key) = block.backward(gradient, &tape, wanted)?;
+                let (before, key) = block.backward(gradient, &tape, wanted, &self.threads)?;
                 of_stage.extend(key);
                 match before {
                     Some(before) => gradient = before,

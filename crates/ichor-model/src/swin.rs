@@ -8,7 +8,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use crate::config::{StagePlan, SwinPlan};
-use attention::Attention;
+pub(crate) use attention::Attention;
 pub use attention::BlockAttention;
 pub(crate) use windows::tokens_to_grid;
 use windows::{window_partition, window_reverse};

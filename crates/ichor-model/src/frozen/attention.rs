@@ -3,6 +3,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::threads::Threads;
 use crate::attribution::GradientSite;
 
 /// Scores of one piece on a CPU, in bytes at most (if more than one window): what a core's cache holds with room.
@@ -105,97 +106,143 @@ impl Attention {
     }
 
     /// Attention that each key receives, plain mean over heads and queries, `[windows, N]`.
-    pub(super) fn mean_keys(&self, qkv: &Qkv) -> Result<Tensor, TchError> {
-        let pieces: Result<Vec<Tensor>, TchError> = self
-            .pieces(&qkv.0)
-            .map(|(start, n)| {
-                let attention = self.softmax(&self.queries_and_keys(&qkv.0, start, n)?, start, n)?;
-                attention.f_view([n, -1, self.tokens])?.f_mean_dim([1i64].as_slice(), false, None)
-            })
-            .collect();
-        Tensor::f_cat(&pieces?, 0)
+    pub(super) fn mean_keys(&self, qkv: &Qkv, threads: &Threads) -> Result<Tensor, TchError> {
+        let keys = threads.each(self.pieces(&qkv.0), |piece| {
+            let attention = piece.softmax(&piece.part(0)?, &piece.part(1)?)?;
+            attention.f_view([piece.count, -1, piece.attention.tokens])?.f_mean_dim([1i64].as_slice(), false, None)
+        })?;
+        Tensor::f_cat(&keys, 0)
     }
 
     /// Goes back through attention. `mixed`: gradient of the mixed values, `[windows · N, heads · head dim]`.
-    pub(super) fn backward(&self, qkv: &Qkv, mixed: &Tensor, wanted: Wanted) -> Result<AttentionGradient, TchError> {
-        let (all, n, heads, dim) = (qkv.0.size()[0], self.tokens, self.heads, self.head_dim);
-        let mixed = mixed.f_view([all, n, heads, dim])?;
+    pub(super) fn backward(
+        &self,
+        qkv: &Qkv,
+        mixed: &Tensor,
+        wanted: Wanted,
+        threads: &Threads,
+    ) -> Result<AttentionGradient, TchError> {
+        let all = qkv.0.size()[0];
+        let mixed = mixed.f_view([all, self.tokens, self.heads, self.head_dim])?;
         let gradient = wanted.qkv.then(|| qkv.0.f_empty_like()).transpose()?;
-        let mut keys = Vec::new();
-        for (start, pieces) in self.pieces(&qkv.0) {
-            let [q, k] = self.queries_and_keys(&qkv.0, start, pieces)?;
-            let v = self.part(&qkv.0, 2, start, pieces)?;
-            let mixed = mixed.f_narrow(0, start, pieces)?.f_transpose(1, 2)?.f_to_kind(Kind::Float)?;
-            let mixed = mixed.f_reshape([pieces * heads, n, dim])?;
-            let softmax = self.softmax(&[q.shallow_clone(), k.shallow_clone()], start, pieces)?;
-            let output = mixed.f_bmm(&v.f_transpose(1, 2)?)?; // gradient of the softmax's output
-            let needs_input = wanted.qkv || wanted.keys == Some(GradientSite::SoftmaxInput);
-            let input = needs_input
-                .then(|| Tensor::f_internal_softmax_backward_data(&output, &softmax, -1, Kind::Float))
-                .transpose()?;
-            if let Some(site) = wanted.keys {
-                let at_site = if site == GradientSite::SoftmaxInput { input.as_ref() } else { Some(&output) };
-                keys.push(self.infused_keys(&softmax, at_site.unwrap_or(&output), pieces)?);
-            }
-            if let (Some(gradient), Some(input)) = (&gradient, &input) {
-                let into = gradient.f_narrow(0, start, pieces)?;
-                let put = |index, part: Tensor| -> Result<(), TchError> {
-                    let mut into = into.f_select(2, index)?.f_transpose(1, 2)?;
-                    into.f_copy_(&part.f_view([pieces, heads, n, dim])?)
-                };
-                put(0, input.f_bmm(&k)?)?;
-                put(1, input.f_transpose(1, 2)?.f_bmm(&q)?)?;
-                put(2, softmax.f_transpose(1, 2)?.f_bmm(&mixed)?)?;
-            }
-        }
+        let pieces = self.pieces(&qkv.0).map(|piece| {
+            let mixed = mixed.f_narrow(0, piece.start, piece.count);
+            let into = gradient.as_ref().map(|gradient| gradient.f_narrow(0, piece.start, piece.count)).transpose();
+            (piece, mixed, into)
+        });
+        let keys = threads.each(pieces, |(piece, mixed, into)| piece.backward(&mixed?, into?.as_ref(), wanted.keys))?;
+        let keys: Vec<Tensor> = keys.into_iter().flatten().collect();
         let keys = wanted.keys.map(|_| Tensor::f_cat(&keys, 0)).transpose()?;
-        let qkv = gradient.map(|gradient| gradient.f_view([all * n, 3 * heads * dim])).transpose()?;
+        let width = 3 * self.heads * self.head_dim;
+        let qkv = gradient.map(|gradient| gradient.f_view([all * self.tokens, width])).transpose()?;
         Ok(AttentionGradient { qkv, keys })
-    }
-
-    /// Mean over heads and queries of weight × attention, the weight being the Frobenius norm of the head's gradient in
-    /// the window: `[windows · heads, N, N]` each → `[windows, N]`.
-    fn infused_keys(&self, softmax: &Tensor, gradient: &Tensor, windows: i64) -> Result<Tensor, TchError> {
-        let weight = gradient.f_norm_scalaropt_dim(2.0, [-2i64, -1].as_slice(), false)?;
-        let keys = softmax.f_mean_dim([1i64].as_slice(), false, None)?; // [windows · heads, N]
-        let keys = keys.f_mul(&weight.f_unsqueeze(-1)?)?;
-        keys.f_view([windows, self.heads, self.tokens])?.f_mean_dim([1i64].as_slice(), false, None)
-    }
-
-    /// `[n · heads, N, N]`, float32.
-    fn softmax(&self, [q, k]: &[Tensor; 2], start: i64, n: i64) -> Result<Tensor, TchError> {
-        let scores = q.f_bmm(&k.f_transpose(1, 2)?)?;
-        let (own, tokens) = (self.bias.size()[0], self.tokens);
-        let bias = match own {
-            1 => self.bias.shallow_clone(),
-            _ => self.bias.f_narrow(0, start % own, n.min(own))?,
-        };
-        let mut by_slice = scores.f_view([-1, bias.size()[0], self.heads, tokens, tokens])?;
-        let _in_place = by_slice.f_add_(&bias)?;
-        scores.f_softmax(-1, Kind::Float)
-    }
-
-    fn queries_and_keys(&self, qkv: &Tensor, start: i64, n: i64) -> Result<[Tensor; 2], TchError> {
-        Ok([self.part(qkv, 0, start, n)?, self.part(qkv, 1, start, n)?])
-    }
-
-    /// Queries (0), keys (1) or values (2) of some windows: `[n · heads, N, head dim]`, float32.
-    fn part(&self, qkv: &Tensor, which: i64, start: i64, n: i64) -> Result<Tensor, TchError> {
-        let part = qkv.f_narrow(0, start, n)?.f_select(2, which)?.f_transpose(1, 2)?.f_to_kind(Kind::Float)?;
-        part.f_reshape([n * self.heads, self.tokens, self.head_dim])
     }
 
     /// Windows that are computed at once: all on a GPU; on a CPU as many as stay in the cache, a divisor of a slice's
     /// windows, or all windows of some slices.
-    fn pieces(&self, qkv: &Tensor) -> impl Iterator<Item = (i64, i64)> + use<> {
+    fn pieces(&self, qkv: &Tensor) -> impl ExactSizeIterator<Item = Piece> {
         let all = qkv.size()[0];
-        let each = if qkv.device() == Device::Cpu { self.piece() } else { all };
-        (0..all / each).map(move |piece| (piece * each, each))
+        let count = if qkv.device() == Device::Cpu { self.piece() } else { all };
+        let pieces = usize::try_from(all / count).unwrap_or_default();
+        (0..pieces).map(move |piece| Piece {
+            attention: self.shallow_clone(),
+            qkv: qkv.shallow_clone(),
+            start: piece as i64 * count,
+            count,
+        })
     }
 
     fn piece(&self) -> i64 {
         let window = self.heads * self.tokens * self.tokens * 4;
         let room = (PIECE_BYTES / window).max(1);
         (1..=self.windows).rev().find(|&n| n <= room && self.windows % n == 0).unwrap_or(1)
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self { bias: self.bias.shallow_clone(), ..*self }
+    }
+}
+
+/// Some windows, as one thread computes them.
+#[derive(Debug)]
+struct Piece {
+    attention: Attention,
+    /// Of all windows.
+    qkv: Tensor,
+    start: i64,
+    count: i64,
+}
+
+impl Piece {
+    /// Goes back through the attention of these windows. `mixed`: gradient of their mixed values, `[count, N, heads, head dim]`.
+    /// Puts the gradients of queries, keys and values into `into`, if there is one, and returns what each key receives if
+    /// `site` is given.
+    fn backward(
+        &self,
+        mixed: &Tensor,
+        into: Option<&Tensor>,
+        site: Option<GradientSite>,
+    ) -> Result<Option<Tensor>, TchError> {
+        let [q, k, v] = [self.part(0)?, self.part(1)?, self.part(2)?];
+        let mixed = self.by_head(mixed)?;
+        let softmax = self.softmax(&q, &k)?;
+        let output = mixed.f_bmm(&v.f_transpose(1, 2)?)?; // gradient of the softmax's output
+        let needs_input = into.is_some() || site == Some(GradientSite::SoftmaxInput);
+        let input = needs_input
+            .then(|| Tensor::f_internal_softmax_backward_data(&output, &softmax, -1, Kind::Float))
+            .transpose()?;
+        let keys = site.map(|site| {
+            let at_site = if site == GradientSite::SoftmaxInput { input.as_ref() } else { Some(&output) };
+            self.infused_keys(&softmax, at_site.unwrap_or(&output))
+        });
+        if let (Some(into), Some(input)) = (into, &input) {
+            let Attention { tokens, heads, head_dim, .. } = self.attention;
+            let put = |index, part: Tensor| -> Result<(), TchError> {
+                let mut into = into.f_select(2, index)?.f_transpose(1, 2)?;
+                into.f_copy_(&part.f_view([self.count, heads, tokens, head_dim])?)
+            };
+            put(0, input.f_bmm(&k)?)?;
+            put(1, input.f_transpose(1, 2)?.f_bmm(&q)?)?;
+            put(2, softmax.f_transpose(1, 2)?.f_bmm(&mixed)?)?;
+        }
+        keys.transpose()
+    }
+
+    /// Mean over heads and queries of weight × attention, the weight being the Frobenius norm of the head's gradient in
+    /// the window: `[count · heads, N, N]` each → `[count, N]`.
+    fn infused_keys(&self, softmax: &Tensor, gradient: &Tensor) -> Result<Tensor, TchError> {
+        let weight = gradient.f_norm_scalaropt_dim(2.0, [-2i64, -1].as_slice(), false)?;
+        let keys = softmax.f_mean_dim([1i64].as_slice(), false, None)?; // [count · heads, N]
+        let keys = keys.f_mul(&weight.f_unsqueeze(-1)?)?;
+        keys.f_view([self.count, self.attention.heads, self.attention.tokens])?.f_mean_dim(
+            [1i64].as_slice(),
+            false,
+            None,
+        )
+    }
+
+    /// `[count · heads, N, N]`, float32.
+    fn softmax(&self, q: &Tensor, k: &Tensor) -> Result<Tensor, TchError> {
+        let Attention { ref bias, heads, tokens, .. } = self.attention;
+        let scores = q.f_bmm(&k.f_transpose(1, 2)?)?;
+        let own = bias.size()[0];
+        let bias = match own {
+            1 => bias.shallow_clone(),
+            _ => bias.f_narrow(0, self.start % own, self.count.min(own))?,
+        };
+        let mut by_slice = scores.f_view([-1, bias.size()[0], heads, tokens, tokens])?;
+        let _in_place = by_slice.f_add_(&bias)?;
+        scores.f_softmax(-1, Kind::Float)
+    }
+
+    /// Queries (0), keys (1) or values (2): `[count · heads, N, head dim]`, float32.
+    fn part(&self, which: i64) -> Result<Tensor, TchError> {
+        self.by_head(&self.qkv.f_narrow(0, self.start, self.count)?.f_select(2, which)?)
+    }
+
+    /// `[count, N, heads, head dim]` → `[count · heads, N, head dim]`, float32.
+    fn by_head(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let Attention { tokens, heads, head_dim, .. } = self.attention;
+        x.f_transpose(1, 2)?.f_to_kind(Kind::Float)?.f_reshape([self.count * heads, tokens, head_dim])
     }
 }

@@ -6,6 +6,7 @@ use tch::{Kind, TchError, Tensor};
 use super::attention::{Attention, AttentionGradient, Qkv, Wanted};
 use super::layout::{Gather, WindowOrder};
 use super::linear::{Linear, Normed};
+use super::threads::Threads;
 use crate::config::StagePlan;
 use crate::precision::kind;
 use crate::swin;
@@ -77,7 +78,7 @@ impl Block {
                 head_dim: plan.head_dim(),
                 tokens: plan.window * plan.window,
                 windows: (plan.padded() / plan.window).pow(2),
-                bias: attention.bias().f_detach()?.f_to_kind(kind(precision))?.f_contiguous()?,
+                bias: bias(attention, precision)?,
             },
             proj: Linear::plain(&attention.proj, precision)?,
             fc1: Linear::after_norm(&block.norm2, &block.fc1, None, precision)?,
@@ -88,7 +89,7 @@ impl Block {
     }
 
     /// `x`: float32, `[batch, tokens, dim]`, in the order of the block before; the result is in this block's.
-    pub(super) fn forward(&self, x: Tensor, watch: &mut Watch<'_>) -> Result<Tensor, TchError> {
+    pub(super) fn forward(&self, x: Tensor, watch: &mut Watch<'_>, threads: &Threads) -> Result<Tensor, TchError> {
         let mut x = match &self.gather {
             Some(gather) => gather.forth(&x)?,
             None => x,
@@ -103,7 +104,7 @@ impl Block {
         let qkv = self.attention.split(&projected)?;
         let mixed = self.attention.forward(&qkv)?;
         if let Watch::MeanKeys(keys) = watch {
-            keys.push(self.attention.mean_keys(&qkv)?);
+            keys.push(self.attention.mean_keys(&qkv, threads)?);
         }
         // In place: nobody looks back at the stream itself, only at its norms.
         let _in_place = rows.f_add_(&self.proj.forward(&mixed)?)?;
@@ -130,10 +131,11 @@ impl Block {
         gradient: Tensor,
         tape: &Tape,
         wanted: Wanted,
+        threads: &Threads,
     ) -> Result<(Option<Tensor>, Option<Tensor>), TchError> {
         let size = gradient.size();
         let mut rows = gradient.f_view([size[0] * size[1], size[2]])?;
-        let attention = self.backward_to_qkv(&mut rows, size[0], tape, wanted)?;
+        let attention = self.backward_to_qkv(&mut rows, size[0], tape, wanted, threads)?;
         let Some(qkv) = attention.qkv else { return Ok((None, attention.keys)) };
         tape.normed1.backward_into(self.qkv.backward(&qkv)?, &mut rows)?;
         let gradient = rows.f_view(size.as_slice())?;
@@ -152,11 +154,12 @@ impl Block {
         batch: i64,
         tape: &Tape,
         wanted: Wanted,
+        threads: &Threads,
     ) -> Result<AttentionGradient, TchError> {
         let hidden = tape.hidden.f_gelu_backward(&self.fc2.backward(rows)?, "none")?;
         tape.normed2.backward_into(self.fc1.backward(&hidden)?, rows)?;
         drop(hidden);
-        let mut gradient = self.attention.backward(&tape.qkv, &self.proj.backward(rows)?, wanted)?;
+        let mut gradient = self.attention.backward(&tape.qkv, &self.proj.backward(rows)?, wanted, threads)?;
         if let (Some(padding), Some(qkv)) = (&self.padding, &gradient.qkv) {
             gradient.qkv = Some(padding.mask(qkv, batch)?.f_view(qkv.size().as_slice())?);
         }
@@ -176,6 +179,20 @@ impl Padding {
     fn mask(&self, x: &Tensor, batch: i64) -> Result<Tensor, TchError> {
         x.f_view([batch, self.mask.size()[1], -1])?.f_mul(&self.mask)
     }
+}
+
+/// How many times over the shift mask counts: between tokens that are apart, softmax gives 0 then. With −100 alone it gives
+/// 4e-44 times what lies between the scores: nothing as well, but a denormal number, on which products take ten times as long.
+const APART: f64 = 100.0;
+
+/// What is added to the scores, `[windows or 1, heads, N, N]`.
+fn bias(attention: &swin::Attention, precision: Precision) -> Result<Tensor, TchError> {
+    let bias = attention.bias().f_detach()?;
+    let bias = match attention.mask() {
+        Some(mask) => bias.f_add(&mask.f_unsqueeze(1)?.f_mul_scalar(APART - 1.0)?)?,
+        None => bias,
+    };
+    bias.f_to_kind(kind(precision))?.f_contiguous()
 }
 
 /// `rows`: what the layer's rows are multiplied by.

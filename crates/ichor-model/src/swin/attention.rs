@@ -63,6 +63,11 @@ impl Attention {
         }
     }
 
+    /// The shift mask by itself, where there is one: −100 between tokens apart, else 0, `[windows, N, N]`.
+    pub(crate) fn mask(&self) -> Option<&Tensor> {
+        self.mask.as_ref()
+    }
+
     pub(super) fn settle(&mut self) {
         self.settled_bias = None;
         self.settled_bias = Some(self.bias().detach().contiguous());
