@@ -32,6 +32,9 @@ case "${1:-}" in
     need 'command -v ojph_compress' openjph-tools
     need 'python3 -c "import venv, ensurepip"' python3-venv
     need 'command -v chromium' chromium
+    need 'command -v xmllint' libxml2-utils
+    need 'command -v rsyslogd || test -x /usr/sbin/rsyslogd' rsyslog
+    need 'test -e /usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so || test -e /usr/lib/aarch64-linux-gnu/rsyslog/lmnsd_gtls.so' rsyslog-gnutls
     need 'command -v node' nodejs
     need 'command -v npm' npm
     ;;

@@ -49,6 +49,9 @@ fn metrics_follow_a_study() {
     let scratch = Scratch::new("metrics");
     let (also, _) = renamed(scratch.path(), "looks-on", |_| {});
     let sections = format!("{sections}\n[[model.also]]\nweights = {also:?}\n[shadow]\nrun = false\n");
+    let relay = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let audit = format!("[audit]\naddress = \"{}\"\ntransport = \"udp\"\n", relay.local_addr().unwrap());
+    let sections = format!("{sections}{audit}");
     // Nobody listens at the destination.
     let pacs = Destination::CStore { name: "pacs", port: free_port(), timeout_s: 1.0 };
     let mut daemon = Daemon::start(&Settings { sections, ..Settings::to([pacs]) });

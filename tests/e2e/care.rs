@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::support::daemon::{Daemon, Destination, ICHOR, Settings};
 use crate::support::dcmtk::StoreScu;
 use crate::support::orthanc::Orthanc;
+use crate::support::scratch::Scratch;
 use crate::support::study::Phantom;
 use crate::support::tools::requires;
 use crate::support::{free_port, seconds};
@@ -160,4 +161,28 @@ fn the_supervisor_is_told() {
 
 fn terminate(pid: u32) {
     assert!(Command::new("kill").arg("-TERM").arg(pid.to_string()).status().unwrap().success());
+}
+
+#[test]
+fn tokens_of_a_backup_are_spoken_of_or_revoked() {
+    let scratch = Scratch::new("tokens");
+    let backup = scratch.path().join("backup");
+    let mut daemon = Daemon::start(&Settings::default());
+    let insert = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); \
+                  db.execute(\"INSERT INTO admin_user (id, name, role, created_at) VALUES (1, 'anna', 'admin', 0)\"); \
+                  db.execute(\"INSERT INTO admin_token (hash, user_id, label, created_at) VALUES (x'00', 1, 'x', 0)\"); \
+                  db.commit()";
+    let inserted = Command::new("python3").args(["-c", insert]).arg(daemon.database()).output().unwrap();
+    assert!(inserted.status.success(), "{}", text(&inserted));
+    assert!(daemon.command(&["backup", "--to", backup.to_str().unwrap()]).status.success());
+    assert!(daemon.terminate(seconds(20)));
+    for (arguments, words) in
+        [(&[][..], "1 API tokens are valid as they were"), (&["--revoke-tokens"], "1 API tokens are revoked")]
+    {
+        for part in ["ichor.db", "ichor.db-wal", "ichor.db-shm"] {
+            let _absent_is_fine = std::fs::remove_file(daemon.config.with_file_name(part));
+        }
+        let output = daemon.command(&[&["restore", "--from", backup.to_str().unwrap()][..], arguments].concat());
+        assert!(output.status.success() && text(&output).contains(words), "{}", text(&output));
+    }
 }

@@ -10,7 +10,7 @@ mod secrets;
 use std::time::Duration;
 
 use ichor_core::Uid;
-use ichor_store::{NewAudit, Role};
+use ichor_store::{NewAudit, Role, Store, Witness};
 use serde_json::Value;
 
 pub(crate) use caller::{
@@ -58,15 +58,9 @@ impl Default for AccessOptions {
     }
 }
 
-/// Writes who did what. Whoever cannot be written down is not answered.
-pub(crate) async fn audit(
-    app: &App,
-    caller: &Caller,
-    action: &'static str,
-    study: Option<&Uid>,
-    detail: Value,
-) -> Result<(), Problem> {
-    let entry = NewAudit {
+/// A row about somebody who is known.
+fn entry(app: &App, caller: &Caller, action: &'static str, study: Option<&Uid>, detail: Value) -> NewAudit {
+    NewAudit {
         at: (app.facts.now)(),
         actor: caller.admitted.name.clone(),
         role: Some(caller.admitted.role),
@@ -74,25 +68,55 @@ pub(crate) async fn audit(
         action,
         study: study.cloned(),
         detail,
-    };
-    app.facts.store.audit(&entry).await.map_err(Problem::from)
+    }
 }
 
-/// The same of somebody who is not known, or not yet.
-pub(crate) async fn audit_stranger(
+/// Writes who looked at what. Whoever cannot be written down is not answered.
+pub(crate) async fn audit(
+    app: &App,
+    caller: &Caller,
+    action: &'static str,
+    study: Option<&Uid>,
+    detail: Value,
+) -> Result<(), Problem> {
+    app.facts.store.audit(&entry(app, caller, action, study, detail)).await.map_err(Problem::from)
+}
+
+/// The store in the caller's hands: what is changed through it stands in the audit trail by the same transaction.
+pub(crate) fn store_of(app: &App, caller: &Caller, action: &'static str, study: Option<&Uid>, detail: Value) -> Store {
+    app.facts.store.witnessed(Witness::new(entry(app, caller, action, study, detail)))
+}
+
+/// [`store_of`], and the row says under this key what came of it.
+pub(crate) fn store_telling(
+    app: &App,
+    caller: &Caller,
+    (action, key): (&'static str, &'static str),
+    study: Option<&Uid>,
+    detail: Value,
+) -> Store {
+    app.facts.store.witnessed(Witness::with_outcome(entry(app, caller, action, study, detail), key))
+}
+
+/// A row about somebody who is not known, or not yet.
+pub(crate) fn stranger(
     app: &App,
     peer: Peer,
-    name: Option<(&str, Role)>,
+    (name, role): (Option<&str>, Option<Role>),
     action: &'static str,
-) -> Result<(), Problem> {
-    let entry = NewAudit {
+) -> NewAudit {
+    NewAudit {
         at: (app.facts.now)(),
-        actor: name.map_or("-", |(name, _)| name).to_owned(),
-        role: name.map(|(_, role)| role),
-        address: peer.0.ip().to_string(),
+        actor: name.unwrap_or("-").to_owned(),
+        role,
+        address: peer.ip().to_string(),
         action,
         study: None,
         detail: Value::Object(serde_json::Map::new()),
-    };
-    app.facts.store.audit(&entry).await.map_err(Problem::from)
+    }
+}
+
+/// Writes what a stranger did.
+pub(crate) async fn audit_stranger(app: &App, peer: Peer, action: &'static str) -> Result<(), Problem> {
+    app.facts.store.audit(&stranger(app, peer, (None, None), action)).await.map_err(Problem::from)
 }

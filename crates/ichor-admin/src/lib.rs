@@ -27,7 +27,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ichor_store::{NewAudit, Store, StoreError, Timestamp};
+use ichor_store::{NewAudit, Store, StoreError, Timestamp, Witness};
 use tokio::sync::Semaphore;
 
 pub use access::AccessOptions;
@@ -109,11 +109,11 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Makes a one-time link: for a user, or for the first admin.
-    pub(crate) async fn invitation(&self, user: Option<i64>) -> Result<String, Problem> {
+    /// Makes a one-time link: for a user, or for the first admin. The store is in the hands of whoever gives it.
+    pub(crate) async fn invitation(&self, store: &Store, user: Option<i64>) -> Result<String, Problem> {
         let (secret, now) = (Secret::new()?, (self.facts.now)());
         let expires = now.after(self.facts.access.invitation);
-        self.facts.store.invite(secret.digest(), user, now, expires).await?;
+        store.invite(secret.digest(), user, now, expires).await?;
         Ok(format!("{}/welcome?code={}", self.facts.url, secret.reveal()))
     }
 }
@@ -146,7 +146,7 @@ impl Admin {
         if !self.app.facts.access.serves_patients || self.app.facts.store.has_admin().await? {
             return Ok(None);
         }
-        let link = self.app.invitation(None).await;
+        let link = self.app.invitation(&self.app.facts.store, None).await;
         link.map(Some).map_err(|problem| StoreError::Filter { what: problem.detail })
     }
 
@@ -169,8 +169,8 @@ impl Admin {
             study: None,
             detail: serde_json::json!({ "user": user.id }),
         };
-        store.audit(&entry).await?;
-        let link = self.app.invitation(Some(user.id)).await;
+        let store = store.witnessed(Witness::new(entry));
+        let link = self.app.invitation(&store, Some(user.id)).await;
         link.map_err(|problem| StoreError::Filter { what: problem.detail })
     }
 

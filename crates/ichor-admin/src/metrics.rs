@@ -1,5 +1,6 @@
 //! Metrics in the OpenMetrics text format. They are read from the store at every scrape: a restart forgets nothing.
 
+mod audit;
 mod models;
 
 use std::collections::BTreeSet;
@@ -66,6 +67,8 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     destinations(&mut registry, facts, &states);
     retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
     disk(&mut registry, facts);
+    let feed = facts.store.audit_feed_figures().await.map_err(|error| error.to_string())?;
+    audit::audit(&mut registry, feed.as_ref(), now);
     models::models(&mut registry, facts, &known);
     models::scores(&mut registry, &known);
     let mut text = String::new();

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::IntoResponse;
+use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use ichor_core::TrustedProxies;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -19,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::access::Peer;
+use crate::problem::Problem;
 use limits::{Impatient, Places};
 
 /// Limits of the listener.
@@ -32,6 +36,8 @@ pub struct AdminOptions {
     pub timeout: Duration,
     /// Longest life of a connection, downloads and event streams included.
     pub longest_connection: Duration,
+    /// Proxies that are believed when they say whom they speak for.
+    pub trusted_proxies: TrustedProxies,
     /// Encryption; `None`: in the clear.
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -42,6 +48,7 @@ impl Default for AdminOptions {
             max_connections: 64,
             timeout: Duration::from_secs(15),
             longest_connection: Duration::from_secs(3_700),
+            trusted_proxies: TrustedProxies::default(),
             tls: None,
         }
     }
@@ -94,7 +101,10 @@ impl AdminServer {
                 }
                 (_, Err(_)) => return,
             };
-            let Some(place) = places.take(peer.ip()) else {
+            // A proxy's connections are those of many.
+            let is_proxy = options.trusted_proxies.contains(peer.ip());
+            let place = if is_proxy { Some(None) } else { places.take(peer.ip()).map(Some) };
+            let Some(place) = place else {
                 debug!(%peer, "an address has too many connections for administrators");
                 continue;
             };
@@ -102,11 +112,11 @@ impl AdminServer {
             tokio::spawn(async move {
                 let served = async {
                     match &options.tls {
-                        None => serve(stream, peer, routes, options.timeout).await,
+                        None => serve(stream, peer, routes, &options).await,
                         Some(tls) => {
                             let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
                             match tokio::time::timeout(options.timeout, handshake).await {
-                                Ok(Ok(stream)) => serve(stream, peer, routes, options.timeout).await,
+                                Ok(Ok(stream)) => serve(stream, peer, routes, &options).await,
                                 Ok(Err(error)) => debug!(%error, %peer, "no TLS with a connection for administrators"),
                                 Err(_) => debug!(%peer, "a TLS handshake took too long"),
                             }
@@ -123,15 +133,33 @@ impl AdminServer {
     }
 }
 
+/// Who asks: the peer, or whom a trusted proxy speaks for.
+fn client(proxies: &TrustedProxies, peer: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Problem> {
+    let values = |name: HeaderName| headers.get_all(name).iter().map(|value| value.as_bytes()).collect::<Vec<_>>();
+    let (plain, standard) = (values(HeaderName::from_static("x-forwarded-for")), values(FORWARDED));
+    let client = proxies.client(peer.ip(), &plain, &standard).map_err(|error| Problem::bad(error.to_string()))?;
+    Ok(if client == peer.ip() { peer } else { SocketAddr::from((client, 0)) })
+}
+
 /// Answers the requests of one connection.
-async fn serve<S>(stream: S, peer: SocketAddr, routes: Router, timeout: Duration)
+async fn serve<S>(stream: S, peer: SocketAddr, routes: Router, options: &AdminOptions)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let routes = TowerToHyperService::new(routes);
+    let (routes, timeout) = (TowerToHyperService::new(routes), options.timeout);
+    let proxies = &options.trusted_proxies;
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        routes.call(request.map(|body| limits::in_time(body, timeout)))
+        let client = client(proxies, peer, request.headers());
+        let answer = client.map(|client| {
+            request.extensions_mut().insert(Peer(client));
+            routes.call(request.map(|body| limits::in_time(body, timeout)))
+        });
+        async move {
+            match answer {
+                Ok(answer) => answer.await,
+                Err(problem) => Ok(problem.into_response()),
+            }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -9,6 +9,7 @@ mod agreement;
 mod calibration;
 mod device;
 mod finding;
+mod forwarded;
 mod model_id;
 mod network;
 mod plane;
@@ -26,6 +27,7 @@ pub use agreement::{Agreement, BlandAltman, Estimate, Overlap, Pair, stability_i
 pub use calibration::{Calibration, log_odds};
 pub use device::{DeviceChoice, UnknownDevice};
 pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_probabilities};
+pub use forwarded::{TrustedProxies, UnclearChain};
 pub use model_id::{InvalidModelId, ModelId};
 pub use network::{InvalidNetwork, IpNetwork};
 pub use plane::{ImagePlane, InvalidPlane};

@@ -1,6 +1,6 @@
 //! The stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`], [`triage`] of what is still arriving,
 //! [`prove`] of what was delivered, [`commit`], which tells peers what is kept, [`tell`], which tells those who read what came of it, and
-//! [`retain`], which gives up files that are no longer kept. [`models`] says which model is active, and in the [`shadow`] others look on.
+//! [`retain`], which gives up files that are no longer kept. [`audit`] tells a repository who did what. [`models`] says which model is active, and in the [`shadow`] others look on.
 //!
 //! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
 //! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
@@ -8,6 +8,7 @@
 
 pub mod analyse;
 pub mod assemble;
+pub mod audit;
 pub mod backoff;
 pub mod clock;
 pub mod commit;

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use ichor_core::Uid;
-use ichor_dicomweb::server::Sender;
 use ichor_dicomweb::server::ups::{
-    DataSet, Deed, Pending, ShelfError, Shelved, Target, UpsState, Workitem, WorkitemShelf,
+    By, DataSet, Pending, ShelfError, Shelved, Target, UpsState, Workitem, WorkitemShelf,
 };
-use ichor_store::{NewAudit, Store, StoreError, Subscribed, Topic, WorkitemRow};
+use ichor_store::{NewAudit, Store, StoreError, Subscribed, Topic, Witness, WorkitemRow};
 use serde_json::Value;
 
 use crate::now;
@@ -27,6 +26,15 @@ impl StoreShelf {
     pub fn new(store: Store) -> Arc<Self> {
         Arc::new(Self { store })
     }
+
+    /// The store in a client's hands.
+    fn of(&self, by: By<'_>) -> Store {
+        self.store.witnessed(Witness::new(entry(by)))
+    }
+}
+
+fn entry(By { who, deed }: By<'_>) -> NewAudit {
+    NewAudit::of_dicomweb(now(), (&who.client, who.address.ip()), deed.action, deed.study, deed.detail)
 }
 
 fn failed(error: StoreError) -> ShelfError {
@@ -64,16 +72,16 @@ fn subscribed(target: &Target) -> Subscribed {
 }
 
 impl WorkitemShelf for StoreShelf {
-    fn insert<'a>(&'a self, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool> {
-        async move { self.store.create_workitem(&row(item), &bodies(reports), now()).await.map_err(failed) }.boxed()
+    fn insert<'a>(&'a self, by: By<'a>, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool> {
+        async move { self.of(by).create_workitem(&row(item), &bodies(reports), now()).await.map_err(failed) }.boxed()
     }
 
     fn get<'a>(&'a self, uid: &'a Uid) -> Shelved<'a, Option<Workitem>> {
         async move { self.store.workitem(uid).await.map_err(failed)?.map(item).transpose() }.boxed()
     }
 
-    fn replace<'a>(&'a self, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool> {
-        async move { self.store.change_workitem(&row(item), &bodies(reports), now()).await.map_err(failed) }.boxed()
+    fn replace<'a>(&'a self, by: By<'a>, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool> {
+        async move { self.of(by).change_workitem(&row(item), &bodies(reports), now()).await.map_err(failed) }.boxed()
     }
 
     fn list<'a>(&'a self, states: &'a [UpsState], offset: u64, limit: u32) -> Shelved<'a, Vec<Workitem>> {
@@ -85,22 +93,13 @@ impl WorkitemShelf for StoreShelf {
         .boxed()
     }
 
-    fn audit<'a>(&'a self, who: &'a Sender, deed: Deed) -> Shelved<'a, ()> {
-        let entry = NewAudit {
-            at: now(),
-            // Not to be taken for a user of the same name.
-            actor: format!("dicomweb:{}", who.client),
-            role: None,
-            address: who.address.ip().to_string(),
-            action: deed.action,
-            study: deed.study,
-            detail: deed.detail,
-        };
-        async move { self.store.audit(&entry).await.map_err(failed) }.boxed()
+    fn audit<'a>(&'a self, by: By<'a>) -> Shelved<'a, ()> {
+        async move { self.store.audit(&entry(by)).await.map_err(failed) }.boxed()
     }
 
     fn subscribe<'a>(
         &'a self,
+        by: By<'a>,
         subscriber: &'a str,
         target: &'a Target,
         deletion_lock: bool,
@@ -108,18 +107,18 @@ impl WorkitemShelf for StoreShelf {
     ) -> Shelved<'a, ()> {
         async move {
             let (what, reports) = (subscribed(target), bodies(reports));
-            let done = self.store.subscribe_workitems(subscriber, &what, deletion_lock, &reports, now()).await;
+            let done = self.of(by).subscribe_workitems(subscriber, &what, deletion_lock, &reports, now()).await;
             done.map_err(failed)
         }
         .boxed()
     }
 
-    fn unsubscribe<'a>(&'a self, subscriber: &'a str, target: &'a Target) -> Shelved<'a, bool> {
-        async move { self.store.unsubscribe_workitems(subscriber, &subscribed(target)).await.map_err(failed) }.boxed()
+    fn unsubscribe<'a>(&'a self, by: By<'a>, subscriber: &'a str, target: &'a Target) -> Shelved<'a, bool> {
+        async move { self.of(by).unsubscribe_workitems(subscriber, &subscribed(target)).await.map_err(failed) }.boxed()
     }
 
-    fn suspend<'a>(&'a self, subscriber: &'a str) -> Shelved<'a, bool> {
-        async move { self.store.suspend_worklist(subscriber).await.map_err(failed) }.boxed()
+    fn suspend<'a>(&'a self, by: By<'a>, subscriber: &'a str) -> Shelved<'a, bool> {
+        async move { self.of(by).suspend_worklist(subscriber).await.map_err(failed) }.boxed()
     }
 
     fn has_subscriber<'a>(&'a self, uid: &'a Uid) -> Shelved<'a, bool> {

@@ -2,6 +2,7 @@
 //! the caller made, other secrets as digests: nothing in here opens a door.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use ichor_core::Uid;
@@ -11,6 +12,9 @@ use crate::{Store, StoreError, Timestamp};
 
 /// Most rows of the audit trail in one answer.
 const MOST_AUDITED: u32 = 1_000;
+
+/// What the names of clients of DICOMweb begin with in the audit trail.
+pub const DICOMWEB_ACTOR: &str = "dicomweb:";
 
 /// BLAKE3 of a secret.
 pub type SecretDigest = [u8; 32];
@@ -143,6 +147,62 @@ pub struct NewAudit {
     pub detail: serde_json::Value,
 }
 
+impl NewAudit {
+    /// What a client of DICOMweb did: its name is not to be taken for that of a user of the same name.
+    #[must_use]
+    pub fn of_dicomweb(
+        at: Timestamp,
+        (client, address): (&str, IpAddr),
+        action: &'static str,
+        study: Option<Uid>,
+        detail: serde_json::Value,
+    ) -> Self {
+        let (actor, address) = (format!("{DICOMWEB_ACTOR}{client}"), address.to_string());
+        Self { at, actor, role: None, address, action, study, detail }
+    }
+
+    /// What ichor itself did, such as starting.
+    #[must_use]
+    pub fn of_ourselves(at: Timestamp, action: &'static str, detail: serde_json::Value) -> Self {
+        let (actor, address) = ("ichor".to_owned(), "this machine".to_owned());
+        Self { at, actor, role: None, address, action, study: None, detail }
+    }
+}
+
+/// Who stands in the audit trail for a change, by the transaction that makes it.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    entry: NewAudit,
+    outcome: Option<&'static str>,
+}
+
+impl Witness {
+    /// The row as it is given.
+    #[must_use]
+    pub const fn new(entry: NewAudit) -> Self {
+        Self { entry, outcome: None }
+    }
+
+    /// The row, and in its detail, under this key, what came of the change.
+    #[must_use]
+    pub const fn with_outcome(entry: NewAudit, key: &'static str) -> Self {
+        Self { entry, outcome: Some(key) }
+    }
+
+    pub(crate) const fn action(&self) -> &'static str {
+        self.entry.action
+    }
+
+    /// The row, once it is known what came of the change.
+    pub(crate) fn entry(&self, outcome: serde_json::Value) -> NewAudit {
+        let mut entry = self.entry.clone();
+        if let (Some(key), Some(detail), false) = (self.outcome, entry.detail.as_object_mut(), outcome.is_null()) {
+            detail.insert(key.to_owned(), outcome);
+        }
+        entry
+    }
+}
+
 /// A row of the audit trail.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -179,6 +239,14 @@ pub struct AuditFilter {
 }
 
 impl Store {
+    /// The same store in the hands of somebody: each change that is made through it stands in the audit trail by the same
+    /// transaction, so that both are there or neither. What changes nothing, and fails, leaves no row. An intent that cannot
+    /// be done so answers [`StoreError::Unwitnessed`] and does nothing.
+    #[must_use]
+    pub fn witnessed(&self, witness: Witness) -> Self {
+        self.with_index(self.index().witnessed(witness))
+    }
+
     /// Whether there is an admin with a password who may come in.
     ///
     /// # Errors
@@ -196,12 +264,13 @@ impl Store {
         self.index().add_user(name, role, now).await
     }
 
-    /// Changes what a user may do, and whether they may come in; one who may not is out at once. The last admin stays.
+    /// Changes what a user may do, and whether they may come in; one who may not is out at once, and their tokens are taken
+    /// back. The last admin stays.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Filter`] for the last admin; else as [`Self::add_user`].
-    pub async fn change_user(&self, id: i64, role: Role, enabled: bool) -> Result<(), StoreError> {
-        self.index().change_user(id, role, enabled).await
+    pub async fn change_user(&self, id: i64, role: Role, enabled: bool, now: Timestamp) -> Result<(), StoreError> {
+        self.index().change_user(id, role, enabled, now).await
     }
 
     /// All users, by name.

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use crate::sqlite::{copy_database, end_sessions, examine_database, listed_blobs};
 use crate::store::{LockFile, beside};
-use crate::{BlobRef, Store, StoreError, StoreOptions};
+use crate::{BlobRef, Store, StoreError, StoreOptions, Timestamp};
 
 /// The database in a backup.
 const DATABASE: &str = "ichor.db";
@@ -39,6 +39,8 @@ pub struct Copied {
     pub ended_sessions: u64,
     /// Restored: tokens that are valid again.
     pub valid_tokens: u64,
+    /// Restored: tokens that were revoked by the way.
+    pub revoked_tokens: u64,
 }
 
 /// What is known of a database without opening it for writing.
@@ -84,13 +86,18 @@ impl Store {
     }
 }
 
-/// Brings a backup to the places of a store that does not exist yet.
+/// Brings a backup to the places of a store that does not exist yet. Sessions of before are ended; tokens are valid as they were
+/// when the backup was made, or, with a moment in `revoke_tokens`, revoked at it.
 ///
 /// # Errors
 /// [`StoreError::Occupied`] if there is a database already, or a log that another one left: they are not touched. [`StoreError::NotFound`] if the folder
 /// holds no backup; [`StoreError::ForeignDatabase`], [`StoreError::NewerDatabase`] and [`StoreError::Corrupt`] if its
 /// database cannot be used; else as [`Store::back_up`]. The database takes its place last.
-pub async fn restore(from: &Path, options: &StoreOptions) -> Result<Copied, StoreError> {
+pub async fn restore(
+    from: &Path,
+    options: &StoreOptions,
+    revoke_tokens: Option<Timestamp>,
+) -> Result<Copied, StoreError> {
     let (backup, database) = (from.join(DATABASE), &options.database);
     if !backup.is_file() {
         return Err(StoreError::NotFound { what: format!("{} (a backup's database)", backup.display()) });
@@ -113,11 +120,16 @@ pub async fn restore(from: &Path, options: &StoreOptions) -> Result<Copied, Stor
     let partial = beside(database, "restoring");
     copy_file(&backup, &partial).map_err(|source| StoreError::file("writing", &partial, source))?;
     // Who was logged in when the backup was made is not logged in again.
-    let access = end_sessions(&partial).await?;
+    let access = end_sessions(&partial, revoke_tokens).await?;
     sync(&partial)?;
     rename(&partial, database)?;
     sync(folder)?;
-    Ok(Copied { ended_sessions: access.sessions, valid_tokens: access.tokens, ..copied })
+    Ok(Copied {
+        ended_sessions: access.sessions,
+        valid_tokens: access.tokens,
+        revoked_tokens: access.revoked,
+        ..copied
+    })
 }
 
 /// Looks at a database without changing it.

@@ -109,6 +109,14 @@ pub enum StoreError {
         /// What had been claimed.
         what: String,
     },
+    /// The change cannot be made in one transaction with its row in the audit trail: it was not made.
+    #[error("{during} has no witness: {action} was not done")]
+    Unwitnessed {
+        /// What was being done.
+        during: String,
+        /// What the row would have said.
+        action: &'static str,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

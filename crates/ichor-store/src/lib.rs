@@ -14,6 +14,7 @@
 mod access;
 mod analyse;
 mod assemble;
+mod audit_feed;
 mod backup;
 mod blobs;
 mod changes;
@@ -51,12 +52,14 @@ fn folder() -> tempfile::TempDir {
 }
 
 pub use access::{
-    Admitted, AuditEntry, AuditFilter, NewAudit, NewSession, Role, SecretDigest, TokenSummary, UnknownRole, User,
+    Admitted, AuditEntry, AuditFilter, DICOMWEB_ACTOR, NewAudit, NewSession, Role, SecretDigest, TokenSummary,
+    UnknownRole, User, Witness,
 };
 pub use analyse::{
     AnalysisClaim, AnalysisOutcome, NewObject, Routed, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict,
 };
 pub use assemble::StudyRef;
+pub use audit_feed::{AuditBatch, AuditFeedFigures, AuditMatter, AuditPlace, AuditRecord, AuditedStudy, ClassCount};
 pub use backup::{Copied, Examined, examine, restore};
 pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob, free_bytes};
 pub use changes::{Changes, Topic};

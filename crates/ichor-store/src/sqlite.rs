@@ -7,7 +7,9 @@ mod access;
 mod analyse;
 mod assemble;
 mod association;
+mod audit_feed;
 mod backup;
+mod change;
 mod commitment;
 mod deliver;
 mod destination;
@@ -37,17 +39,20 @@ mod values;
 mod worklist;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection as _, Sqlite as Dialect, Transaction};
+use sqlx::{Connection as _, Sqlite as Dialect};
 use tokio::task::spawn_blocking;
 
+use crate::access::Witness;
 use crate::store::{LockFile, beside};
 use crate::{StoreError, StoreOptions};
 pub(crate) use backup::{copy_database, end_sessions, examine_database, listed_blobs};
+use change::Change;
 use failure::During;
 pub(crate) use schema::newest_known;
 
@@ -62,6 +67,8 @@ const LONGEST_LOG: u32 = 64 << 20;
 pub(crate) struct Sqlite {
     write: SqlitePool,
     read: SqlitePool,
+    /// What stands in the audit trail with whatever is changed.
+    witness: Option<Arc<Witness>>,
 }
 
 impl Sqlite {
@@ -86,7 +93,7 @@ impl Sqlite {
             .connect_with(connect.pragma("query_only", "ON"))
             .await
             .during("opening the database")?;
-        Ok(Self { write, read })
+        Ok(Self { write, read, witness: None })
     }
 
     /// Closes both pools; the last connection writes the log back.
@@ -96,8 +103,28 @@ impl Sqlite {
     }
 
     /// A transaction that holds the write lock from its first statement on.
-    async fn begin(&self, during: &str) -> Result<Transaction<'static, Dialect>, StoreError> {
-        self.write.begin_with("BEGIN IMMEDIATE").await.during(during)
+    async fn begin(&self, during: &str) -> Result<Change, StoreError> {
+        let transaction = self.write.begin_with("BEGIN IMMEDIATE").await.during(during)?;
+        Ok(Change::new(transaction, self.witness.clone()))
+    }
+
+    /// The connection that writes, for a single statement of which nobody is to be the witness.
+    fn unwitnessed(&self, during: &str) -> Result<&SqlitePool, StoreError> {
+        self.check_unwitnessed(during)?;
+        Ok(&self.write)
+    }
+
+    /// Refuses what would be done without its row in the audit trail.
+    pub(crate) fn check_unwitnessed(&self, during: &str) -> Result<(), StoreError> {
+        match &self.witness {
+            None => Ok(()),
+            Some(witness) => Err(StoreError::Unwitnessed { during: during.to_owned(), action: witness.action() }),
+        }
+    }
+
+    /// The same database, whose changes stand in the audit trail.
+    pub(crate) fn witnessed(&self, witness: Witness) -> Self {
+        Self { witness: Some(Arc::new(witness)), ..self.clone() }
     }
 }
 

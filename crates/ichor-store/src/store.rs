@@ -46,12 +46,12 @@ impl StoreOptions {
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
+    index: Sqlite,
 }
 
 #[derive(Debug)]
 struct Inner {
     database: PathBuf,
-    index: Sqlite,
     blobs: BlobStore,
     topics: Topics,
     /// Taken by [`Store::close`].
@@ -87,14 +87,13 @@ impl Store {
             .map_err(|source| StoreError::Database { during: "starting to record".into(), source: source.into() })?;
         let inner = Inner {
             database: options.database.clone(),
-            index,
             blobs,
             topics,
             queue: Mutex::new(Some(queue)),
             committer: Mutex::new(Some(committer)),
             ownership: Mutex::new(None),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), index })
     }
 
     /// Waits for what is being recorded, writes the log back into the database and closes it. Intents on this store
@@ -107,7 +106,7 @@ impl Store {
         {
             tracing::error!("the recording thread ended with a failure");
         }
-        self.inner.index.close().await;
+        self.index.close().await;
         drop(lock(&self.inner.ownership).take());
     }
 
@@ -128,7 +127,11 @@ impl Store {
     }
 
     pub(crate) fn index(&self) -> &Sqlite {
-        &self.inner.index
+        &self.index
+    }
+
+    pub(crate) fn with_index(&self, index: Sqlite) -> Self {
+        Self { inner: Arc::clone(&self.inner), index }
     }
 
     pub(crate) fn topics(&self) -> &Topics {
@@ -136,6 +139,8 @@ impl Store {
     }
 
     pub(crate) fn record_queue(&self) -> Result<mpsc::Sender<Entry>, StoreError> {
+        // What is recorded in groups goes another way than a witnessed change.
+        self.index.check_unwitnessed("recording an instance")?;
         lock(&self.inner.queue).clone().ok_or(StoreError::Closed)
     }
 

@@ -28,6 +28,7 @@ pub(crate) async fn bind(
         max_connections: section.max_connections,
         timeout: seconds(section.timeout_s),
         longest_connection: seconds(section.stream_s) + seconds(section.timeout_s),
+        trusted_proxies: section.trusted_proxies().context("admin.trusted_proxies")?,
         tls,
     };
     let server = AdminServer::bind(section.address, admin.routes(), options)

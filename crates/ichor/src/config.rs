@@ -3,6 +3,7 @@
 
 mod admin;
 mod analysis;
+mod audit;
 mod channel;
 mod commitment;
 mod decoder;
@@ -23,12 +24,14 @@ mod worklist;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ichor_core::{InvalidNetwork, TrustedProxies};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use admin::AdminConfig;
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, ShadowConfig};
 pub use analysis::{AlsoConfig, ModelConfig};
+pub(crate) use audit::AuditConfig;
 pub(crate) use channel::{ChannelConfig, ChannelEnd};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
@@ -72,6 +75,9 @@ pub(crate) struct Config {
     /// The API and the pages, health and metrics; absent: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin: Option<AdminConfig>,
+    /// The audit repository that is told who did what; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) audit: Option<AuditConfig>,
     /// Which series are analysed.
     #[serde(default)]
     pub(crate) gate: GateConfig,
@@ -215,6 +221,7 @@ impl Config {
             forwards: new.forwards.clone(),
             channels: new.channels.clone(),
             retention: new.retention.clone(),
+            audit: new.audit.clone(),
             ..self.clone()
         };
         config.log.level.clone_from(&new.log.level);
@@ -234,6 +241,7 @@ impl Config {
         self.model.resolve(folder);
         self.dicomweb.iter_mut().for_each(|dicomweb| dicomweb.resolve(folder));
         self.admin.iter_mut().for_each(|admin| admin.resolve(folder));
+        self.audit.iter_mut().for_each(|audit| audit.resolve(folder));
         for destination in &mut self.destinations {
             destination.resolve(folder);
         }
@@ -255,6 +263,7 @@ impl Config {
         self.dicomweb.iter().try_for_each(DicomWebConfig::check)?;
         self.worklist.iter().try_for_each(|worklist| worklist.check(self.dicomweb.is_some()))?;
         self.admin.iter().try_for_each(AdminConfig::check)?;
+        self.audit.iter().try_for_each(AuditConfig::check)?;
         self.gate.check()?;
         self.commitment.check()?;
         self.analysis.check()?;
@@ -298,6 +307,7 @@ impl Config {
         all.extend(self.sources.iter().flat_map(SourceConfig::durations));
         all.extend(self.dicomweb.iter().flat_map(DicomWebConfig::durations));
         all.extend(self.admin.iter().flat_map(AdminConfig::durations));
+        all.extend(self.audit.iter().flat_map(AuditConfig::durations));
         all.extend(self.analysis.durations());
         all.extend(self.shadow.durations());
         all.extend(self.decoder.durations());
@@ -312,6 +322,11 @@ impl Config {
 /// Refuses the value of a key.
 fn fault<T>(key: &str, message: String) -> Result<T, Fault> {
     Err((key.to_owned(), message))
+}
+
+/// Proxies that are believed when they say whom they speak for.
+fn proxies(networks: &[String]) -> Result<TrustedProxies, InvalidNetwork> {
+    networks.iter().map(|network| network.parse()).collect::<Result<_, _>>().map(TrustedProxies::new)
 }
 
 /// Refuses keys that belong to another kind: each with whether it is set.

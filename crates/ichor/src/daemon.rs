@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
-use crate::{admin, certificates, channels, destinations, models, retention, secrets, supervisor, worklist};
+use crate::{admin, audit, certificates, channels, destinations, models, retention, secrets, supervisor, worklist};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ impl Daemon {
         let store = open_store(config).await?;
         let recovery = store.recover(now()).await.context("recovery of the store")?;
         info!(?recovery, "store opened");
+        store.feed_audit(config.audit.is_some()).await.context("the audit repository")?;
         let workers = match work {
             Work::Everything => Some((models::open::<E>(config, &store).await?, open_decoder(config)?)),
             Work::ReceiveOnly => {
@@ -162,8 +163,10 @@ impl Daemon {
         destinations::serve(destinations::open_all(config).await?, &store, &stop, (stages, &mut tasks));
         channels::serve(channels::open_all(&config.channels)?, &store, &stop, (stages, &mut tasks));
         retention::serve(config, &store, &stop, (stages, &mut tasks));
+        audit::serve(audit::open(config)?, &store, &stop, (stages, &mut tasks));
         destinations::warn_of_orphans(config, &store).await?;
         channels::warn_of_orphans(&store, &config.channels).await?;
+        audit::started(&store, if work == Work::Everything { "everything" } else { "receive-only" }).await?;
         info!(%address, ae_title = %config.listen.ae_title, "listening");
         Ok(Self { address, store, tasks, stop, controls })
     }
@@ -212,6 +215,7 @@ impl Daemon {
             }
         };
         info!("stopping");
+        audit::stopped(&self.store).await;
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.store.close().await;

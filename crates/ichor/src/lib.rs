@@ -2,6 +2,7 @@
 //! first becomes the second for what needs a model.
 
 mod admin;
+mod audit;
 mod certificates;
 mod channels;
 mod cli;

@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Difference, diff};
 use crate::stages::Stages;
-use crate::{admin, certificates, channels, daemon, destinations, logging, retention, tls_files, web};
+use crate::{admin, audit, certificates, channels, daemon, destinations, logging, retention, tls_files, web};
 
 /// A value that stages look at before each piece of work.
 pub(crate) type Shared<T> = watch::Sender<Arc<T>>;
@@ -38,6 +38,7 @@ struct Prepared {
     filter: EnvFilter,
     destinations: Vec<destinations::Opened>,
     channels: Vec<channels::Opened>,
+    audit: audit::Opened,
 }
 
 /// What puts another configuration in force.
@@ -84,6 +85,9 @@ impl Controls {
         if let Err(error) = orphans.and(channels::warn_of_orphans(store, &self.config.channels).await) {
             warn!("what waits for nobody cannot be told: {error:#}");
         }
+        if let Err(error) = store.feed_audit(self.config.audit.is_some()).await {
+            warn!(%error, "it is not noted whether an audit repository is told");
+        }
         let waiting = differences.iter().filter(|difference| !difference.live).count();
         let live = differences.len() - waiting;
         info!(file = %file.display(), changed = live, need_restart = waiting, ?served, "configuration read again");
@@ -107,6 +111,7 @@ impl Controls {
             filter: logging::filter(&config.log)?,
             destinations: destinations::open_all(&config).await?,
             channels: channels::open_all(&config.channels)?,
+            audit: audit::open(&config)?,
             config,
         };
         Ok((prepared, differences))
@@ -139,6 +144,7 @@ impl Controls {
         let mut served = destinations::serve(prepared.destinations, store, stop, (stages, tasks));
         served.extend(channels::serve(prepared.channels, store, stop, (stages, tasks)));
         served.extend(retention::serve(&self.config, store, stop, (stages, tasks)));
+        served.extend(audit::serve(prepared.audit, store, stop, (stages, tasks)));
         served
     }
 }

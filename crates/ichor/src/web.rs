@@ -66,6 +66,7 @@ pub(crate) fn options(config: &DicomWebConfig, max_instance_mib: u64) -> anyhow:
     Ok(ServerOptions {
         prefix: config.prefix.clone(),
         clients: config.clients.iter().map(client).collect::<anyhow::Result<_>>()?,
+        trusted_proxies: config.trusted_proxies().context("dicomweb.trusted_proxies")?,
         max_connections: config.max_connections,
         max_requests: config.max_requests,
         max_header_bytes: config.max_header_kib << 10,

@@ -25,6 +25,10 @@ pub(crate) enum Tool {
     DicomwebClient,
     /// A Python with websocket-client.
     WebsocketClient,
+    /// rsyslog, with TLS.
+    Rsyslog,
+    /// libxml2's xmllint.
+    Xmllint,
     /// cornerstone3D, built, with Node and Chromium to run it.
     Viewer,
 }
@@ -41,6 +45,8 @@ impl Tool {
             Self::Pynetdicom => imports("pynetdicom"),
             Self::DicomwebClient => imports("dicomweb_client"),
             Self::WebsocketClient => imports("websocket"),
+            Self::Rsyslog => find("rsyslogd").is_some() && RSYSLOG_TLS.iter().any(|file| Path::new(file).exists()),
+            Self::Xmllint => find("xmllint").is_some(),
             Self::Viewer => find("node").is_some() && Path::new(CHROMIUM).exists() && viewer().is_some(),
         };
         (!found).then_some(match self {
@@ -53,10 +59,16 @@ impl Tool {
             Self::Pynetdicom => "the Python of ICHOR_TEST_PYTHON has no pynetdicom",
             Self::DicomwebClient => "the Python of ICHOR_TEST_PYTHON has no dicomweb-client",
             Self::WebsocketClient => "the Python of ICHOR_TEST_PYTHON has no websocket-client",
+            Self::Rsyslog => "rsyslog with rsyslog-gnutls is not installed",
+            Self::Xmllint => "xmllint (libxml2-utils) is not installed",
             Self::Viewer => "Node, Chromium, or the viewer of ICHOR_TEST_VIEWER (scripts/setup_viewer.sh) is not there",
         })
     }
 }
+
+/// Where Debian puts rsyslog's TLS.
+const RSYSLOG_TLS: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so", "/usr/lib/aarch64-linux-gnu/rsyslog/lmnsd_gtls.so"];
 
 /// Where Debian puts Orthanc's DICOMweb plug-in.
 pub(crate) const DICOM_WEB_PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so";

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::uid;
 use crate::App;
-use crate::access::{AsOperator, audit};
+use crate::access::{AsOperator, store_of, store_telling};
 use crate::problem::Problem;
 
 /// What was done.
@@ -37,8 +37,8 @@ pub(crate) async fn retry_study(
     Path(study): Path<String>,
 ) -> Result<Json<Done>, Problem> {
     let study = uid(&study)?;
-    let outcome = app.facts.store.retry(&study, (app.facts.now)()).await?;
-    audit(&app, &caller, "study-retried", Some(&study), json!(outcome)).await?;
+    let store = store_telling(&app, &caller, ("study-retried", "what"), Some(&study), json!({}));
+    let outcome = store.retry(&study, (app.facts.now)()).await?;
     match outcome {
         RetryOutcome::Queued { .. } => Ok(done(outcome.to_string())),
         RetryOutcome::UnderWay { deliveries, .. } if deliveries > 0 => Ok(done(outcome.to_string())),
@@ -59,8 +59,8 @@ pub(crate) async fn release_study(
     Path(study): Path<String>,
 ) -> Result<Json<Done>, Problem> {
     let study = uid(&study)?;
-    let outcome = app.facts.store.release_analysis(&study, (app.facts.now)()).await?;
-    audit(&app, &caller, "analysis-released", Some(&study), json!(outcome)).await?;
+    let store = store_telling(&app, &caller, ("analysis-released", "what"), Some(&study), json!({}));
+    let outcome = store.release_analysis(&study, (app.facts.now)()).await?;
     told(outcome, "the analysis is due now", "the study is")
 }
 
@@ -73,8 +73,8 @@ pub(crate) async fn retry_delivery(
     AsOperator(caller): AsOperator,
     Path(id): Path<i64>,
 ) -> Result<Json<Done>, Problem> {
-    let outcome = app.facts.store.retry_delivery(id, (app.facts.now)()).await?;
-    audit(&app, &caller, "delivery-retried", None, json!({ "delivery": id, "what": outcome })).await?;
+    let store = store_telling(&app, &caller, ("delivery-retried", "what"), None, json!({ "delivery": id }));
+    let outcome = store.retry_delivery(id, (app.facts.now)()).await?;
     told(outcome, "the delivery is queued again", "only a dead delivery is queued again; this one is")
 }
 
@@ -87,8 +87,8 @@ pub(crate) async fn release_delivery(
     AsOperator(caller): AsOperator,
     Path(id): Path<i64>,
 ) -> Result<Json<Done>, Problem> {
-    let outcome = app.facts.store.release_delivery(id, (app.facts.now)()).await?;
-    audit(&app, &caller, "delivery-released", None, json!({ "delivery": id, "what": outcome })).await?;
+    let store = store_telling(&app, &caller, ("delivery-released", "what"), None, json!({ "delivery": id }));
+    let outcome = store.release_delivery(id, (app.facts.now)()).await?;
     told(outcome, "the delivery is due now", "the delivery is")
 }
 
@@ -102,11 +102,11 @@ pub(crate) async fn retry_message(
     AsOperator(caller): AsOperator,
     Path(id): Path<i64>,
 ) -> Result<Json<Done>, Problem> {
-    match app.facts.store.retry_messages(Some(id), (app.facts.now)()).await {
+    let store = store_of(&app, &caller, "message-retried", None, json!({ "message": id }));
+    match store.retry_messages(Some(id), (app.facts.now)()).await {
         Err(error @ StoreError::NotFound { .. }) => return Err(Problem::conflict(error.to_string())),
         other => drop(other?),
     }
-    audit(&app, &caller, "message-retried", None, json!({ "message": id })).await?;
     Ok(done("the message is queued again"))
 }
 
@@ -119,8 +119,8 @@ pub(crate) async fn release_message(
     AsOperator(caller): AsOperator,
     Path(id): Path<i64>,
 ) -> Result<Json<Done>, Problem> {
-    let outcome = app.facts.store.release_message(id, (app.facts.now)()).await?;
-    audit(&app, &caller, "message-released", None, json!({ "message": id, "what": outcome })).await?;
+    let store = store_telling(&app, &caller, ("message-released", "what"), None, json!({ "message": id }));
+    let outcome = store.release_message(id, (app.facts.now)()).await?;
     told(outcome, "the message is due now", "the message is")
 }
 

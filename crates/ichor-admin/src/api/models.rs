@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::actions::Done;
 use super::uid;
 use crate::App;
-use crate::access::{AsAdmin, AsOperator, AsViewer, audit};
+use crate::access::{AsAdmin, AsOperator, AsViewer, store_of, store_telling};
 use crate::models::{ModelView, views};
 use crate::problem::Problem;
 
@@ -115,9 +115,9 @@ pub(crate) async fn activate(
     because: Result<Json<Because>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Done>), Problem> {
     let why = reason(&because?.0.why)?;
-    let store = &app.facts.store;
-    let model = store.offered_model(&id).await?;
-    audit(&app, &caller, "model-activation-requested", None, json!({ "model": model, "why": why })).await?;
+    let model = app.facts.store.offered_model(&id).await?;
+    let detail = json!({ "model": model, "why": why });
+    let store = store_of(&app, &caller, "model-activation-requested", None, detail);
     let requested = store.request_model(&model, &caller.admitted.name, &why, (app.facts.now)()).await?;
     outcome(&app, requested).await
 }
@@ -135,8 +135,8 @@ pub(crate) async fn rollback(
     because: Result<Json<Because>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Done>), Problem> {
     let why = reason(&because?.0.why)?;
-    audit(&app, &caller, "model-rollback-requested", None, json!({ "why": why })).await?;
-    let requested = app.facts.store.request_rollback(&caller.admitted.name, &why, (app.facts.now)()).await?;
+    let store = store_of(&app, &caller, "model-rollback-requested", None, json!({ "why": why }));
+    let requested = store.request_rollback(&caller.admitted.name, &why, (app.facts.now)()).await?;
     outcome(&app, requested).await
 }
 
@@ -202,8 +202,8 @@ pub(crate) async fn reanalyse(
         why: why.clone(),
     };
     let detail = json!({ "model": model, "why": why });
-    audit(&app, &caller, "study-reanalysed", Some(&study), detail).await?;
-    let outcome = app.facts.store.reanalyse(&wish, (app.facts.now)()).await?;
+    let store = store_telling(&app, &caller, ("study-reanalysed", "what"), Some(&study), detail);
+    let outcome = store.reanalyse(&wish, (app.facts.now)()).await?;
     match outcome {
         RetryOutcome::Queued { .. } => Ok(Json(Done { done: outcome.to_string() })),
         RetryOutcome::UnderWay { .. } | RetryOutcome::NothingToAnalyse | RetryOutcome::PixelsRemoved { .. } => {

@@ -7,13 +7,13 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use ichor_store::{AuditEntry, AuditFilter, Role, StoreError, TokenSummary, User};
+use ichor_store::{AuditEntry, AuditFilter, Role, TokenSummary, User};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
-use crate::access::{AsAdmin, AsViewer, Secret, audit, check_name};
+use crate::access::{AsAdmin, AsViewer, Secret, check_name, store_of, store_telling};
 use crate::problem::Problem;
 
 /// Longest label of a token, in characters.
@@ -71,9 +71,11 @@ pub(crate) async fn add_user(
 ) -> Result<(StatusCode, Json<Invitation>), Problem> {
     let Json(new) = new?;
     check_name(&new.name)?;
-    let user = app.facts.store.add_user(&new.name, new.role, (app.facts.now)()).await?;
-    audit(&app, &caller, "user-added", None, json!({ "name": new.name, "role": new.role })).await?;
-    let link = app.invitation(Some(user)).await?;
+    let detail = json!({ "name": new.name, "role": new.role });
+    let store = store_telling(&app, &caller, ("user-added", "user"), None, detail);
+    let user = store.add_user(&new.name, new.role, (app.facts.now)()).await?;
+    let store = store_of(&app, &caller, "user-invited", None, json!({ "user": user }));
+    let link = app.invitation(&store, Some(user)).await?;
     Ok((StatusCode::CREATED, Json(Invitation { user, link })))
 }
 
@@ -98,27 +100,10 @@ pub(crate) async fn change_user(
     change: Result<Json<UserChange>, JsonRejection>,
 ) -> Result<StatusCode, Problem> {
     let Json(change) = change?;
-    app.facts.store.change_user(id, change.role, change.enabled).await?;
-    if !change.enabled {
-        end_tokens(&app, id).await?;
-    }
     let detail = json!({ "user": id, "role": change.role, "enabled": change.enabled });
-    audit(&app, &caller, "user-changed", None, detail).await?;
+    let store = store_of(&app, &caller, "user-changed", None, detail);
+    store.change_user(id, change.role, change.enabled, (app.facts.now)()).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Takes back all tokens of a user who was put out: they are not good again when the user is let in once more. (Sessions
-/// are gone by now.)
-async fn end_tokens(app: &App, user: i64) -> Result<(), Problem> {
-    let store = &app.facts.store;
-    for token in store.tokens(Some(user)).await?.into_iter().filter(|token| token.revoked_at.is_none()) {
-        match store.revoke_token(token.id, Some(user), (app.facts.now)()).await {
-            // Somebody else took it back meanwhile.
-            Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// A new one-time link for a user: a new password ends their sessions and tokens
@@ -132,8 +117,8 @@ pub(crate) async fn invite(
     if !app.facts.store.users().await?.iter().any(|user| user.id == id) {
         return Err(Problem::not_found(format!("user {id}")));
     }
-    let link = app.invitation(Some(id)).await?;
-    audit(&app, &caller, "user-invited", None, json!({ "user": id })).await?;
+    let store = store_of(&app, &caller, "user-invited", None, json!({ "user": id }));
+    let link = app.invitation(&store, Some(id)).await?;
     Ok((StatusCode::CREATED, Json(Invitation { user: id, link })))
 }
 
@@ -187,8 +172,9 @@ pub(crate) async fn add_token(
     }
     let (secret, now) = (Secret::new()?, (app.facts.now)());
     let expires = days.map(|days| now.after(Duration::from_secs(u64::from(days) * 86_400)));
-    let id = app.facts.store.add_token(secret.digest(), caller.admitted.user, label, now, expires).await?;
-    audit(&app, &caller, "token-added", None, json!({ "token": id, "label": label, "days": days })).await?;
+    let detail = json!({ "label": label, "days": days });
+    let store = store_telling(&app, &caller, ("token-added", "token"), None, detail);
+    let id = store.add_token(secret.digest(), caller.admitted.user, label, now, expires).await?;
     Ok((StatusCode::CREATED, Json(MadeToken { id, token: secret.reveal().to_owned() })))
 }
 
@@ -201,8 +187,8 @@ pub(crate) async fn revoke_token(
     Path(id): Path<i64>,
 ) -> Result<StatusCode, Problem> {
     let whose = (caller.admitted.role < Role::Admin).then_some(caller.admitted.user);
-    app.facts.store.revoke_token(id, whose, (app.facts.now)()).await?;
-    audit(&app, &caller, "token-revoked", None, json!({ "token": id })).await?;
+    let store = store_of(&app, &caller, "token-revoked", None, json!({ "token": id }));
+    store.revoke_token(id, whose, (app.facts.now)()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -8,14 +8,15 @@ use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use ichor_store::{NewSession, StoreError, User};
+use ichor_store::{NewSession, StoreError, User, Witness};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Frame, rendered};
 use crate::App;
 use crate::access::{
-    AsViewer, Peer, Secret, audit, audit_stranger, check_name, check_origin, check_password, cookie_name,
+    AsViewer, Peer, Secret, audit, audit_stranger, check_name, check_origin, check_password, cookie_name, store_of,
+    stranger,
 };
 use crate::problem::Problem;
 
@@ -79,7 +80,7 @@ pub(crate) async fn login(
         let minutes = wait.as_secs().div_ceil(60);
         // Once: whoever goes on shall not fill the trail.
         if app.limiter.is_refusal_new(&address, Instant::now()) {
-            audit_stranger(&app, peer, None, "login-limited").await?;
+            audit_stranger(&app, peer, "login-limited").await?;
             app.limiter.refusal_written(&address, Instant::now());
         }
         let error = format!("Too many failed logins. Try again in {minutes} min.");
@@ -93,15 +94,15 @@ pub(crate) async fn login(
     let is_right = password.len() <= 1_024 && app.passwords.fits(password, hash).await?;
     let Some(user) = user.filter(|_| is_right) else {
         // The name that was typed may be a password.
-        audit_stranger(&app, peer, None, "login-failed").await?;
+        audit_stranger(&app, peer, "login-failed").await?;
         return Ok(refused(StatusCode::UNAUTHORIZED, "Name or password is not right.".to_owned()));
     };
     app.limiter.succeeded(&address, &name);
-    come_in(&app, peer, &user, "logged-in").await
+    come_in(&app, peer, &user).await
 }
 
 /// Begins a session.
-async fn come_in(app: &App, peer: Peer, user: &User, action: &'static str) -> Result<Response, Problem> {
+async fn come_in(app: &App, peer: Peer, user: &User) -> Result<Response, Problem> {
     let (cookie, csrf, now) = (Secret::new()?, Secret::new()?, (app.facts.now)());
     let session = NewSession {
         digest: cookie.digest(),
@@ -109,8 +110,8 @@ async fn come_in(app: &App, peer: Peer, user: &User, action: &'static str) -> Re
         csrf: csrf.reveal().to_owned(),
         expires_at: now.after(app.facts.access.session),
     };
-    app.facts.store.begin_session(&session, now).await?;
-    audit_stranger(app, peer, Some((&user.name, user.role)), action).await?;
+    let entry = stranger(app, peer, (Some(&user.name), Some(user.role)), "logged-in");
+    app.facts.store.witnessed(Witness::new(entry)).begin_session(&session, now).await?;
     let mut response = Redirect::to("/").into_response();
     let set = cookie_line(app, cookie.reveal(), app.facts.access.session.as_secs());
     response.headers_mut().insert(header::SET_COOKIE, set?);
@@ -125,10 +126,10 @@ fn cookie_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Prob
 }
 
 pub(crate) async fn logout(State(app): State<Arc<App>>, AsViewer(caller): AsViewer) -> Result<Response, Problem> {
-    if let Some(session) = caller.session() {
-        app.facts.store.end_session(session).await?;
+    match caller.session() {
+        Some(session) => store_of(&app, &caller, "logged-out", None, json!({})).end_session(session).await?,
+        None => audit(&app, &caller, "logged-out", None, json!({})).await?,
     }
-    audit(&app, &caller, "logged-out", None, json!({})).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(header::SET_COOKIE, cookie_line(&app, "", 0)?);
     Ok(response)
@@ -209,7 +210,9 @@ pub(crate) async fn welcome(
         return welcome_form(&app, form.code, invitation, error);
     }
     let hash = app.passwords.hash(form.password).await?;
-    let user = match app.facts.store.accept_invitation(digest, &name, &hash, now).await {
+    let entry = stranger(&app, peer, (Some(&name), None), "password-chosen");
+    let store = app.facts.store.witnessed(Witness::new(entry));
+    let user = match store.accept_invitation(digest, &name, &hash, now).await {
         Ok(user) => user,
         Err(error @ (StoreError::NotFound { .. } | StoreError::Filter { .. })) => {
             let words = error.to_string();
@@ -217,5 +220,5 @@ pub(crate) async fn welcome(
         }
         Err(error) => return Err(error.into()),
     };
-    come_in(&app, peer, &user, "password-chosen").await
+    come_in(&app, peer, &user).await
 }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ichor_admin::{AdminOptions, AdminServer};
+use ichor_admin::{AccessOptions, AdminOptions, AdminServer};
+use ichor_core::TrustedProxies;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -14,7 +15,10 @@ use crate::support::Site;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn served(site: &Site, timeout: Duration) -> (SocketAddr, DropGuard) {
-    let options = AdminOptions { timeout, ..AdminOptions::default() };
+    served_with(site, AdminOptions { timeout, ..AdminOptions::default() }).await
+}
+
+async fn served_with(site: &Site, options: AdminOptions) -> (SocketAddr, DropGuard) {
     let server = AdminServer::bind(SocketAddr::from(([127, 0, 0, 1], 0)), site.admin.routes(), options).await.unwrap();
     let (address, shutdown) = (server.local_addr().unwrap(), CancellationToken::new());
     tokio::spawn(server.run(shutdown.clone()));
@@ -61,6 +65,52 @@ async fn a_body_that_does_not_come_ends_the_connection() {
         body.len()
     );
     assert_eq!(status(&mut sent(address, &format!("{head}{body}")).await).await, "401", "one that comes is read");
+}
+
+/// The status of a login with a wrong password, through a proxy that says this.
+async fn guess(address: SocketAddr, fields: &str) -> String {
+    let body = "name=eve&password=guess";
+    let head = format!(
+        "POST /login HTTP/1.1\r\nhost: ichor\r\ncontent-type: application/x-www-form-urlencoded\r\n{fields}\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    status(&mut sent(address, &format!("{head}{body}")).await).await
+}
+
+#[tokio::test]
+async fn a_proxy_is_believed_where_it_is_trusted() {
+    let access = AccessOptions { login_attempts: 3, ..AccessOptions::default() };
+    let site = Site::with(access).await;
+    let admin = site.first_admin().await;
+    let last = async || site.get(&admin, "/api/audit?limit=1").await.json()[0].clone();
+    let trusted_proxies = TrustedProxies::new(vec!["127.0.0.1".parse().unwrap()]);
+    let (address, _guard) = served_with(&site, AdminOptions { trusted_proxies, ..AdminOptions::default() }).await;
+    for (fields, status, from) in [
+        ("x-forwarded-for: 203.0.113.7\r\n", "401", "203.0.113.7"),
+        // Whoever makes up the rest of the chain is counted by what the proxy says, and limited by it.
+        ("x-forwarded-for: 10.0.0.1, 203.0.113.7\r\n", "401", "203.0.113.7"),
+        ("x-forwarded-for: 127.0.0.1, 10.0.0.2, 203.0.113.7\r\n", "401", "203.0.113.7"),
+        ("x-forwarded-for: 10.0.0.3, 203.0.113.7\r\n", "429", "203.0.113.7"),
+        ("x-forwarded-for: 203.0.113.8\r\n", "401", "203.0.113.8"),
+        ("forwarded: for=\"[2001:db8::1]:80\"\r\n", "401", "2001:db8::1"),
+    ] {
+        assert_eq!(guess(address, fields).await, status, "{fields}");
+        let row = last().await;
+        assert_eq!(row["address"], from, "{row}");
+    }
+    let before = last().await;
+    for unclear in ["x-forwarded-for: nobody\r\n", "x-forwarded-for: 203.0.113.7\r\nforwarded: for=10.0.0.1\r\n"] {
+        assert_eq!(guess(address, unclear).await, "400", "{unclear}");
+    }
+    assert_eq!(last().await, before, "nobody was asked for a password");
+
+    // Without trust a chain says nothing, however it varies.
+    let (address, _guard) = served(&site, PATIENCE).await;
+    for (number, status) in ["401", "401", "401", "429"].into_iter().enumerate() {
+        assert_eq!(guess(address, &format!("x-forwarded-for: 198.51.100.{number}\r\n")).await, status);
+        assert_eq!(last().await["address"], "127.0.0.1");
+    }
 }
 
 #[tokio::test]

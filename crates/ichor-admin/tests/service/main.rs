@@ -3,6 +3,7 @@
 
 mod access;
 mod actions;
+mod audited;
 mod invite;
 mod listener;
 mod lists;

@@ -15,6 +15,8 @@ use ichor_store::{
     StudyAttributes, Timestamp, Verdict,
 };
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -41,7 +43,7 @@ pub(crate) struct Site {
     pub(crate) admin: Admin,
     pub(crate) active: ActiveModel,
     routes: Router,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// An answer.
@@ -125,7 +127,20 @@ impl Site {
             now,
         };
         let admin = Admin::new(facts);
-        Self { routes: admin.routes(), store, admin, active, _folder: folder }
+        Self { routes: admin.routes(), store, admin, active, folder }
+    }
+
+    /// Breaks the audit trail, or mends it.
+    pub(crate) async fn break_audit(&self, is_broken: bool) {
+        let options = SqliteConnectOptions::new().filename(self.folder.path().join("ichor.db"));
+        let mut connection = options.connect().await.unwrap();
+        let statement = if is_broken {
+            "CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit trail'); END"
+        } else {
+            "DROP TRIGGER broken"
+        };
+        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     pub(crate) async fn ask(&self, who: &Who, method: &str, path: &str, body: Option<(&str, &str)>) -> Answer {

@@ -152,7 +152,7 @@ fn check_task(ended: Result<(), tokio::task::JoinError>) {
 impl<H: StowHandler> Shared<H> {
     fn connected(self: &Arc<Self>, connections: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr) {
         let shared = Arc::clone(self);
-        let known = self.options.is_known(address.ip());
+        let known = self.options.is_known(address.ip()) || self.options.trusted_proxies.contains(address.ip());
         let permits = if known { &self.connections } else { &self.strangers };
         match Arc::clone(permits).try_acquire_owned() {
             Ok(permit) => {

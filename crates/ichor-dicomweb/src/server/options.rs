@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::IpNetwork;
+use ichor_core::{IpNetwork, TrustedProxies};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -19,6 +19,8 @@ pub struct ServerOptions {
     pub prefix: String,
     /// Who may send; nobody without a rule (default: none).
     pub clients: Vec<ClientRule>,
+    /// Proxies that are believed when they say whom they speak for (default: none).
+    pub trusted_proxies: TrustedProxies,
     /// Connections at once; one more is answered with 503 (default: 64).
     pub max_connections: usize,
     /// Requests at once; one more is answered with 503 (default: 16).
@@ -118,6 +120,7 @@ impl Default for ServerOptions {
         Self {
             prefix: "/dicom-web".to_owned(),
             clients: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             max_connections: 64,
             max_requests: 16,
             max_header_bytes: 64 << 10,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT, ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HeaderMap, HeaderName,
+    HeaderValue,
 };
 use hyper::{Method, Request, StatusCode};
 use ichor_core::Uid;
@@ -20,7 +21,7 @@ use super::handler::{PartFailure, PartOutcome, PartResult, PartSink, Refusal, Re
 use super::listener::Shared;
 use super::media::{self, AnswerForm, BodyKind, MediaError};
 use super::multipart::{Event, MultipartError, MultipartParser, PartHeader};
-use super::options::Right;
+use super::options::{Right, ServerOptions};
 use super::reading;
 use super::ups;
 
@@ -46,6 +47,13 @@ pub(super) async fn serve<H: StowHandler>(
     address: SocketAddr,
     request: Request<Incoming>,
 ) -> Answer {
+    let address = match client(&shared.options, address, request.headers()) {
+        Ok(address) => address,
+        Err(refusal) => {
+            shared.handler.request_refused(&Sender { address, client: String::new() }, &refusal).await;
+            return refused(&refusal, shared.options.retry_after);
+        }
+    };
     if let Some(options) = shared.options.ups.as_ref().filter(|_| ups::is_ours(&shared.options, request.uri().path())) {
         return ups::serve(&shared, options, address, request).await;
     }
@@ -61,6 +69,15 @@ pub(super) async fn serve<H: StowHandler>(
     }
     reading::allow_origin(&mut answer, origin, &shared.options);
     answer
+}
+
+/// Where a request comes from: the peer, or whom a trusted proxy speaks for.
+fn client(options: &ServerOptions, peer: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Refusal> {
+    let values = |name: HeaderName| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    let (plain, standard) = (values(HeaderName::from_static("x-forwarded-for")), values(FORWARDED));
+    let client = options.trusted_proxies.client(peer.ip(), &plain, &standard);
+    let client = client.map_err(|error| not_taken(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(if client == peer.ip() { peer } else { SocketAddr::from((client, 0)) })
 }
 
 /// Serves a request to store. Whatever happens, the handler hears of it.

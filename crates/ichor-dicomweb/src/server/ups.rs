@@ -22,7 +22,7 @@ pub(super) use channel::{Channels, Upgrade};
 pub use fault::Fault;
 pub use report::of_state as state_report;
 pub(super) use service::{is_ours, serve};
-pub use shelf::{Deed, Pending, ShelfError, Shelved, Target, WorkitemShelf};
+pub use shelf::{By, Deed, Pending, ShelfError, Shelved, Target, WorkitemShelf};
 pub use workitem::{UpsState, Workitem, create, date_time};
 
 /// Settings of the worklist.

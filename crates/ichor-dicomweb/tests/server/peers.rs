@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ichor_core::TrustedProxies;
 use ichor_dicomweb::server::{ClientRule, Refusal, Right, ServerOptions, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,6 +62,43 @@ async fn silent_and_slow_peers_are_ended() {
     stream.write_all(&request(STUDIES, RELATED, &multipart(&[b"1.3"]))).await.unwrap();
     assert_eq!(Answer::read(&mut stream).await.unwrap().status, 200);
     assert!(Answer::read(&mut stream).await.is_none());
+}
+
+/// A client by its address alone, who comes through a proxy on loopback.
+#[tokio::test]
+async fn proxies_are_believed_where_they_are_trusted() {
+    let ward = ClientRule {
+        name: "WARD".to_owned(),
+        token: None,
+        networks: vec!["203.0.113.0/24".parse().unwrap()],
+        may: vec![Right::Store],
+    };
+    let with = |proxies: &[&str]| ServerOptions {
+        clients: vec![ward.clone()],
+        trusted_proxies: TrustedProxies::new(proxies.iter().map(|network| network.parse().unwrap()).collect()),
+        ..ServerOptions::default()
+    };
+    let body = multipart(&[b"1.1"]);
+    let said = |fields: &str| format!("{RELATED}{fields}");
+    let open = Server::start(with(&["127.0.0.1"])).await;
+    for (fields, status) in [
+        ("X-Forwarded-For: 203.0.113.7\r\n", 200),
+        ("Forwarded: for=203.0.113.7;proto=https\r\n", 200),
+        ("X-Forwarded-For: 203.0.113.7, 127.0.0.1\r\n", 200),
+        // What the client itself says of whom it speaks for is not believed.
+        ("X-Forwarded-For: 203.0.113.7, 198.51.100.9\r\n", 403),
+        ("X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-For: 198.51.100.9\r\n", 403),
+        ("X-Forwarded-For: 198.51.100.9\r\nForwarded: for=203.0.113.7\r\n", 400),
+        ("X-Forwarded-For: unknown\r\n", 400),
+        ("Forwarded: for=_ward\r\n", 400),
+        // The proxy's own request.
+        ("", 403),
+    ] {
+        assert_eq!(open.post(STUDIES, &said(fields), &body).await.status, status, "{fields:?}");
+    }
+    let closed = Server::start(with(&["10.0.0.0/8"])).await;
+    assert_eq!(closed.post(STUDIES, &said("X-Forwarded-For: 203.0.113.7\r\n"), &body).await.status, 403);
+    assert_eq!(closed.last_refusal(), Refusal::UnknownAddress);
 }
 
 #[tokio::test]

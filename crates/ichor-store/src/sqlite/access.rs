@@ -8,6 +8,8 @@ use super::{Connection, Sqlite};
 use crate::access::{Admitted, NewSession, Role, SecretDigest, TokenSummary, User};
 use crate::{StoreError, Timestamp};
 
+pub(super) use audit::insert as insert_audit;
+
 const DURING: &str = "looking after users";
 
 #[derive(sqlx::FromRow)]
@@ -60,7 +62,13 @@ impl Sqlite {
         Ok(id)
     }
 
-    pub(crate) async fn change_user(&self, id: i64, role: Role, enabled: bool) -> Result<(), StoreError> {
+    pub(crate) async fn change_user(
+        &self,
+        id: i64,
+        role: Role,
+        enabled: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin(DURING).await?;
         let changed = sqlx::query("UPDATE admin_user SET role = ?, enabled = ? WHERE id = ?")
             .bind(role.as_str())
@@ -78,6 +86,8 @@ impl Sqlite {
         }
         if !enabled {
             end_sessions(&mut tx, id).await?;
+            // They are not good again when the user is let in once more.
+            revoke_tokens(&mut tx, id, now).await?;
         }
         tx.commit().await.during(DURING)
     }
@@ -144,12 +154,7 @@ impl Sqlite {
             .during(DURING)?;
         end_sessions(&mut tx, id).await?;
         // A new password is asked for when the old one may be known to others.
-        sqlx::query("UPDATE admin_token SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL")
-            .bind(now.as_millis())
-            .bind(id)
-            .execute(&mut *tx)
-            .await
-            .during(DURING)?;
+        revoke_tokens(&mut tx, id, now).await?;
         let statement = format!("SELECT {USER_COLUMNS} FROM admin_user WHERE id = ?");
         let row: UserRow =
             sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(id).fetch_one(&mut *tx).await.during(DURING)?;
@@ -189,12 +194,13 @@ impl Sqlite {
     }
 
     pub(crate) async fn end_session(&self, digest: SecretDigest) -> Result<(), StoreError> {
+        let mut tx = self.begin(DURING).await?;
         sqlx::query("DELETE FROM admin_session WHERE hash = ?")
             .bind(&digest[..])
-            .execute(&self.write)
+            .execute(&mut *tx)
             .await
             .during(DURING)?;
-        Ok(())
+        tx.commit().await.during(DURING)
     }
 
     pub(crate) async fn session(&self, digest: SecretDigest, now: Timestamp) -> Result<Option<Admitted>, StoreError> {
@@ -221,7 +227,8 @@ impl Sqlite {
         now: Timestamp,
         expires_at: Option<Timestamp>,
     ) -> Result<i64, StoreError> {
-        sqlx::query_scalar(
+        let mut tx = self.begin(DURING).await?;
+        let id: i64 = sqlx::query_scalar(
             "INSERT INTO admin_token (hash, user_id, label, created_at, expires_at) VALUES (?, ?, ?, ?, ?) RETURNING id",
         )
         .bind(&digest[..])
@@ -229,23 +236,29 @@ impl Sqlite {
         .bind(label)
         .bind(now.as_millis())
         .bind(expires_at.map(Timestamp::as_millis))
-        .fetch_one(&self.write)
+        .fetch_one(&mut *tx)
         .await
-        .during(DURING)
+        .during(DURING)?;
+        tx.commit_with(&id).await.during(DURING)?;
+        Ok(id)
     }
 
     pub(crate) async fn revoke_token(&self, id: i64, user: Option<i64>, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(DURING).await?;
         let changed = sqlx::query(
             "UPDATE admin_token SET revoked_at = ?1 WHERE id = ?2 AND revoked_at IS NULL AND (?3 IS NULL OR user_id = ?3)",
         )
         .bind(now.as_millis())
         .bind(id)
         .bind(user)
-        .execute(&self.write)
+        .execute(&mut *tx)
         .await
         .during(DURING)?
         .rows_affected();
-        if changed == 0 { Err(StoreError::NotFound { what: format!("a token {id} in force") }) } else { Ok(()) }
+        if changed == 0 {
+            return Err(StoreError::NotFound { what: format!("a token {id} in force") });
+        }
+        tx.commit().await.during(DURING)
     }
 
     pub(crate) async fn tokens(&self, user: Option<i64>) -> Result<Vec<TokenSummary>, StoreError> {
@@ -321,6 +334,16 @@ async fn open_invitation(
 
 async fn end_sessions(connection: &mut Connection, user: i64) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM admin_session WHERE user_id = ?").bind(user).execute(connection).await.during(DURING)?;
+    Ok(())
+}
+
+async fn revoke_tokens(connection: &mut Connection, user: i64, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query("UPDATE admin_token SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL")
+        .bind(now.as_millis())
+        .bind(user)
+        .execute(connection)
+        .await
+        .during(DURING)?;
     Ok(())
 }
 

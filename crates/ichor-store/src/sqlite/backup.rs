@@ -9,7 +9,7 @@ use super::failure::During;
 use super::values::unsigned;
 use super::{Connection, schema};
 use crate::backup::Examined;
-use crate::{BlobRef, StoreError};
+use crate::{BlobRef, StoreError, Timestamp};
 
 /// Copies a database in use to a file that does not exist, as it is at one moment.
 pub(crate) async fn copy_database(database: &Path, to: &Path) -> Result<(), StoreError> {
@@ -82,10 +82,15 @@ pub(crate) struct RestoredAccess {
     pub(crate) sessions: u64,
     /// Tokens that are valid again.
     pub(crate) tokens: u64,
+    /// Tokens that were revoked.
+    pub(crate) revoked: u64,
 }
 
-/// Ends every session and withdraws every invitation in a database that nobody uses yet.
-pub(crate) async fn end_sessions(database: &Path) -> Result<RestoredAccess, StoreError> {
+/// Ends every session and withdraws every invitation in a database that nobody uses yet; with a moment, tokens are revoked at it.
+pub(crate) async fn end_sessions(
+    database: &Path,
+    revoke_tokens: Option<Timestamp>,
+) -> Result<RestoredAccess, StoreError> {
     let during = "ending sessions";
     let options = SqliteConnectOptions::new().filename(database).create_if_missing(false);
     // No log beside it: the file is renamed as it is.
@@ -100,11 +105,20 @@ pub(crate) async fn end_sessions(database: &Path) -> Result<RestoredAccess, Stor
     if knows_access {
         let ended = sqlx::query("DELETE FROM admin_session").execute(&mut connection).await.during(during)?;
         sqlx::query("DELETE FROM admin_invitation").execute(&mut connection).await.during(during)?;
+        let revoked = sqlx::query("UPDATE admin_token SET revoked_at = ?1 WHERE revoked_at IS NULL AND ?1 IS NOT NULL")
+            .bind(revoke_tokens.map(Timestamp::as_millis))
+            .execute(&mut connection)
+            .await
+            .during(during)?;
         let tokens: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM admin_token WHERE revoked_at IS NULL")
             .fetch_one(&mut connection)
             .await
             .during(during)?;
-        access = RestoredAccess { sessions: ended.rows_affected(), tokens: unsigned(tokens)? };
+        access = RestoredAccess {
+            sessions: ended.rows_affected(),
+            tokens: unsigned(tokens)?,
+            revoked: revoked.rows_affected(),
+        };
     }
     connection.close().await.during(during)?;
     Ok(access)

@@ -157,7 +157,7 @@ impl Sqlite {
                 sqlx::query("UPDATE commitment SET next_attempt = ? WHERE id = ? AND status = 'waiting'")
                     .bind(next)
                     .bind(id)
-                    .execute(&self.write)
+                    .execute(self.unwitnessed(during)?)
                     .await
                     .during(during)?;
             } else {

@@ -94,7 +94,7 @@ impl Sqlite {
         let Some((after, newest)) = place else {
             sqlx::query("INSERT INTO channel (name, event_id) SELECT ?, COALESCE(MAX(id), 0) FROM event")
                 .bind(channel)
-                .execute(&self.write)
+                .execute(self.unwitnessed(during)?)
                 .await
                 .during(during)?;
             return Ok(0);
@@ -241,7 +241,7 @@ impl Sqlite {
         )
         .bind(now.as_millis())
         .bind(channel)
-        .execute(&self.write)
+        .execute(self.unwitnessed(during)?)
         .await
         .during(during)?;
         Ok(requeued.rows_affected())
@@ -320,7 +320,7 @@ impl Sqlite {
             if superseded.is_empty() {
                 return Err(StoreError::NotFound { what: format!("a dead message {id}") });
             }
-            tx.commit().await.during(during)?;
+            tx.commit_with(&"superseded").await.during(during)?;
             return Err(StoreError::NotFound { what: format!("a dead message {id} that no later one has replaced") });
         }
         for (channel, subject, study) in &revived {

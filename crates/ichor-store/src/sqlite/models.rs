@@ -333,14 +333,17 @@ impl Sqlite {
             return Err(StoreError::NotFound { what: format!("study {}", wish.study) });
         };
         let status: StudyStatus = word(&status)?;
-        if matches!(status, StudyStatus::Receiving | StudyStatus::Queued | StudyStatus::Analysing) {
-            return Ok(RetryOutcome::UnderWay { status, deliveries: 0 });
-        }
-        if version == 0 {
-            return Ok(RetryOutcome::NothingToAnalyse);
-        }
-        if has_gaps(&mut tx, study).await? {
-            return Ok(RetryOutcome::PixelsRemoved { deliveries: 0 });
+        let refusal = match status {
+            StudyStatus::Receiving | StudyStatus::Queued | StudyStatus::Analysing => {
+                Some(RetryOutcome::UnderWay { status, deliveries: 0 })
+            }
+            _ if version == 0 => Some(RetryOutcome::NothingToAnalyse),
+            _ if has_gaps(&mut tx, study).await? => Some(RetryOutcome::PixelsRemoved { deliveries: 0 }),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            tx.commit_with(&refusal).await.during(during)?;
+            return Ok(refusal);
         }
         let version = version + 1;
         sqlx::query("UPDATE study SET version = ? WHERE id = ?")
@@ -367,8 +370,9 @@ impl Sqlite {
             .study(study)
             .write(&mut tx)
             .await?;
-        tx.commit().await.during(during)?;
-        Ok(RetryOutcome::Queued { version: unsigned(version)?, deliveries: 0 })
+        let outcome = RetryOutcome::Queued { version: unsigned(version)?, deliveries: 0 };
+        tx.commit_with(&outcome).await.during(during)?;
+        Ok(outcome)
     }
 }
 

@@ -211,7 +211,7 @@ impl Sqlite {
                 RetryOutcome::Queued { version: unsigned(version)?, deliveries }
             }
         };
-        tx.commit().await.during(during)?;
+        tx.commit_with(&outcome).await.during(during)?;
         Ok(outcome)
     }
 }

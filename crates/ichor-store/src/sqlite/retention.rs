@@ -242,12 +242,14 @@ impl Sqlite {
     pub(crate) async fn remove_events(&self, before: Timestamp, most: u32) -> Result<u64, StoreError> {
         // The newest event stays, so that no number is given twice.
         let deleted = sqlx::query(
+            // Not before the audit repository has heard of it.
             "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE study_id IS NULL AND at < ?1
-                 AND id < (SELECT MAX(id) FROM event) ORDER BY at LIMIT ?2)",
+                 AND id < (SELECT MAX(id) FROM event)
+                 AND id <= COALESCE((SELECT event_id FROM audit_feed WHERE is_fed = 1), id) ORDER BY at LIMIT ?2)",
         )
         .bind(before.as_millis())
         .bind(most)
-        .execute(&self.write)
+        .execute(self.unwitnessed("deleting old events")?)
         .await
         .during("deleting old events")?;
         Ok(deleted.rows_affected())
@@ -259,7 +261,7 @@ impl Sqlite {
             .bind(now.as_millis())
             .bind(signed(sweep.spared))
             .bind(signed(sweep.short_bytes))
-            .execute(&self.write)
+            .execute(self.unwitnessed("recording a sweep")?)
             .await
             .during("recording a sweep")?;
         Ok(())

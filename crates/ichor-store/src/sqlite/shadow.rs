@@ -82,7 +82,7 @@ impl Sqlite {
     pub(crate) async fn requeue_shadow_runs(&self, now: Timestamp) -> Result<u64, StoreError> {
         let requeued = sqlx::query("UPDATE shadow_run SET status = 'queued', not_before = ? WHERE status = 'running'")
             .bind(now.as_millis())
-            .execute(&self.write)
+            .execute(self.unwitnessed("queueing for the shadow again")?)
             .await
             .during("queueing for the shadow again")?;
         Ok(requeued.rows_affected())
@@ -199,7 +199,7 @@ impl Sqlite {
         .bind(i64::try_from(took.as_millis()).unwrap_or(i64::MAX))
         .bind(claim.id)
         .bind(claim.attempts)
-        .execute(&self.write)
+        .execute(self.unwitnessed("recording what the shadow says")?)
         .await
         .during("recording what the shadow says")?;
         one_row(changed.rows_affected(), || format!("run {} of the shadow", claim.id))
@@ -224,7 +224,7 @@ impl Sqlite {
         .bind(&reason.text)
         .bind(claim.id)
         .bind(claim.attempts)
-        .execute(&self.write)
+        .execute(self.unwitnessed("recording a failed run of the shadow")?)
         .await
         .during("recording a failed run of the shadow")?;
         one_row(changed.rows_affected(), || format!("run {} of the shadow", claim.id))

@@ -49,8 +49,8 @@ impl Sqlite {
         let is_new = insert(&mut tx, row, None, now).await?;
         if is_new {
             tell_subscribers(&mut tx, &row.uid, reports, now).await?;
+            tx.commit().await.during(during)?;
         }
-        tx.commit().await.during(during)?;
         Ok(is_new)
     }
 
@@ -151,6 +151,8 @@ impl Sqlite {
     }
 
     pub(crate) async fn unsubscribe_workitems(&self, subscriber: &str, what: &Subscribed) -> Result<bool, StoreError> {
+        let during = "ending a subscription";
+        let mut tx = self.begin(during).await?;
         let gone = sqlx::query(
             // Whoever leaves the list leaves every workitem, also after a suspension.
             "DELETE FROM workitem_subscription WHERE subscriber = ?1 AND (target = ?2 OR ?2 = ?3)",
@@ -158,10 +160,14 @@ impl Sqlite {
         .bind(subscriber)
         .bind(what.target())
         .bind(WORKLIST)
-        .execute(&self.write)
+        .execute(&mut *tx)
         .await
-        .during("ending a subscription")?;
-        Ok(gone.rows_affected() > 0)
+        .during(during)?;
+        if gone.rows_affected() == 0 {
+            return Ok(false);
+        }
+        tx.commit().await.during(during)?;
+        Ok(true)
     }
 
     pub(crate) async fn suspend_worklist(&self, subscriber: &str) -> Result<bool, StoreError> {
@@ -217,7 +223,7 @@ impl Sqlite {
         sqlx::query("DELETE FROM workitem_report WHERE subscriber = ? AND id = ?")
             .bind(subscriber)
             .bind(id)
-            .execute(&self.write)
+            .execute(self.unwitnessed("forgetting a report of a workitem")?)
             .await
             .during("forgetting a report of a workitem")?;
         Ok(())

@@ -44,7 +44,7 @@ async fn a_backup_is_a_store_again() {
     // What comes later belongs to the next one, which copies nothing twice.
     Slice::of("receiving", 2).record(&store, at(31)).await;
     let options = restored_in(folder.path());
-    assert_eq!(restore(&to, &options).await.unwrap(), Copied { copied: 5, ..first.clone() });
+    assert_eq!(restore(&to, &options, None).await.unwrap(), Copied { copied: 5, ..first.clone() });
     let second = store.back_up(&to).await.unwrap();
     assert_eq!((second.blobs, second.copied), (6, 1));
     assert!(second.bytes > 0 && second.bytes < first.bytes);
@@ -82,7 +82,7 @@ async fn a_backup_beside_a_receiver_is_of_one_moment() {
         assert!(copied.missing.is_empty() && copied.copied == copied.blobs, "{copied:?}");
         let place = folder.path().join(format!("place-{taken}"));
         let options = StoreOptions::new(&place.join("ichor.db"), &place.join("blobs"));
-        restore(&to, &options).await.unwrap();
+        restore(&to, &options, None).await.unwrap();
         let again = Store::open(&options).await.unwrap();
         assert_eq!(again.recover(at(50)).await.unwrap().missing_blobs, []);
         assert_eq!(detail(&again, "receiving").await.summary.instances + 4, u32::try_from(copied.blobs).unwrap());
@@ -97,11 +97,11 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
     let store = busy(&backend).await;
     let to = folder.path().join("backup");
-    let error = restore(&to, &restored_in(folder.path())).await.unwrap_err();
+    let error = restore(&to, &restored_in(folder.path()), None).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }) && error.to_string().contains("backup/ichor.db"), "{error}");
     store.back_up(&to).await.unwrap();
     let before = std::fs::read(&backend.options().database).unwrap();
-    let error = restore(&to, &backend.options()).await.unwrap_err();
+    let error = restore(&to, &backend.options(), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Occupied { .. }), "{error}");
     assert_eq!(std::fs::read(&backend.options().database).unwrap(), before);
 
@@ -109,7 +109,7 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     let log = restored_in(folder.path()).database.with_file_name("ichor.db-wal");
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
     std::fs::write(&log, "left by another").unwrap();
-    let error = restore(&to, &restored_in(folder.path())).await.unwrap_err();
+    let error = restore(&to, &restored_in(folder.path()), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Occupied { .. }) && error.to_string().contains("ichor.db-wal"), "{error}");
     std::fs::remove_file(&log).unwrap();
 
@@ -118,7 +118,7 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     damaged[8192..16384].fill(0xa5);
     for (content, kind) in [(damaged, "damaged"), (b"no database at all".to_vec(), "foreign")] {
         std::fs::write(to.join("ichor.db"), content).unwrap();
-        let error = restore(&to, &restored_in(folder.path())).await.unwrap_err();
+        let error = restore(&to, &restored_in(folder.path()), None).await.unwrap_err();
         let told = match kind {
             "damaged" => matches!(error, StoreError::Corrupt { .. } | StoreError::Database { .. }),
             _ => matches!(error, StoreError::ForeignDatabase { .. }),
@@ -132,7 +132,7 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     let blobs = files(&to.join("blobs"));
     std::fs::remove_file(&blobs[0]).unwrap();
     std::fs::write(&blobs[1], "cut").unwrap();
-    let copied = restore(&to, &restored_in(folder.path())).await.unwrap();
+    let copied = restore(&to, &restored_in(folder.path()), None).await.unwrap();
     assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (5, 3, 2), "{copied:?}");
     assert!(copied.missing.iter().any(|(_, why)| why.starts_with("has 3 bytes, the database says ")), "{copied:?}");
     // The next backup mends them.
@@ -166,7 +166,7 @@ async fn copies_are_closed_to_others() {
     std::fs::create_dir(&to).unwrap();
     store.back_up(&to).await.unwrap();
     let options = restored_in(folder.path());
-    restore(&to, &options).await.unwrap();
+    restore(&to, &options, None).await.unwrap();
     drop(Store::open(&options).await.unwrap());
     for file in files(&to).into_iter().chain(files(&folder.path().join("new"))) {
         let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
@@ -204,7 +204,7 @@ async fn what_is_no_longer_kept_is_not_backed_up() {
     let copied = store.back_up(&to).await.unwrap();
     assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (1, 1, 0), "the result alone");
     let options = restored_in(folder.path());
-    restore(&to, &options).await.unwrap();
+    restore(&to, &options, None).await.unwrap();
     let again = Store::open(&options).await.unwrap();
     let recovery = again.recover(at(50)).await.unwrap();
     assert!(recovery.missing_blobs.is_empty(), "{recovery:?}");
@@ -224,17 +224,26 @@ async fn who_was_logged_in_is_not_logged_in_again() {
     let to = folder.path().join("backup");
     store.back_up(&to).await.unwrap();
     let options = restored_in(folder.path());
-    let restored = restore(&to, &options).await.unwrap();
+    let restored = restore(&to, &options, None).await.unwrap();
     assert_eq!((restored.ended_sessions, restored.valid_tokens), (1, 1));
     let again = Store::open(&options).await.unwrap();
     assert!(again.session(cookie, at(2)).await.unwrap().is_none());
     assert_eq!(again.tokens(Some(user)).await.unwrap().len(), 1);
+    assert!(again.token(token, at(2)).await.unwrap().is_some());
+    again.close().await;
+    // Or those are revoked, too.
+    let without = StoreOptions::new(&folder.path().join("second/ichor.db"), &folder.path().join("second/blobs"));
+    let restored = restore(&to, &without, Some(at(3))).await.unwrap();
+    assert_eq!((restored.ended_sessions, restored.valid_tokens, restored.revoked_tokens), (1, 0, 1));
+    let again = Store::open(&without).await.unwrap();
+    assert!(again.token(token, at(4)).await.unwrap().is_none());
+    assert_eq!(again.tokens(Some(user)).await.unwrap()[0].revoked_at, Some(at(3)));
     assert_eq!(names(options.database.parent().unwrap()).iter().filter(|name| name.contains("restoring")).count(), 0);
     // While somebody works at the place, nothing is restored there.
     let other = StoreOptions::new(&folder.path().join("third/ichor.db"), &folder.path().join("third/blobs"));
     std::fs::create_dir(folder.path().join("third")).unwrap();
     let lock = std::fs::File::create(folder.path().join("third/ichor.db-owner")).unwrap();
     lock.lock().unwrap();
-    assert!(matches!(restore(&to, &other).await, Err(StoreError::InUse { .. })));
+    assert!(matches!(restore(&to, &other, None).await, Err(StoreError::InUse { .. })));
     assert!(!other.database.exists());
 }

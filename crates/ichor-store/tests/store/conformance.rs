@@ -61,6 +61,11 @@ macro_rules! conformance {
                     analysis_done_again_changes_what_nobody_has_begun,
                     name_that_is_taken_hides_no_workitem,
                 }
+                audit_feed {
+                    repository_hears_in_order_what_happened,
+                    small_steps_lead_to_the_same_place,
+                    deliveries_and_deletions_are_heard_of,
+                }
                 forward {
                     instances_of_closed_studies_are_queued_once,
                     decision_for_nobody_is_one,

@@ -43,6 +43,10 @@ pub(crate) struct RestoreArgs {
     /// Folder of the backup.
     #[arg(long, value_name = "DIR")]
     pub(crate) from: PathBuf,
+
+    /// Revokes all API tokens: those that were revoked since the backup was made would be valid again.
+    #[arg(long)]
+    pub(crate) revoke_tokens: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use ichor_pipeline::now;
 use ichor_store::{Copied, StoreOptions};
 use serde_json::json;
 
@@ -64,15 +65,18 @@ pub(crate) async fn invite(args: InviteArgs, json: bool) -> anyhow::Result<()> {
 pub(crate) async fn restore(args: RestoreArgs, json: bool) -> anyhow::Result<()> {
     let config = Config::load(&args.store.config)?;
     let options = StoreOptions::new(&config.store.database, &config.store.blobs);
-    let copied = ichor_store::restore(&args.from, &options).await;
+    let copied = ichor_store::restore(&args.from, &options, args.revoke_tokens.then(now)).await;
     let copied = copied.with_context(|| format!("restoring from {}", args.from.display()))?;
     if !json && copied.ended_sessions > 0 {
         println!("{} sessions of before are ended: everybody logs in again", copied.ended_sessions);
     }
+    if !json && copied.revoked_tokens > 0 {
+        println!("{} API tokens are revoked: whoever needs one makes another", copied.revoked_tokens);
+    }
     if !json && copied.valid_tokens > 0 {
         println!(
             "{} API tokens are valid as they were when the backup was made, also those that were revoked since: look \
-             through them (Account, or /api/tokens)",
+             through them (Account, or /api/tokens), or restore with --revoke-tokens",
             copied.valid_tokens
         );
     }
@@ -88,7 +92,8 @@ fn say(copied: &Copied, place: &Path, json: bool) -> anyhow::Result<()> {
         println!(
             "{}",
             json!({ "place": place, "files": blobs, "copied": new, "bytes": bytes, "missing": missing,
-            "ended_sessions": copied.ended_sessions, "valid_tokens": copied.valid_tokens })
+            "ended_sessions": copied.ended_sessions, "valid_tokens": copied.valid_tokens,
+            "revoked_tokens": copied.revoked_tokens })
         );
     } else {
         let already = copied.blobs - copied.copied - copied.missing.len() as u64;

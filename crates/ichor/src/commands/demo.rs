@@ -234,6 +234,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         dicomweb: None,
         worklist: None,
         admin: None,
+        audit: None,
         gate: GateConfig::default(),
         limits: LimitsConfig::default(),
         commitment: CommitmentConfig::default(),

@@ -6,7 +6,7 @@ use anyhow::Context;
 use ichor_core::{ActivationStatus, Agreement, ModelId, OfferState};
 use ichor_pipeline::now;
 use ichor_store::{
-    Activation, AgreementReport, NewAudit, Offer, ReanalysisWish, RetryOutcome, Store, StudyKey, Timestamp,
+    Activation, AgreementReport, NewAudit, Offer, ReanalysisWish, RetryOutcome, Store, StudyKey, Timestamp, Witness,
 };
 use serde_json::json;
 
@@ -75,7 +75,8 @@ async fn activate(args: ActivateArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
     let (by, why) = word(&args.word)?;
     let model = store.offered_model(&args.model).await?;
-    audit(&store, "model-activation-requested", json!({ "model": model, "by": by, "why": why })).await?;
+    let detail = json!({ "model": model, "by": by, "why": why });
+    let store = witnessed(&store, "model-activation-requested", detail);
     let requested = store.request_model(&model, &by, &why, now()).await?;
     outcome(&store, requested, args.word.wait, json).await
 }
@@ -83,7 +84,7 @@ async fn activate(args: ActivateArgs, json: bool) -> anyhow::Result<()> {
 async fn rollback(args: RollbackArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
     let (by, why) = word(&args.word)?;
-    audit(&store, "model-rollback-requested", json!({ "by": by, "why": why })).await?;
+    let store = witnessed(&store, "model-rollback-requested", json!({ "by": by, "why": why }));
     let requested = store.request_rollback(&by, &why, now()).await?;
     outcome(&store, requested, args.word.wait, json).await
 }
@@ -105,10 +106,11 @@ fn reason(why: &str) -> anyhow::Result<String> {
     Ok(why.to_owned())
 }
 
-async fn audit(store: &Store, action: &'static str, detail: serde_json::Value) -> anyhow::Result<()> {
+/// The store in the hands of whoever gives the command: the change stands in the audit trail by the same transaction.
+fn witnessed(store: &Store, action: &'static str, detail: serde_json::Value) -> Store {
     let (actor, address) = (who(None), "command line".to_owned());
     let entry = NewAudit { at: now(), actor, role: None, address, action, study: None, detail };
-    store.audit(&entry).await.context("writing the audit trail")
+    store.witnessed(Witness::new(entry))
 }
 
 /// Waits for the daemon's answer.
@@ -243,7 +245,7 @@ pub(crate) async fn reanalyse(args: ReanalyseArgs, json: bool) -> anyhow::Result
         study: Some(study.clone()),
         detail: json!({ "model": model, "by": actor, "why": why }),
     };
-    store.audit(&entry).await.context("writing the audit trail")?;
+    let store = store.witnessed(Witness::with_outcome(entry, "what"));
     let outcome =
         store.reanalyse(&ReanalysisWish { study: study.clone(), model: model.clone(), actor, why }, now()).await?;
     if json {

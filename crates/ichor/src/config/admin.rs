@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ichor_core::{InvalidNetwork, TrustedProxies};
 use serde::{Deserialize, Serialize};
 
-use super::{Durations, Fault, at_least_one, fault};
+use super::{Durations, Fault, at_least_one, fault, proxies};
 
 /// `[admin]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub(crate) struct AdminConfig {
     /// Whether patients are shown in the clear beyond loopback.
     #[serde(default)]
     pub(crate) allow_clear_text: bool,
+    /// Networks of proxies that are believed when they say whom they speak for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trusted_proxies: Vec<String>,
     /// Connections at once.
     #[serde(default = "default::max_connections")]
     pub(crate) max_connections: usize,
@@ -53,6 +57,7 @@ impl AdminConfig {
         at_least_one("admin.max_connections", self.max_connections)?;
         at_least_one("admin.max_pictures", self.max_pictures)?;
         at_least_one("admin.login_attempts", self.login_attempts as usize)?;
+        self.trusted_proxies().or_else(|error| fault("admin.trusted_proxies", error.to_string()))?;
         if self.tls_certificate_file.is_some() != self.tls_key_file.is_some() {
             return fault("admin.tls_certificate_file", "give it together with tls_key_file".to_owned());
         }
@@ -81,6 +86,11 @@ impl AdminConfig {
             ("admin.invitation_s".to_owned(), self.invitation_s),
             ("admin.login_window_s".to_owned(), self.login_window_s),
         ]
+    }
+
+    /// Proxies that are believed.
+    pub(crate) fn trusted_proxies(&self) -> Result<TrustedProxies, InvalidNetwork> {
+        proxies(&self.trusted_proxies)
     }
 
     /// Whether what shows a patient is served: on loopback, behind TLS, or where the site says so.
@@ -139,6 +149,8 @@ mod tests {
     fn what_cannot_work_is_refused() {
         for (line, key) in [
             ("tls_key_file = 'k'", "admin.tls_certificate_file"),
+            ("trusted_proxies = ['the proxy']", "admin.trusted_proxies"),
+            ("trusted_proxies = ['10.0.0.1/8']", "admin.trusted_proxies"),
             ("max_pictures = 0", "admin.max_pictures"),
             ("login_attempts = 0", "admin.login_attempts"),
             ("url = 'ichor.example'", "admin.url"),

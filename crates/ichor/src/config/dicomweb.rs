@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ichor_core::{AeTitle, IpNetwork};
+use ichor_core::{AeTitle, InvalidNetwork, IpNetwork, TrustedProxies};
 use ichor_dicomweb::server::Right;
 use serde::{Deserialize, Serialize};
 
-use super::{Durations, Fault, at_least_one, fault};
+use super::{Durations, Fault, at_least_one, fault, proxies};
 
 /// `[dicomweb]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub(crate) struct DicomWebConfig {
     pub(crate) tls_certificate_file: Option<PathBuf>,
     /// PEM file with the certificate's private key.
     pub(crate) tls_key_file: Option<PathBuf>,
+    /// Networks of proxies that are believed when they say whom they speak for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trusted_proxies: Vec<String>,
     /// Connections at once.
     #[serde(default = "default::max_connections")]
     pub(crate) max_connections: usize,
@@ -174,6 +177,7 @@ impl DicomWebConfig {
         if self.tls_certificate_file.is_some() != self.tls_key_file.is_some() {
             return fault("dicomweb.tls_certificate_file", "give it together with tls_key_file".to_owned());
         }
+        self.trusted_proxies().or_else(|error| fault("dicomweb.trusted_proxies", error.to_string()))?;
         self.check_reading()?;
         let mut names: Vec<&str> = self.clients.iter().map(|client| client.name.as_str()).collect();
         names.sort_unstable();
@@ -181,6 +185,11 @@ impl DicomWebConfig {
             return fault("dicomweb.client.name", format!("{:?} stands twice", twice[0]));
         }
         self.clients.iter().try_for_each(DicomWebClientConfig::check)
+    }
+
+    /// Proxies that are believed.
+    pub(crate) fn trusted_proxies(&self) -> Result<TrustedProxies, InvalidNetwork> {
+        proxies(&self.trusted_proxies)
     }
 
     /// Whether anybody may see what is kept.

@@ -117,16 +117,9 @@ impl Archive for Holdings {
         if view.as_ref().is_some_and(|view| !self.seen.is_new(view, now)) {
             return Ok(());
         }
-        let entry = NewAudit {
-            at: ichor_pipeline::now(),
-            // Not to be taken for a user of the same name.
-            actor: format!("dicomweb:{}", who.client),
-            role: None,
-            address: who.address.ip().to_string(),
-            action: access.action,
-            study: access.study.clone(),
-            detail: access.detail.clone(),
-        };
+        let (at, client) = (ichor_pipeline::now(), (who.client.as_str(), who.address.ip()));
+        let (study, detail) = (access.study.clone(), access.detail.clone());
+        let entry = NewAudit::of_dicomweb(at, client, access.action, study, detail);
         self.ask(self.store.audit(&entry))?;
         if let Some(view) = view {
             self.seen.written(view, now);

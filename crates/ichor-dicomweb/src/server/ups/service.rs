@@ -22,7 +22,7 @@ use super::channel::{Channels, MOST_CHANNELS, Upgrade};
 use super::fault::Fault;
 use super::query::Search;
 use super::resource::Resource;
-use super::shelf::{Deed, ShelfError, Target};
+use super::shelf::{By, Deed, ShelfError, Target};
 use super::workitem::{self, Next, UpsState, Workitem};
 use super::{UpsOptions, report};
 use crate::server::answer::{self, Answer};
@@ -169,21 +169,21 @@ impl Desk<'_> {
                 self.subscribe(target, subscriber, &query, &head.headers).await
             }
             (Resource::Subscription { target, subscriber }, "DELETE") => {
-                self.about_subscriber("workitems-unsubscribed", subscriber).await?;
-                let is_gone = self.options.shelf.unsubscribe(&title(subscriber)?, &target_of(target)?).await?;
+                let by = self.by_subscriber("workitems-unsubscribed", subscriber)?;
+                let is_gone = self.options.shelf.unsubscribe(by, &title(subscriber)?, &target_of(target)?).await?;
                 if is_gone { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
             (Resource::Suspension { target, subscriber }, "POST") => {
                 if target_of(target)? != Target::Worklist {
                     return Err(Fault::bad_request("only the subscription to the worklist can be suspended").into());
                 }
-                self.about_subscriber("workitems-suspended", subscriber).await?;
-                let is_suspended = self.options.shelf.suspend(&title(subscriber)?).await?;
+                let by = self.by_subscriber("workitems-suspended", subscriber)?;
+                let is_suspended = self.options.shelf.suspend(by, &title(subscriber)?).await?;
                 if is_suspended { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
             (Resource::Channel(subscriber), "GET") => {
                 let answer = self.open_channel(&title(subscriber)?, &head.headers)?;
-                self.about_subscriber("workitem-events-opened", subscriber).await?;
+                self.options.shelf.audit(self.by_subscriber("workitem-events-opened", subscriber)?).await?;
                 Ok(answer)
             }
             _ => {
@@ -199,8 +199,8 @@ impl Desk<'_> {
         let asked = query.strip_prefix("workitem=").unwrap_or(query);
         let asked = (!asked.is_empty()).then(|| named(asked)).transpose()?;
         let item = workitem::create(asked.as_ref(), set, now())?;
-        self.write_down("workitem-created", &item).await?;
-        if !self.options.shelf.insert(&item, &[report::of_state(&item)]).await? {
+        let by = self.by("workitem-created", &item);
+        if !self.options.shelf.insert(by, &item, &[report::of_state(&item)]).await? {
             return Err(Fault::conflict("there is a workitem of this name").into());
         }
         let mut answer = self.empty(StatusCode::CREATED, None);
@@ -209,23 +209,24 @@ impl Desk<'_> {
         Ok(answer)
     }
 
-    /// Who sees or changes a workitem stands in the audit trail before anything comes of it.
-    async fn write_down(&self, action: &'static str, item: &Workitem) -> Result<(), ShelfError> {
+    /// Who does what with a workitem, for the audit trail.
+    fn by(&self, action: &'static str, item: &Workitem) -> By<'_> {
         let requests = attributes::items(&item.attributes, REQUESTS);
         let sets = std::iter::once(&item.attributes).chain(requests);
         let study = sets.filter_map(|set| attributes::uid(set, STUDY).ok().flatten()).next();
         let detail = json!({ "workitem": item.uid, "study": study });
-        self.options.shelf.audit(self.sender, Deed { action, study, detail }).await
+        By { who: self.sender, deed: Deed { action, study, detail } }
     }
 
-    async fn about_subscriber(&self, action: &'static str, subscriber: &str) -> Result<(), Failure> {
+    /// Who does what about a subscriber.
+    fn by_subscriber(&self, action: &'static str, subscriber: &str) -> Result<By<'_>, Fault> {
         let detail = json!({ "subscriber": title(subscriber)? });
-        Ok(self.options.shelf.audit(self.sender, Deed { action, study: None, detail }).await?)
+        Ok(By { who: self.sender, deed: Deed { action, study: None, detail } })
     }
 
     async fn retrieve(&self, uid: &Uid) -> Result<Answer, Failure> {
         let item = self.options.shelf.get(uid).await?.ok_or_else(Fault::unknown)?;
-        self.write_down("workitem-viewed", &item).await?;
+        self.options.shelf.audit(self.by("workitem-viewed", &item)).await?;
         Ok(listed(&[json_of(item)]))
     }
 
@@ -256,7 +257,8 @@ impl Desk<'_> {
             }
         }
         let detail = json!({ "query": query, "found": found.len() });
-        self.options.shelf.audit(self.sender, Deed { action: "workitems-searched", study: None, detail }).await?;
+        let deed = Deed { action: "workitems-searched", study: None, detail };
+        self.options.shelf.audit(By { who: self.sender, deed }).await?;
         let mut answer = if found.is_empty() { self.empty(StatusCode::NO_CONTENT, None) } else { listed(&found) };
         if search.is_fuzzy {
             self.warn(
@@ -283,8 +285,7 @@ impl Desk<'_> {
             match change(&item, now())? {
                 Next::Same(warning) => return Ok(self.empty(done, Some(warning))),
                 Next::Changed(next, reports) => {
-                    self.write_down(action, &item).await?;
-                    if self.options.shelf.replace(&next, &reports).await? {
+                    if self.options.shelf.replace(self.by(action, &item), &next, &reports).await? {
                         return Ok(self.empty(done, None));
                     }
                 }
@@ -321,8 +322,8 @@ impl Desk<'_> {
             Target::Worklist => self.open_items().await?,
         };
         let detail = json!({ "subscriber": subscriber, "told": known.len() });
-        self.options.shelf.audit(self.sender, Deed { action: "workitems-subscribed", study: None, detail }).await?;
-        shelf.subscribe(&subscriber, &target, deletion_lock, &known).await?;
+        let by = By { who: self.sender, deed: Deed { action: "workitems-subscribed", study: None, detail } };
+        shelf.subscribe(by, &subscriber, &target, deletion_lock, &known).await?;
         let mut answer = self.empty(StatusCode::CREATED, None);
         locate(&mut answer, &format!("{}/subscribers/{subscriber}", self.base(headers, "ws")));
         Ok(answer)

@@ -43,19 +43,29 @@ pub struct Deed {
     pub detail: Value,
 }
 
+/// Who sees or changes something, and what they do.
+#[derive(Clone, Debug)]
+pub struct By<'a> {
+    /// Who.
+    pub who: &'a Sender,
+    /// What they do.
+    pub deed: Deed,
+}
+
 /// The answer of a shelf.
 pub type Shelved<'a, T> = BoxFuture<'a, Result<T, ShelfError>>;
 
-/// Keeps workitems, subscriptions and what subscribers have not heard yet.
+/// Keeps workitems, subscriptions and what subscribers have not heard yet. What a client changes is written down together
+/// with the change: both are kept, or neither; what changes nothing is not written down.
 pub trait WorkitemShelf: Send + Sync + 'static {
     /// Keeps a new one and tells subscribers; `false` if there is one of its name.
-    fn insert<'a>(&'a self, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool>;
+    fn insert<'a>(&'a self, by: By<'a>, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool>;
 
     /// One by its name.
     fn get<'a>(&'a self, uid: &'a Uid) -> Shelved<'a, Option<Workitem>>;
 
     /// Replaces the revision that `item` names and tells subscribers; `false` if somebody else was first.
-    fn replace<'a>(&'a self, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool>;
+    fn replace<'a>(&'a self, by: By<'a>, item: &'a Workitem, reports: &'a [DataSet]) -> Shelved<'a, bool>;
 
     /// In the order in which they are to be done; `states` empty: of any state.
     fn list<'a>(&'a self, states: &'a [UpsState], offset: u64, limit: u32) -> Shelved<'a, Vec<Workitem>>;
@@ -63,6 +73,7 @@ pub trait WorkitemShelf: Send + Sync + 'static {
     /// Subscribes; `reports` is what the subscriber is told at once.
     fn subscribe<'a>(
         &'a self,
+        by: By<'a>,
         subscriber: &'a str,
         target: &'a Target,
         deletion_lock: bool,
@@ -70,10 +81,10 @@ pub trait WorkitemShelf: Send + Sync + 'static {
     ) -> Shelved<'a, ()>;
 
     /// Ends a subscription; `false` if there was none.
-    fn unsubscribe<'a>(&'a self, subscriber: &'a str, target: &'a Target) -> Shelved<'a, bool>;
+    fn unsubscribe<'a>(&'a self, by: By<'a>, subscriber: &'a str, target: &'a Target) -> Shelved<'a, bool>;
 
     /// No workitem to come is told of any more; `false` if there was no subscription to the worklist.
-    fn suspend<'a>(&'a self, subscriber: &'a str) -> Shelved<'a, bool>;
+    fn suspend<'a>(&'a self, by: By<'a>, subscriber: &'a str) -> Shelved<'a, bool>;
 
     /// Whether anybody would hear of a change.
     fn has_subscriber<'a>(&'a self, uid: &'a Uid) -> Shelved<'a, bool>;
@@ -84,8 +95,8 @@ pub trait WorkitemShelf: Send + Sync + 'static {
     /// Forgets what a subscriber has heard.
     fn forget<'a>(&'a self, subscriber: &'a str, id: i64) -> Shelved<'a, ()>;
 
-    /// Writes down who sees or changes what. The answer goes out after it, or not at all.
-    fn audit<'a>(&'a self, who: &'a Sender, deed: Deed) -> Shelved<'a, ()>;
+    /// Writes down who sees what. The answer goes out after it, or not at all.
+    fn audit<'a>(&'a self, by: By<'a>) -> Shelved<'a, ()>;
 
     /// Completes when something may be pending; a poll now and then finds what it misses.
     fn changed(&self) -> BoxFuture<'static, ()>;

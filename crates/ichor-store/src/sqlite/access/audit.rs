@@ -5,7 +5,7 @@ use sqlx::QueryBuilder;
 
 use super::super::failure::During;
 use super::super::values::{from_json, uid};
-use super::super::{Dialect, Sqlite};
+use super::super::{Connection, Dialect, Sqlite};
 use crate::access::{AuditEntry, AuditFilter, NewAudit};
 use crate::{StoreError, Timestamp};
 
@@ -23,21 +23,9 @@ struct Row {
 
 impl Sqlite {
     pub(crate) async fn audit(&self, entry: &NewAudit) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO audit (at, actor, role, address, action, study_id, detail)
-             VALUES (?, ?, ?, ?, ?, (SELECT id FROM study WHERE study_instance = ?), ?)",
-        )
-        .bind(entry.at.as_millis())
-        .bind(&entry.actor)
-        .bind(entry.role.map(crate::access::Role::as_str))
-        .bind(&entry.address)
-        .bind(entry.action)
-        .bind(entry.study.as_ref().map(Uid::as_str))
-        .bind(entry.detail.to_string())
-        .execute(&self.write)
-        .await
-        .during("writing the audit trail")?;
-        Ok(())
+        let during = "writing the audit trail";
+        let mut connection = self.unwitnessed(during)?.acquire().await.during(during)?;
+        insert(&mut connection, entry).await.during(during)
     }
 
     pub(crate) async fn audited(&self, filter: &AuditFilter, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
@@ -72,4 +60,22 @@ impl Sqlite {
         };
         rows.into_iter().map(entry).collect()
     }
+}
+
+/// Writes a row, in the transaction that the connection is in.
+pub(in crate::sqlite) async fn insert(connection: &mut Connection, entry: &NewAudit) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO audit (at, actor, role, address, action, study_id, detail)
+         VALUES (?, ?, ?, ?, ?, (SELECT id FROM study WHERE study_instance = ?), ?)",
+    )
+    .bind(entry.at.as_millis())
+    .bind(&entry.actor)
+    .bind(entry.role.map(crate::access::Role::as_str))
+    .bind(&entry.address)
+    .bind(entry.action)
+    .bind(entry.study.as_ref().map(Uid::as_str))
+    .bind(entry.detail.to_string())
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -32,9 +32,11 @@ impl Sqlite {
         let mut tx = self.begin(during).await?;
         if revive(&mut tx, Some(id), None, now).await?.is_empty() {
             let (_, status, ..) = delivery(&mut tx, id).await?;
-            return Ok(ReleaseOutcome::Refused { status });
+            let outcome = ReleaseOutcome::Refused { status };
+            tx.commit_with(&outcome).await.during(during)?;
+            return Ok(outcome);
         }
-        tx.commit().await.during(during)?;
+        tx.commit_with(&ReleaseOutcome::Done).await.during(during)?;
         Ok(ReleaseOutcome::Done)
     }
 
@@ -53,7 +55,7 @@ impl Sqlite {
             during,
         };
         let outcome = release(&mut tx, waiting, status, now).await?;
-        tx.commit().await.during(during)?;
+        tx.commit_with(&outcome).await.during(during)?;
         Ok(outcome)
     }
 
@@ -80,7 +82,7 @@ impl Sqlite {
             during,
         };
         let outcome = release(&mut tx, waiting, status, now).await?;
-        tx.commit().await.during(during)?;
+        tx.commit_with(&outcome).await.during(during)?;
         Ok(outcome)
     }
 
@@ -98,7 +100,11 @@ impl Sqlite {
         let Some((study_id, status, analysis, version)) = found else {
             return Err(StoreError::NotFound { what: format!("study {study}") });
         };
-        let Some(analysis) = analysis else { return Ok(ReleaseOutcome::Refused { status }) };
+        let Some(analysis) = analysis else {
+            let outcome = ReleaseOutcome::Refused { status };
+            tx.commit_with(&outcome).await.during(during)?;
+            return Ok(outcome);
+        };
         let waiting = Waiting {
             table: "analysis",
             due: "not_before",
@@ -110,7 +116,7 @@ impl Sqlite {
             during,
         };
         let outcome = release(&mut tx, waiting, status, now).await?;
-        tx.commit().await.during(during)?;
+        tx.commit_with(&outcome).await.during(during)?;
         Ok(outcome)
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod analyse;
 pub(crate) mod assemble;
+pub(crate) mod audit_feed;
 pub(crate) mod commitment;
 pub(crate) mod deliver;
 pub(crate) mod destination;
