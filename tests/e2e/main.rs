@@ -36,6 +36,7 @@ mod retention;
 mod route;
 mod store_faults;
 mod stow;
+mod telemetry;
 mod tell;
 mod tls;
 mod transport;

@@ -40,6 +40,7 @@ mod shadow;
 mod sqlite;
 mod store;
 mod timestamp;
+mod trace;
 mod triage;
 mod worklist;
 
@@ -91,5 +92,6 @@ pub use shadow::{
 };
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
+pub use trace::{TraceArrival, TraceClaim, TraceEvent, TraceFigures, TracePace};
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};
 pub use worklist::{NewWorkitem, Subscribed, WorkitemReport, WorkitemRow};

@@ -17,6 +17,7 @@ mod objects;
 mod proof;
 mod retention;
 mod rule;
+mod telemetry;
 mod urgent;
 mod worklist;
 
@@ -41,6 +42,7 @@ pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
+pub(crate) use telemetry::TelemetryConfig;
 pub(crate) use urgent::UrgentConfig;
 pub(crate) use worklist::WorklistConfig;
 
@@ -110,6 +112,9 @@ pub(crate) struct Config {
     /// Which files are no longer kept; absent: nothing is ever deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) retention: Option<RetentionConfig>,
+    /// Traces for OpenTelemetry; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) telemetry: Option<TelemetryConfig>,
     /// Logging.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -215,6 +220,7 @@ impl Config {
             forwards: new.forwards.clone(),
             channels: new.channels.clone(),
             retention: new.retention.clone(),
+            telemetry: new.telemetry.clone(),
             ..self.clone()
         };
         config.log.level.clone_from(&new.log.level);
@@ -240,6 +246,7 @@ impl Config {
         for channel in &mut self.channels {
             channel.resolve(folder);
         }
+        self.telemetry.iter_mut().for_each(|telemetry| telemetry.resolve(folder));
     }
 
     /// Checks what the types cannot say.
@@ -274,6 +281,7 @@ impl Config {
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
         self.retention.iter().try_for_each(|retention| retention.check(self.store.min_free_mib))?;
+        self.telemetry.iter().try_for_each(TelemetryConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
     }
 
@@ -305,6 +313,7 @@ impl Config {
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
         all.extend(self.retention.iter().flat_map(RetentionConfig::durations));
+        all.extend(self.telemetry.iter().flat_map(TelemetryConfig::durations));
         all
     }
 }

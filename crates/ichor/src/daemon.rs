@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
-use crate::{admin, certificates, channels, destinations, models, retention, secrets, supervisor, worklist};
+use crate::{admin, certificates, channels, destinations, models, retention, secrets, supervisor, telemetry, worklist};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +162,7 @@ impl Daemon {
         destinations::serve(destinations::open_all(config).await?, &store, &stop, (stages, &mut tasks));
         channels::serve(channels::open_all(&config.channels)?, &store, &stop, (stages, &mut tasks));
         retention::serve(config, &store, &stop, (stages, &mut tasks));
+        telemetry::serve(telemetry::open(config)?, &store, &stop, (stages, &mut tasks));
         destinations::warn_of_orphans(config, &store).await?;
         channels::warn_of_orphans(&store, &config.channels).await?;
         info!(%address, ae_title = %config.listen.ae_title, "listening");

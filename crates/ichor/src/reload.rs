@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Difference, diff};
 use crate::stages::Stages;
-use crate::{admin, certificates, channels, daemon, destinations, logging, retention, tls_files, web};
+use crate::{admin, certificates, channels, daemon, destinations, logging, retention, telemetry, tls_files, web};
 
 /// A value that stages look at before each piece of work.
 pub(crate) type Shared<T> = watch::Sender<Arc<T>>;
@@ -38,6 +38,7 @@ struct Prepared {
     filter: EnvFilter,
     destinations: Vec<destinations::Opened>,
     channels: Vec<channels::Opened>,
+    telemetry: Option<telemetry::Opened>,
 }
 
 /// What puts another configuration in force.
@@ -107,6 +108,7 @@ impl Controls {
             filter: logging::filter(&config.log)?,
             destinations: destinations::open_all(&config).await?,
             channels: channels::open_all(&config.channels)?,
+            telemetry: telemetry::open(&config)?,
             config,
         };
         Ok((prepared, differences))
@@ -139,6 +141,7 @@ impl Controls {
         let mut served = destinations::serve(prepared.destinations, store, stop, (stages, tasks));
         served.extend(channels::serve(prepared.channels, store, stop, (stages, tasks)));
         served.extend(retention::serve(&self.config, store, stop, (stages, tasks)));
+        served.extend(telemetry::serve(prepared.telemetry, store, stop, (stages, tasks)));
         served
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Config;
 
 /// Sections and keys that come in force without a restart.
-const LIVE: [&str; 9] = [
+const LIVE: [&str; 10] = [
     "source",
     "destination",
     "rule",
@@ -17,6 +17,7 @@ const LIVE: [&str; 9] = [
     "forward",
     "channel",
     "retention",
+    "telemetry",
     "log.level",
     "analysis.longest_overtaken_s",
 ];
