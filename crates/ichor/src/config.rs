@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use admin::AdminConfig;
+pub(crate) use admin::{AdminConfig, OidcConfig};
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, ShadowConfig};
 pub use analysis::{AlsoConfig, ModelConfig};
 pub(crate) use channel::{ChannelConfig, ChannelEnd};

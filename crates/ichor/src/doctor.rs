@@ -74,5 +74,6 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(network::destinations(config).await);
     outcomes.extend(network::channels(config).await);
     outcomes.extend(network::telemetry(config).await);
+    outcomes.extend(network::provider(config).await);
     outcomes
 }

@@ -153,6 +153,7 @@ fn try_what_waits(new: &Config) -> anyhow::Result<()> {
     }
     if let Some(section) = &new.admin {
         tls_files::load(section.tls_certificate_file.as_deref(), section.tls_key_file.as_deref()).context("[admin]")?;
+        section.oidc.as_ref().map(admin::oidc).transpose().context("[admin.oidc]")?;
     }
     if let Some(settings) = &new.listen.tls {
         certificates::load(settings)?;

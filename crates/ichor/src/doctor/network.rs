@@ -168,6 +168,27 @@ pub(super) async fn telemetry(config: &Config) -> Option<Outcome> {
     Some(outcome)
 }
 
+/// Whether the OpenID provider says of itself what the configuration says.
+pub(super) async fn provider(config: &Config) -> Option<Outcome> {
+    let admin = config.admin.as_ref()?;
+    let section = admin.oidc.as_ref()?;
+    let subject = "OpenID provider";
+    let options = match crate::admin::oidc(section) {
+        Ok(options) => options,
+        Err(error) => return Some(Outcome::failure(subject, format!("{error:#}"), "mend what [admin.oidc] names")),
+    };
+    let callback = format!("register {}/oidc/callback there", crate::admin::own_url(admin));
+    Some(match ichor_admin::check_provider(options, &crate::admin::own_url(admin)).await {
+        Ok(()) => Outcome::good(subject, format!("{} answers; {callback}", section.issuer)),
+        // Local passwords work without it.
+        Err(error) => Outcome::warning(
+            subject,
+            format!("{}: {error}", section.issuer),
+            "check issuer, certificate and firewall; local passwords work meanwhile",
+        ),
+    })
+}
+
 /// Whether somebody listens where a URL points to.
 async fn reached(subject: String, url: &str, timeout: Duration) -> Outcome {
     match host_of(url) {
