@@ -47,6 +47,6 @@ else
   echo "python: $python has neither venv nor pip; install them (Debian, Ubuntu: apt-get install python3-venv)" >&2
   exit 1
 fi
-"$target/bin/python" -c 'import fhir.resources, highdicom, pydicom, pynetdicom, safetensors, websocket'
+"$target/bin/python" -c 'import fhir.resources, highdicom, oidc_provider_mock, opentelemetry.proto.trace.v1.trace_pb2, pydicom, pynetdicom, safetensors, websocket'
 touch "$target/complete"
 say "ready in $target"

@@ -11,6 +11,7 @@ mod api;
 mod health;
 mod metrics;
 mod models;
+mod oidc;
 mod pages;
 mod picture;
 mod problem;
@@ -34,6 +35,7 @@ pub use access::AccessOptions;
 pub use api::document as openapi_document;
 pub use health::{Check, Readiness};
 pub use models::{ActiveModel, ModelFacts};
+pub use oidc::{OidcError, OidcOptions, check_provider};
 pub use picture::{PictureFault, Pictures, WantedPicture};
 pub use problem::Problem;
 pub use server::{AdminOptions, AdminServer};
@@ -77,6 +79,8 @@ pub struct Facts {
     pub pictures: Arc<dyn Pictures>,
     /// How access is given.
     pub access: AccessOptions,
+    /// The OpenID provider that people may come in by, if there is one.
+    pub oidc: Option<OidcOptions>,
     /// Where people reach the service, such as `https://ichor.example:9110`; links begin with it.
     pub url: String,
     /// Program version.
@@ -104,6 +108,7 @@ pub(crate) struct App {
     pub(crate) facts: Facts,
     pub(crate) limiter: Limiter,
     pub(crate) passwords: Passwords,
+    pub(crate) oidc: Option<oidc::Oidc>,
     pub(crate) easels: Arc<Semaphore>,
     pub(crate) seen: seen::Seen,
 }
@@ -125,16 +130,20 @@ pub struct Admin {
 
 impl Admin {
     /// Puts it together.
-    #[must_use]
-    pub fn new(facts: Facts) -> Self {
+    ///
+    /// # Errors
+    /// [`OidcError::Url`] for a provider's settings that no URL can be made of.
+    pub fn new(facts: Facts) -> Result<Self, OidcError> {
+        let provider = facts.oidc.clone().map(|options| oidc::Oidc::new(options, &facts.url)).transpose()?;
         let app = App {
+            oidc: provider,
             limiter: Limiter::new(facts.access.login_attempts, facts.access.login_window),
             passwords: Passwords::new(),
             easels: Arc::new(Semaphore::new(facts.access.max_pictures.max(1))),
             seen: seen::Seen::default(),
             facts,
         };
-        Self { app: Arc::new(app) }
+        Ok(Self { app: Arc::new(app) })
     }
 
     /// A one-time link with which the first admin is made; `None` if there is an admin, or nobody may come in. A link of

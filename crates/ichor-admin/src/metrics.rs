@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ichor_core::{DeliveryStatus, MessageStatus, StudyStatus};
-use ichor_store::{DestinationState, Figures, RetentionFigures, Timestamp};
+use ichor_store::{DestinationState, Figures, RetentionFigures, Timestamp, TraceFigures};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -66,6 +66,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     queues(&mut registry, facts, &figures, now);
     destinations(&mut registry, facts, &states);
     retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
+    traces(&mut registry, &facts.store.trace_figures().await.map_err(|error| error.to_string())?, now);
     disk(&mut registry, facts);
     let feed = facts.store.audit_feed_figures().await.map_err(|error| error.to_string())?;
     audit::audit(&mut registry, feed.as_ref(), now);
@@ -203,6 +204,24 @@ fn retention(registry: &mut Registry, figures: &RetentionFigures) {
     let short = count(figures.short_bytes);
     gauge(registry, "retention_short_bytes", "Bytes that should be free and that no study may give", short);
     gauge(registry, "retention_doomed_files", "Files that are to be removed and still there", count(figures.doomed));
+}
+
+/// What the collector of traces took, and what waits for it.
+fn traces(registry: &mut Registry, figures: &TraceFigures, now: Timestamp) {
+    let counters = [
+        ("trace_spans", "Spans that the collector took since the database was made", figures.spans),
+        ("trace_exports", "Studies of which the collector took spans, once an export", figures.exports),
+        ("trace_export_failures", "Attempts at exporting traces that failed", figures.failures),
+        ("trace_spans_refused", "Spans that the collector refused for good", figures.refused),
+    ];
+    for (name, help, value) in counters {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    gauge(registry, "traces_waiting", "Studies whose export failed and is to be tried again", count(figures.waiting));
+    let waits = figures.oldest.map_or(0, |since| count(now.since(since).as_secs()));
+    gauge(registry, "trace_wait_seconds", "Age of the oldest event of those", waits);
 }
 
 fn disk(registry: &mut Registry, facts: &Facts) {

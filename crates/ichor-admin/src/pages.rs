@@ -2,6 +2,7 @@
 
 mod enter;
 mod models;
+mod provider;
 mod study;
 mod tables;
 mod worklist;
@@ -33,6 +34,8 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/account", get(tables::account))
         .route("/audit", get(tables::audited))
         .route("/login", get(enter::login_page).post(enter::login))
+        .route("/oidc/login", get(provider::begin))
+        .route(crate::oidc::CALLBACK, get(provider::callback))
         .route("/welcome", get(enter::welcome_page).post(enter::welcome))
         .route("/logout", post(enter::logout))
         .route("/assets/ichor.svg", get(|| async { asset("image/svg+xml", include_str!("../assets/ichor.svg")) }))

@@ -21,6 +21,7 @@ pub mod prove;
 pub mod retain;
 pub mod route;
 pub mod shadow;
+pub mod telemetry;
 pub mod tell;
 pub mod traffic;
 pub mod triage;

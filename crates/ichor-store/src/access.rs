@@ -80,6 +80,8 @@ pub struct User {
     pub enabled: bool,
     /// Whether they have chosen a password.
     pub has_password: bool,
+    /// Who says that they are they: `local`, or `oidc` for the provider, which also gives them their role.
+    pub source: String,
     /// Since when there is such a user.
     pub created_at: Timestamp,
 }
@@ -265,10 +267,11 @@ impl Store {
     }
 
     /// Changes what a user may do, and whether they may come in; one who may not is out at once, and their tokens are taken
-    /// back. The last admin stays.
+    /// back. The last admin stays, and so
+    /// does the last who needs no provider. What a provider gives, it alone changes.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Filter`] for the last admin; else as [`Self::add_user`].
+    /// [`StoreError::NotFound`]; [`StoreError::Filter`] for the last admin, and for the role of a provider's user; else as [`Self::add_user`].
     pub async fn change_user(&self, id: i64, role: Role, enabled: bool, now: Timestamp) -> Result<(), StoreError> {
         self.index().change_user(id, role, enabled, now).await
     }
@@ -284,7 +287,7 @@ impl Store {
     /// Keeps an invitation: for a user, or for whoever becomes the first admin. Others of the same kind end.
     ///
     /// # Errors
-    /// As [`Self::add_user`].
+    /// [`StoreError::Filter`] for a provider's user, who has no password; else as [`Self::add_user`].
     pub async fn invite(
         &self,
         digest: SecretDigest,

@@ -31,6 +31,7 @@ mod message;
 mod models;
 mod order;
 mod proof;
+mod provided;
 mod query;
 mod receive;
 mod recovery;
@@ -41,6 +42,7 @@ mod shadow;
 mod sqlite;
 mod store;
 mod timestamp;
+mod trace;
 mod triage;
 mod worklist;
 
@@ -78,6 +80,7 @@ pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 pub use models::{Activation, NewOffer, Offer, ReanalysisWish};
 pub use order::{UndecidedAnalysis, Urgency, WaitingAnalysis};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
+pub use provided::{Provided, ProvidedUser};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
@@ -94,5 +97,6 @@ pub use shadow::{
 };
 pub use store::{Store, StoreOptions};
 pub use timestamp::Timestamp;
+pub use trace::{TraceArrival, TraceClaim, TraceEvent, TraceFigures, TracePace};
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};
 pub use worklist::{NewWorkitem, Subscribed, WorkitemReport, WorkitemRow};

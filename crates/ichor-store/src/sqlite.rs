@@ -34,6 +34,7 @@ mod scores;
 mod search;
 mod shadow;
 mod timeline;
+mod trace;
 mod triage;
 mod values;
 mod worklist;

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ichor_admin::{AccessOptions, ActiveModel, Admin, AdminOptions, AdminServer, Facts, ModelFacts, Site};
+use ichor_admin::{AccessOptions, ActiveModel, Admin, AdminOptions, AdminServer, Facts, ModelFacts, OidcOptions, Site};
 use ichor_pipeline::analyse::ModelTraits;
-use ichor_store::Store;
+use ichor_store::{Role, Store};
 use tokio::sync::watch::{Receiver, channel};
 use tracing::{info, warn};
 
-use crate::config::{AdminConfig, Config, seconds};
+use crate::config::{AdminConfig, Config, OidcConfig, seconds};
+use crate::http::{Trust, client};
 use crate::pictures::Easel;
+use crate::secrets;
 
 /// Binds the service, if there is one. `active`: the model that is, now and later.
 pub(crate) async fn bind(
@@ -23,7 +25,7 @@ pub(crate) async fn bind(
     let Some(section) = &config.admin else { return Ok(None) };
     let (certificate, key) = (section.tls_certificate_file.as_deref(), section.tls_key_file.as_deref());
     let tls = crate::tls_files::load(certificate, key).context("[admin]")?;
-    let admin = Admin::new(facts(config, section, store, active, site)?);
+    let admin = Admin::new(facts(config, section, store, active, site)?).context("[admin.oidc]")?;
     let options = AdminOptions {
         max_connections: section.max_connections,
         timeout: seconds(section.timeout_s),
@@ -51,7 +53,8 @@ pub(crate) async fn bind(
 /// A one-time link for a user's new password.
 pub(crate) async fn link_for(config: &Config, store: &Store, name: &str) -> anyhow::Result<String> {
     let section = config.admin.as_ref().context("the configuration has no [admin]")?;
-    let admin = Admin::new(facts(config, section, store, ActiveModel::default(), channel(Arc::new(site(config)?)).1)?);
+    let facts = facts(config, section, store, ActiveModel::default(), channel(Arc::new(site(config)?)).1)?;
+    let admin = Admin::new(Facts { oidc: None, ..facts })?;
     Ok(admin.link_for(name).await?)
 }
 
@@ -75,8 +78,7 @@ fn facts(
     active: ActiveModel,
     site: Receiver<Arc<Site>>,
 ) -> anyhow::Result<Facts> {
-    let scheme = if section.tls_certificate_file.is_some() { "https" } else { "http" };
-    let url = section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address)));
+    let url = own_url(section);
     Ok(Facts {
         store: store.clone(),
         database: config.store.database.clone(),
@@ -95,9 +97,39 @@ fn facts(
             stream: seconds(section.stream_s),
             max_pictures: section.max_pictures,
         },
+        oidc: section.oidc.as_ref().map(oidc).transpose().context("[admin.oidc]")?,
         url,
         version: env!("CARGO_PKG_VERSION"),
         now: ichor_pipeline::now,
+    })
+}
+
+/// Where people reach the service.
+pub(crate) fn own_url(section: &AdminConfig) -> String {
+    let scheme = if section.tls_certificate_file.is_some() { "https" } else { "http" };
+    section.url.clone().unwrap_or_else(|| format!("{scheme}://{}", place(section.address)))
+}
+
+/// The provider; it is not asked yet.
+///
+/// # Errors
+/// A secret or certificate that cannot be used.
+pub(crate) fn oidc(section: &OidcConfig) -> anyhow::Result<OidcOptions> {
+    let trust = Trust { ca_file: section.tls_ca_file.as_deref(), identity: None };
+    let given =
+        [(&section.viewers, Role::Viewer), (&section.operators, Role::Operator), (&section.admins, Role::Admin)];
+    let roles = given.into_iter().flat_map(|(words, role)| words.iter().map(move |word| (word.clone(), role)));
+    Ok(OidcOptions {
+        issuer: section.issuer.clone(),
+        client_id: section.client_id.clone(),
+        client_secret: section.client_secret_file.as_deref().map(secrets::read).transpose()?,
+        scopes: section.scopes.iter().filter(|scope| *scope != "openid").cloned().collect(),
+        name_claim: section.name_claim.clone(),
+        role_claim: section.role_claim.clone(),
+        roles: roles.collect(),
+        label: section.label.clone(),
+        hide_local_login: section.hide_local_login,
+        http: client(section.issuer.starts_with("https://"), seconds(section.timeout_s), trust)?,
     })
 }
 

@@ -18,6 +18,7 @@ mod objects;
 mod proof;
 mod retention;
 mod rule;
+mod telemetry;
 mod urgent;
 mod worklist;
 
@@ -28,7 +29,7 @@ use ichor_core::{InvalidNetwork, TrustedProxies};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use admin::AdminConfig;
+pub(crate) use admin::{AdminConfig, OidcConfig};
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, ShadowConfig};
 pub use analysis::{AlsoConfig, ModelConfig};
 pub(crate) use audit::AuditConfig;
@@ -44,6 +45,7 @@ pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
+pub(crate) use telemetry::TelemetryConfig;
 pub(crate) use urgent::UrgentConfig;
 pub(crate) use worklist::WorklistConfig;
 
@@ -116,6 +118,9 @@ pub(crate) struct Config {
     /// Which files are no longer kept; absent: nothing is ever deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) retention: Option<RetentionConfig>,
+    /// Traces for OpenTelemetry; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) telemetry: Option<TelemetryConfig>,
     /// Logging.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -222,6 +227,7 @@ impl Config {
             channels: new.channels.clone(),
             retention: new.retention.clone(),
             audit: new.audit.clone(),
+            telemetry: new.telemetry.clone(),
             ..self.clone()
         };
         config.log.level.clone_from(&new.log.level);
@@ -248,6 +254,7 @@ impl Config {
         for channel in &mut self.channels {
             channel.resolve(folder);
         }
+        self.telemetry.iter_mut().for_each(|telemetry| telemetry.resolve(folder));
     }
 
     /// Checks what the types cannot say.
@@ -283,6 +290,7 @@ impl Config {
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
         self.retention.iter().try_for_each(|retention| retention.check(self.store.min_free_mib))?;
+        self.telemetry.iter().try_for_each(TelemetryConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
     }
 
@@ -315,6 +323,7 @@ impl Config {
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
         all.extend(self.retention.iter().flat_map(RetentionConfig::durations));
+        all.extend(self.telemetry.iter().flat_map(TelemetryConfig::durations));
         all
     }
 }

@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
-use crate::{admin, audit, certificates, channels, destinations, models, retention, secrets, supervisor, worklist};
+use crate::{admin, audit, certificates, channels, destinations, models, retention, secrets, supervisor, telemetry, worklist};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,7 @@ impl Daemon {
         channels::serve(channels::open_all(&config.channels)?, &store, &stop, (stages, &mut tasks));
         retention::serve(config, &store, &stop, (stages, &mut tasks));
         audit::serve(audit::open(config)?, &store, &stop, (stages, &mut tasks));
+        telemetry::serve(telemetry::open(config)?, &store, &stop, (stages, &mut tasks));
         destinations::warn_of_orphans(config, &store).await?;
         channels::warn_of_orphans(&store, &config.channels).await?;
         audit::started(&store, if work == Work::Everything { "everything" } else { "receive-only" }).await?;

@@ -75,5 +75,7 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(network::destinations(config).await);
     outcomes.extend(network::channels(config).await);
     outcomes.extend(audit::examine(config).await);
+    outcomes.extend(network::telemetry(config).await);
+    outcomes.extend(network::provider(config).await);
     outcomes
 }

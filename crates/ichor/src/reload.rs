@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Difference, diff};
 use crate::stages::Stages;
-use crate::{admin, audit, certificates, channels, daemon, destinations, logging, retention, tls_files, web};
+use crate::{admin, audit, certificates, channels, daemon, destinations, logging, retention, telemetry, tls_files, web};
 
 /// A value that stages look at before each piece of work.
 pub(crate) type Shared<T> = watch::Sender<Arc<T>>;
@@ -39,6 +39,7 @@ struct Prepared {
     destinations: Vec<destinations::Opened>,
     channels: Vec<channels::Opened>,
     audit: audit::Opened,
+    telemetry: Option<telemetry::Opened>,
 }
 
 /// What puts another configuration in force.
@@ -112,6 +113,7 @@ impl Controls {
             destinations: destinations::open_all(&config).await?,
             channels: channels::open_all(&config.channels)?,
             audit: audit::open(&config)?,
+            telemetry: telemetry::open(&config)?,
             config,
         };
         Ok((prepared, differences))
@@ -145,6 +147,7 @@ impl Controls {
         served.extend(channels::serve(prepared.channels, store, stop, (stages, tasks)));
         served.extend(retention::serve(&self.config, store, stop, (stages, tasks)));
         served.extend(audit::serve(prepared.audit, store, stop, (stages, tasks)));
+        served.extend(telemetry::serve(prepared.telemetry, store, stop, (stages, tasks)));
         served
     }
 }
@@ -156,6 +159,7 @@ fn try_what_waits(new: &Config) -> anyhow::Result<()> {
     }
     if let Some(section) = &new.admin {
         tls_files::load(section.tls_certificate_file.as_deref(), section.tls_key_file.as_deref()).context("[admin]")?;
+        section.oidc.as_ref().map(admin::oidc).transpose().context("[admin.oidc]")?;
     }
     if let Some(settings) = &new.listen.tls {
         certificates::load(settings)?;

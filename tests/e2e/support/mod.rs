@@ -1,6 +1,7 @@
 //! What the scenarios are made of.
 
 pub(crate) mod chosen;
+pub(crate) mod collector;
 pub(crate) mod daemon;
 pub(crate) mod dcmtk;
 pub(crate) mod disk;

@@ -23,6 +23,10 @@ pub(crate) enum Tool {
     Pynetdicom,
     /// A Python with dicomweb-client.
     DicomwebClient,
+    /// A Python with opentelemetry-proto.
+    OpentelemetryProto,
+    /// A Python with oidc-provider-mock.
+    OidcProvider,
     /// A Python with websocket-client.
     WebsocketClient,
     /// rsyslog, with TLS.
@@ -44,6 +48,8 @@ impl Tool {
             Self::Highdicom => imports("highdicom"),
             Self::Pynetdicom => imports("pynetdicom"),
             Self::DicomwebClient => imports("dicomweb_client"),
+            Self::OpentelemetryProto => imports("opentelemetry.proto.collector.trace.v1.trace_service_pb2"),
+            Self::OidcProvider => imports("oidc_provider_mock"),
             Self::WebsocketClient => imports("websocket"),
             Self::Rsyslog => find("rsyslogd").is_some() && RSYSLOG_TLS.iter().any(|file| Path::new(file).exists()),
             Self::Xmllint => find("xmllint").is_some(),
@@ -58,6 +64,8 @@ impl Tool {
             Self::Highdicom => "the Python of ICHOR_TEST_PYTHON has no highdicom",
             Self::Pynetdicom => "the Python of ICHOR_TEST_PYTHON has no pynetdicom",
             Self::DicomwebClient => "the Python of ICHOR_TEST_PYTHON has no dicomweb-client",
+            Self::OpentelemetryProto => "the Python of ICHOR_TEST_PYTHON has no opentelemetry-proto",
+            Self::OidcProvider => "the Python of ICHOR_TEST_PYTHON has no oidc-provider-mock",
             Self::WebsocketClient => "the Python of ICHOR_TEST_PYTHON has no websocket-client",
             Self::Rsyslog => "rsyslog with rsyslog-gnutls is not installed",
             Self::Xmllint => "xmllint (libxml2-utils) is not installed",

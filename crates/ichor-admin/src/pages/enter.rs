@@ -26,6 +26,28 @@ struct LoginPage {
     frame: Frame,
     error: String,
     has_admin: bool,
+    /// What the provider is called; empty: there is none.
+    provider: String,
+    /// Whether a password can be typed.
+    has_form: bool,
+}
+
+impl LoginPage {
+    fn new(app: &App, error: String, has_admin: bool, is_local: bool) -> Self {
+        let provider = app.oidc.as_ref().map(|oidc| oidc.options());
+        Self {
+            frame: Frame::stranger(app),
+            error,
+            has_admin,
+            provider: provider.map_or_else(String::new, |options| options.label.clone()),
+            has_form: is_local || provider.is_none_or(|options| !options.hide_local_login),
+        }
+    }
+}
+
+/// The login page with what went wrong. After that a local password can be typed, whatever is hidden.
+pub(super) fn login_refused(app: &App, status: StatusCode, error: String) -> Response {
+    rendered(status, &LoginPage::new(app, error, true, true))
 }
 
 #[derive(Template)]
@@ -41,7 +63,7 @@ struct WelcomePage {
 }
 
 /// Only where patients may be shown there is anything to come in to.
-fn check_served(app: &App) -> Result<(), Problem> {
+pub(super) fn check_served(app: &App) -> Result<(), Problem> {
     if app.facts.access.serves_patients {
         return Ok(());
     }
@@ -51,11 +73,21 @@ fn check_served(app: &App) -> Result<(), Problem> {
     ))
 }
 
-pub(crate) async fn login_page(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+/// Whether somebody asks for the form of passwords that the site hides.
+#[derive(Deserialize)]
+pub(crate) struct Wish {
+    #[serde(default)]
+    local: bool,
+}
+
+pub(crate) async fn login_page(
+    State(app): State<Arc<App>>,
+    wish: Result<Query<Wish>, QueryRejection>,
+) -> Result<Response, Problem> {
     check_served(&app)?;
+    let is_local = wish.is_ok_and(|Query(wish)| wish.local);
     let has_admin = app.facts.store.has_admin().await?;
-    let page = LoginPage { frame: Frame::stranger(&app), error: String::new(), has_admin };
-    Ok(rendered(StatusCode::OK, &page))
+    Ok(rendered(StatusCode::OK, &LoginPage::new(&app, String::new(), has_admin, is_local)))
 }
 
 #[derive(Deserialize)]
@@ -74,8 +106,7 @@ pub(crate) async fn login(
     check_origin(&headers)?;
     let Form(LoginForm { name, password }) = form?;
     let (name, address) = (name.trim().to_owned(), peer.ip().to_string());
-    let refused =
-        |status, error: String| rendered(status, &LoginPage { frame: Frame::stranger(&app), error, has_admin: true });
+    let refused = |status, error: String| login_refused(&app, status, error);
     if let Some(wait) = app.limiter.wait(&address, &name, Instant::now()) {
         let minutes = wait.as_secs().div_ceil(60);
         // Once: whoever goes on shall not fill the trail.
@@ -102,7 +133,7 @@ pub(crate) async fn login(
 }
 
 /// Begins a session.
-async fn come_in(app: &App, peer: Peer, user: &User) -> Result<Response, Problem> {
+pub(super) async fn come_in(app: &App, peer: Peer, user: &User, action: &'static str) -> Result<Response, Problem> {
     let (cookie, csrf, now) = (Secret::new()?, Secret::new()?, (app.facts.now)());
     let session = NewSession {
         digest: cookie.digest(),

@@ -123,10 +123,11 @@ impl Site {
             pictures: Arc::new(Words),
             access,
             url: "http://ichor".to_owned(),
+            oidc: None,
             version: "0",
             now,
         };
-        let admin = Admin::new(facts);
+        let admin = Admin::new(facts).unwrap();
         Self { routes: admin.routes(), store, admin, active, folder }
     }
 

@@ -1,6 +1,7 @@
 //! Statements of access: users, invitations, sessions, tokens.
 
 mod audit;
+mod provided;
 
 use super::failure::During;
 use super::values::word;
@@ -20,9 +21,10 @@ struct UserRow {
     enabled: bool,
     password_hash: Option<String>,
     created_at: i64,
+    source: String,
 }
 
-const USER_COLUMNS: &str = "id, name, role, enabled, password_hash, created_at";
+const USER_COLUMNS: &str = "id, name, role, enabled, password_hash, created_at, source";
 
 impl UserRow {
     fn user(self) -> Result<User, StoreError> {
@@ -33,6 +35,7 @@ impl UserRow {
             enabled: self.enabled,
             has_password: self.password_hash.is_some(),
             created_at: Timestamp::from_millis(self.created_at),
+            source: self.source,
         })
     }
 }
@@ -49,6 +52,10 @@ struct TokenRow {
 
 const HAS_ADMIN: &str =
     "SELECT EXISTS (SELECT 1 FROM admin_user WHERE role = 'admin' AND enabled = 1 AND password_hash IS NOT NULL)";
+
+/// Admins, those of a provider among them.
+const ANY_ADMIN: &str = "SELECT EXISTS (SELECT 1 FROM admin_user WHERE role = 'admin' AND enabled = 1
+    AND (password_hash IS NOT NULL OR source = 'oidc'))";
 
 impl Sqlite {
     pub(crate) async fn has_admin(&self) -> Result<bool, StoreError> {
@@ -70,6 +77,17 @@ impl Sqlite {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin(DURING).await?;
+        let is_anothers: Option<bool> =
+            sqlx::query_scalar("SELECT source = 'oidc' AND role <> ? FROM admin_user WHERE id = ?")
+                .bind(role.as_str())
+                .bind(id)
+                .fetch_optional(&mut *tx)
+                .await
+                .during(DURING)?;
+        if is_anothers == Some(true) {
+            return Err(StoreError::Filter { what: "the role of this user is the provider's to give".to_owned() });
+        }
+        let had_admin: bool = sqlx::query_scalar(HAS_ADMIN).fetch_one(&mut *tx).await.during(DURING)?;
         let changed = sqlx::query("UPDATE admin_user SET role = ?, enabled = ? WHERE id = ?")
             .bind(role.as_str())
             .bind(enabled)
@@ -81,7 +99,9 @@ impl Sqlite {
         if changed == 0 {
             return Err(StoreError::NotFound { what: format!("user {id}") });
         }
-        if !sqlx::query_scalar::<_, bool>(HAS_ADMIN).fetch_one(&mut *tx).await.during(DURING)? {
+        // Who can come in without the provider does not go, while there is one.
+        let needed = if had_admin { HAS_ADMIN } else { ANY_ADMIN };
+        if !sqlx::query_scalar::<_, bool>(needed).fetch_one(&mut *tx).await.during(DURING)? {
             return Err(StoreError::Filter { what: "there would be no admin left".to_owned() });
         }
         if !enabled {
@@ -107,6 +127,17 @@ impl Sqlite {
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin(DURING).await?;
+        let is_anothers: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM admin_user WHERE id = ? AND source = 'oidc')")
+                .bind(user)
+                .fetch_one(&mut *tx)
+                .await
+                .during(DURING)?;
+        if is_anothers {
+            return Err(StoreError::Filter {
+                what: "this user has no password here: the provider lets them in".to_owned(),
+            });
+        }
         sqlx::query("DELETE FROM admin_invitation WHERE user_id IS ? OR expires_at <= ?")
             .bind(user)
             .bind(now.as_millis())

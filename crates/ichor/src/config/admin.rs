@@ -1,5 +1,7 @@
 //! `[admin]`: the API and the pages, health and metrics.
 
+mod oidc;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,7 @@ use ichor_core::{InvalidNetwork, TrustedProxies};
 use serde::{Deserialize, Serialize};
 
 use super::{Durations, Fault, at_least_one, fault, proxies};
+pub(crate) use oidc::OidcConfig;
 
 /// `[admin]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,6 +53,9 @@ pub(crate) struct AdminConfig {
     /// Pictures of slices drawn at once.
     #[serde(default = "default::max_pictures")]
     pub(crate) max_pictures: usize,
+    /// Login by an OpenID provider; absent: by password only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) oidc: Option<OidcConfig>,
 }
 
 impl AdminConfig {
@@ -69,23 +75,26 @@ impl AdminConfig {
                 format!("{url:?} is not http:// or https:// and a host, without a slash at its end"),
             );
         }
-        Ok(())
+        self.oidc.iter().try_for_each(|oidc| oidc.check(self.url.as_deref()))
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
         for path in [&mut self.tls_certificate_file, &mut self.tls_key_file].into_iter().flatten() {
             *path = folder.join(&path);
         }
+        self.oidc.iter_mut().for_each(|oidc| oidc.resolve(folder));
     }
 
     pub(super) fn durations(&self) -> Durations {
-        vec![
+        let provider = self.oidc.iter().map(|oidc| ("admin.oidc.timeout_s".to_owned(), oidc.timeout_s));
+        let own = [
             ("admin.timeout_s".to_owned(), self.timeout_s),
             ("admin.stream_s".to_owned(), self.stream_s),
             ("admin.session_s".to_owned(), self.session_s),
             ("admin.invitation_s".to_owned(), self.invitation_s),
             ("admin.login_window_s".to_owned(), self.login_window_s),
-        ]
+        ];
+        own.into_iter().chain(provider).collect()
     }
 
     /// Proxies that are believed.

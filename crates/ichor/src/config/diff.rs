@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Config;
 
 /// Sections and keys that come in force without a restart.
-const LIVE: [&str; 10] = [
+const LIVE: [&str; 11] = [
     "source",
     "destination",
     "rule",
@@ -18,6 +18,7 @@ const LIVE: [&str; 10] = [
     "channel",
     "retention",
     "audit",
+    "telemetry",
     "log.level",
     "analysis.longest_overtaken_s",
 ];

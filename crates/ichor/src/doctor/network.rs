@@ -8,7 +8,7 @@ use ichor_core::AeTitle;
 use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu};
 use tokio::net::TcpStream;
 
-use super::Outcome;
+use super::{Level, Outcome};
 use crate::config::{ChannelEnd, Config, DestinationConfig, Endpoint, seconds};
 use crate::destinations::{host_of, refuse_ourselves, unheard_reporter};
 
@@ -153,6 +153,40 @@ pub(super) async fn channels(config: &Config) -> Vec<Outcome> {
         });
     }
     outcomes
+}
+
+/// A connection to the collector of traces.
+pub(super) async fn telemetry(config: &Config) -> Option<Outcome> {
+    let section = config.telemetry.as_ref()?;
+    let subject = "collector of traces";
+    if let Err(error) = crate::telemetry::open(config) {
+        return Some(Outcome::failure(subject, format!("{error:#}"), "mend what [telemetry] names"));
+    }
+    let mut outcome = reached(subject.to_owned(), &section.endpoint, seconds(section.timeout_s)).await;
+    // No study waits for it.
+    outcome.level = outcome.level.min(Level::Warning);
+    Some(outcome)
+}
+
+/// Whether the OpenID provider says of itself what the configuration says.
+pub(super) async fn provider(config: &Config) -> Option<Outcome> {
+    let admin = config.admin.as_ref()?;
+    let section = admin.oidc.as_ref()?;
+    let subject = "OpenID provider";
+    let options = match crate::admin::oidc(section) {
+        Ok(options) => options,
+        Err(error) => return Some(Outcome::failure(subject, format!("{error:#}"), "mend what [admin.oidc] names")),
+    };
+    let callback = format!("register {}/oidc/callback there", crate::admin::own_url(admin));
+    Some(match ichor_admin::check_provider(options, &crate::admin::own_url(admin)).await {
+        Ok(()) => Outcome::good(subject, format!("{} answers; {callback}", section.issuer)),
+        // Local passwords work without it.
+        Err(error) => Outcome::warning(
+            subject,
+            format!("{}: {error}", section.issuer),
+            "check issuer, certificate and firewall; local passwords work meanwhile",
+        ),
+    })
 }
 
 /// Whether somebody listens where a URL points to.

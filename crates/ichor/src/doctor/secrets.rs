@@ -84,6 +84,10 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
         let secrets = channel.secret_file.iter().chain(&channel.bearer_token_file);
         named.extend(secrets.map(|file| (format!("secret of channel {:?}", channel.name), file)));
     }
+    let headers = config.telemetry.iter().filter_map(|section| section.headers_file.as_ref());
+    named.extend(headers.map(|file| ("headers of the collector of traces".to_owned(), file)));
+    let provider = config.admin.iter().filter_map(|admin| admin.oidc.as_ref()?.client_secret_file.as_ref());
+    named.extend(provider.map(|file| ("secret for the OpenID provider".to_owned(), file)));
     let clients = config.dicomweb.iter().flat_map(|dicomweb| &dicomweb.clients);
     let tokens = clients.filter_map(|client| Some((client, client.token_file.as_deref()?))).map(|(client, file)| {
         let subject = format!("token of client {}", client.name);

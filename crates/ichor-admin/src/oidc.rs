@@ -1,0 +1,197 @@
+//! Login by an OpenID provider (OpenID Connect Core 1.0): authorization code with PKCE (RFC 7636), and an ID token that is believed
+//! only when everything about it is right. Signatures are checked by ring, as those of TLS are.
+
+mod begun;
+mod claims;
+mod jws;
+mod provider;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ichor_store::{ProvidedUser, Role, Timestamp};
+use reqwest::Url;
+use thiserror::Error;
+
+use crate::access::Secret;
+use crate::problem::Problem;
+use begun::{Begun, MOST_AGE};
+use provider::Provider;
+
+pub(crate) use begun::Kept;
+
+/// Where the provider sends browsers back to, below the service's own URL.
+pub(crate) const CALLBACK: &str = "/oidc/callback";
+
+/// The provider, and what is made of what it says.
+#[derive(Clone)]
+pub struct OidcOptions {
+    /// Issuer: the same as in the provider's own words.
+    pub issuer: String,
+    /// What ichor is called there.
+    pub client_id: String,
+    /// What it proves itself with; `None`: with nothing but PKCE.
+    pub client_secret: Option<String>,
+    /// What is asked for beside `openid`.
+    pub scopes: Vec<String>,
+    /// The claim that holds the user's name; dots lead into objects.
+    pub name_claim: String,
+    /// The claim that says what they may do: a word, or a list of words.
+    pub role_claim: String,
+    /// Which words of it give which role; the highest counts.
+    pub roles: Vec<(String, Role)>,
+    /// What the login page calls the provider.
+    pub label: String,
+    /// Whether the login page shows passwords only to those who ask for them.
+    pub hide_local_login: bool,
+    /// What asks the provider; it must follow no redirection.
+    pub http: reqwest::Client,
+}
+
+impl fmt::Debug for OidcOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OidcOptions").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+/// Why nobody comes in. The provider's own words are not part of it.
+#[derive(Debug, Error)]
+pub enum OidcError {
+    /// A setting that no URL can be made of.
+    #[error("{0} is no URL")]
+    Url(&'static str),
+    /// No answer, or none that can be used.
+    #[error("the provider cannot be asked: {0}")]
+    Provider(String),
+    /// It does not give a token for the code.
+    #[error("the provider gives no token for this login: {0}")]
+    Exchange(String),
+    /// The ID token is not right.
+    #[error("the ID token is refused: {0}")]
+    Token(String),
+    /// A claim is missing, or no name.
+    #[error("{0}")]
+    Claim(String),
+    /// Too many logins are under way, of all or of one address.
+    #[error("too many logins are under way")]
+    TooMany,
+    /// No random numbers.
+    #[error("{0}")]
+    Random(String),
+}
+
+impl From<Problem> for OidcError {
+    fn from(problem: Problem) -> Self {
+        Self::Random(problem.detail)
+    }
+}
+
+/// Who the token is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Vouched {
+    /// Issuer and subject.
+    pub(crate) subject: String,
+    /// The user's name.
+    pub(crate) name: String,
+    /// What they may do; `None`: nothing here.
+    pub(crate) role: Option<Role>,
+}
+
+impl Vouched {
+    /// The user, if they may do anything.
+    pub(crate) fn user(&self) -> Option<ProvidedUser> {
+        self.role.map(|role| ProvidedUser { subject: self.subject.clone(), name: self.name.clone(), role })
+    }
+}
+
+/// The provider as it is talked to, and the logins that have begun.
+pub(crate) struct Oidc {
+    options: OidcOptions,
+    redirect: String,
+    /// What the provider last said of itself.
+    known: Mutex<Option<Arc<Provider>>>,
+    begun: Begun,
+}
+
+impl Oidc {
+    /// Nothing is asked yet: a provider that is away keeps no daemon from starting.
+    pub(crate) fn new(options: OidcOptions, own_url: &str) -> Result<Self, OidcError> {
+        Url::parse(&options.issuer).map_err(|_| OidcError::Url("admin.oidc.issuer"))?;
+        let redirect = format!("{own_url}{CALLBACK}");
+        Url::parse(&redirect).map_err(|_| OidcError::Url("admin.url"))?;
+        Ok(Self { options, redirect, known: Mutex::new(None), begun: Begun::default() })
+    }
+
+    pub(crate) fn options(&self) -> &OidcOptions {
+        &self.options
+    }
+
+    /// Asks the provider about itself, and begins a login: where the browser goes.
+    pub(crate) async fn begin(&self, address: &str, browser: [u8; 32]) -> Result<String, OidcError> {
+        let provider = self.discover().await?;
+        let (state, nonce, verifier) = (Secret::new()?, Secret::new()?, Secret::new()?);
+        let scopes = ["openid"].into_iter().chain(self.options.scopes.iter().map(String::as_str));
+        let mut url = provider.authorization.clone();
+        url.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &self.options.client_id)
+            .append_pair("redirect_uri", &self.redirect)
+            .append_pair("scope", &scopes.collect::<Vec<_>>().join(" "))
+            .append_pair("state", state.reveal())
+            .append_pair("nonce", nonce.reveal())
+            .append_pair("code_challenge", &jws::sha256(verifier.reveal()))
+            .append_pair("code_challenge_method", "S256");
+        let kept = Kept { nonce: nonce.reveal().to_owned(), verifier: verifier.reveal().to_owned(), browser };
+        match self.begun.keep(state.reveal(), kept, address, Instant::now()) {
+            true => Ok(url.into()),
+            false => Err(OidcError::TooMany),
+        }
+    }
+
+    /// The login that has begun with this state in this browser; once.
+    pub(crate) fn take(&self, state: &str, browser: [u8; 32]) -> Option<Kept> {
+        self.begun.take(state, browser, Instant::now())
+    }
+
+    /// Whom the provider vouches for, by the code that the browser brought back.
+    pub(crate) async fn finish(&self, code: &str, kept: Kept, now: Timestamp) -> Result<Vouched, OidcError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let provider = match known {
+            Some(provider) => provider,
+            None => self.discover().await?,
+        };
+        let tokens = provider.exchange(&self.options, (code, &kept.verifier, &self.redirect)).await?;
+        let verified = match jws::verify(&tokens.id_token, &provider.keys) {
+            // The provider may have taken other keys since the login began.
+            Err(jws::JwsError::Key | jws::JwsError::Signature) => {
+                let keys = provider.fetch_keys(&self.options).await?;
+                jws::verify(&tokens.id_token, &keys)
+            }
+            verified => verified,
+        };
+        let verified = verified.map_err(|error| OidcError::Token(error.to_string()))?;
+        claims::check(&verified, &self.options, (&kept.nonce, tokens.access_token.as_deref()), now)?;
+        claims::vouched(&verified.claims, &self.options)
+    }
+
+    /// What the provider says of itself, asked anew.
+    async fn discover(&self) -> Result<Arc<Provider>, OidcError> {
+        let provider = Arc::new(Provider::discover(&self.options).await?);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&provider));
+        Ok(provider)
+    }
+}
+
+/// Whether the provider can be asked, and is the one that is configured.
+///
+/// # Errors
+/// Why not.
+pub async fn check_provider(options: OidcOptions, own_url: &str) -> Result<(), OidcError> {
+    Oidc::new(options, own_url)?.discover().await.map(|_| ())
+}
+
+/// How long a login that has begun may take.
+pub(crate) const fn longest_login() -> Duration {
+    MOST_AGE
+}

@@ -1,0 +1,194 @@
+//! Coming in by an OpenID provider: to it, and back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ichor_store::{NewAudit, Provided};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::enter::{check_served, come_in, login_refused};
+use crate::App;
+use crate::access::{Peer, Secret};
+use crate::oidc::{Oidc, OidcError, longest_login};
+use crate::problem::Problem;
+
+/// Cookie of the browser that began a login; where connections are encrypted, one that no other host can set.
+const COOKIE: &str = "ichor-oidc";
+const TLS_COOKIE: &str = "__Host-ichor-oidc";
+
+fn provider(app: &App) -> Result<&Oidc, Problem> {
+    check_served(app)?;
+    app.oidc.as_ref().ok_or_else(|| Problem::not_found("no OpenID provider is configured"))
+}
+
+/// Sends the browser to the provider.
+pub(crate) async fn begin(State(app): State<Arc<App>>, peer: Peer) -> Result<Response, Problem> {
+    let oidc = provider(&app)?;
+    if let Some(limited) = limited(&app, peer).await? {
+        return Ok(limited);
+    }
+    let browser = Secret::new()?;
+    let url = match oidc.begin(&peer.ip().to_string(), browser.digest()).await {
+        Ok(url) => url,
+        Err(OidcError::TooMany) => {
+            let words = "Too many logins are under way. Try again in some minutes.";
+            return Ok(login_refused(&app, StatusCode::TOO_MANY_REQUESTS, words.to_owned()));
+        }
+        Err(error) => {
+            warn!(%error, "nobody can log in by the OpenID provider");
+            let words = format!(
+                "{} does not answer as it should: nobody can log in by it now. A local password works.",
+                oidc.options().label
+            );
+            return Ok(login_refused(&app, StatusCode::BAD_GATEWAY, words));
+        }
+    };
+    let location = HeaderValue::from_str(&url).map_err(|_| Problem::new(StatusCode::BAD_GATEWAY, "no URL"))?;
+    let set = cookie_line(&app, browser.reveal(), longest_login().as_secs())?;
+    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location), (header::SET_COOKIE, set)]).into_response())
+}
+
+/// What the provider sends back with the browser.
+#[derive(Deserialize)]
+pub(crate) struct Back {
+    state: Option<String>,
+    code: Option<String>,
+    error: Option<String>,
+    iss: Option<String>,
+}
+
+/// Lets somebody in whom the provider vouches for. Whatever was asked for, the worklist comes next.
+pub(crate) async fn callback(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    headers: HeaderMap,
+    query: Result<Query<Back>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let oidc = provider(&app)?;
+    let Query(back) = query?;
+    if let Some(limited) = limited(&app, peer).await? {
+        return Ok(limited);
+    }
+    // Counted before it is known: attempts at once do not slip through.
+    let (address, key) = (peer.ip().to_string(), limiter_key(peer));
+    app.limiter.failed(&address, &key, Instant::now());
+    let browser = cookie(&app, &headers).map(|cookie| Secret::brought(&cookie).digest());
+    let kept = browser.zip(back.state.as_deref());
+    let Some(kept) = kept.and_then(|(browser, state)| oidc.take(state, browser)) else {
+        let why = "no login of this browser that is under way has this state";
+        let words = "This login was used, took too long, or was begun elsewhere. Begin it anew.";
+        return refuse(&app, peer, ("-", json!({ "by": "oidc", "why": why })), StatusCode::BAD_REQUEST, words).await;
+    };
+    if back.iss.is_some_and(|issuer| issuer != oidc.options().issuer) {
+        let detail = json!({ "by": "oidc", "why": "the answer is another provider's (iss)" });
+        return refuse(&app, peer, ("-", detail), StatusCode::BAD_REQUEST, "The answer is another provider's.").await;
+    }
+    let Some(code) = back.code.filter(|_| back.error.is_none()) else {
+        let detail = json!({ "by": "oidc", "why": "the provider refused" });
+        return refuse(&app, peer, ("-", detail), StatusCode::FORBIDDEN, "The provider did not let you in.").await;
+    };
+    let vouched = match oidc.finish(&code, kept, (app.facts.now)()).await {
+        Ok(vouched) => vouched,
+        Err(error) => {
+            warn!(%error, "a login by the OpenID provider came to nothing");
+            let status = match &error {
+                OidcError::Provider(_) => StatusCode::BAD_GATEWAY,
+                _ => StatusCode::UNAUTHORIZED,
+            };
+            let words = match &error {
+                OidcError::Claim(words) => format!("You cannot come in: {words}."),
+                _ => format!(
+                    "What {} says cannot be believed, or not be understood. The log says why.",
+                    oidc.options().label
+                ),
+            };
+            return refuse(&app, peer, ("-", json!({ "by": "oidc", "why": error.to_string() })), status, &words).await;
+        }
+    };
+    let Some(user) = vouched.user() else {
+        app.facts.store.withdraw_provided(&vouched.subject, (app.facts.now)()).await?;
+        let detail = json!({ "by": "oidc", "why": "nothing gives this user a role here", "subject": vouched.subject });
+        let words = "You are known, and have no role here. Ask whoever looks after ichor.";
+        return refuse(&app, peer, (&vouched.name, detail), StatusCode::FORBIDDEN, words).await;
+    };
+    let (why, words) = match app.facts.store.admit_provided(&user, (app.facts.now)()).await? {
+        Provided::Admitted(user) => {
+            app.limiter.succeeded(&address, &key);
+            info!(role = %user.role, "somebody came in by the OpenID provider");
+            let mut response = come_in(&app, peer, &user, "logged-in").await?;
+            response.headers_mut().append(header::SET_COOKIE, cookie_line(&app, "", 0)?);
+            return Ok(response);
+        }
+        Provided::PutOut => ("this user was put out", "You were put out. Ask whoever looks after ichor."),
+        Provided::NameTaken => {
+            ("another user has this name", "Another user has your name here. Ask whoever looks after ichor.")
+        }
+    };
+    let detail = json!({ "by": "oidc", "why": why, "subject": vouched.subject });
+    refuse(&app, peer, (&vouched.name, detail), StatusCode::FORBIDDEN, words).await
+}
+
+/// Of one address only: nobody locks others out.
+fn limiter_key(peer: Peer) -> String {
+    format!("oidc {}", peer.ip())
+}
+
+/// The answer to an address that has failed too often.
+async fn limited(app: &App, peer: Peer) -> Result<Option<Response>, Problem> {
+    let address = peer.ip().to_string();
+    let Some(wait) = app.limiter.wait(&address, &limiter_key(peer), Instant::now()) else { return Ok(None) };
+    if app.limiter.is_refusal_new(&address, Instant::now()) {
+        crate::access::audit_stranger(app, peer, None, "login-limited").await?;
+        app.limiter.refusal_written(&address, Instant::now());
+    }
+    let error = format!("Too many failed logins. Try again in {} min.", wait.as_secs().div_ceil(60));
+    let mut response = login_refused(app, StatusCode::TOO_MANY_REQUESTS, error);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    Ok(Some(response))
+}
+
+/// Writes down who does not come in and why, and says so.
+async fn refuse(
+    app: &App,
+    peer: Peer,
+    (actor, detail): (&str, Value),
+    status: StatusCode,
+    words: &str,
+) -> Result<Response, Problem> {
+    let entry = NewAudit {
+        at: (app.facts.now)(),
+        actor: actor.to_owned(),
+        role: None,
+        address: peer.ip().to_string(),
+        action: "login-failed",
+        study: None,
+        detail,
+    };
+    app.facts.store.audit(&entry).await?;
+    let mut response = login_refused(app, status, words.to_owned());
+    response.headers_mut().insert(header::SET_COOKIE, cookie_line(app, "", 0)?);
+    Ok(response)
+}
+
+fn cookie_name(app: &App) -> &'static str {
+    if app.facts.access.is_tls { TLS_COOKIE } else { COOKIE }
+}
+
+fn cookie_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
+    let secure = if app.facts.access.is_tls { "; Secure" } else { "" };
+    // Lax: the provider sends the browser here by a link of its own.
+    let line = format!("{}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(app));
+    HeaderValue::from_str(&line).map_err(|error| Problem::bad(error.to_string()))
+}
+
+fn cookie(app: &App, headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == cookie_name(app)).map(|(_, value)| value.to_owned())
+}

@@ -1,0 +1,114 @@
+//! Statements of users whom a provider vouches for.
+
+use super::super::failure::During;
+use super::{DURING, Sqlite, USER_COLUMNS, UserRow, end_sessions};
+use crate::provided::{Provided, ProvidedUser};
+use crate::{StoreError, Timestamp};
+
+impl Sqlite {
+    pub(crate) async fn admit_provided(&self, user: &ProvidedUser, now: Timestamp) -> Result<Provided, StoreError> {
+        let mut tx = self.begin(DURING).await?;
+        let is_taken: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM admin_user WHERE name = ? AND subject IS NOT ?)")
+                .bind(&user.name)
+                .bind(&user.subject)
+                .fetch_one(&mut *tx)
+                .await
+                .during(DURING)?;
+        if is_taken {
+            return Ok(Provided::NameTaken);
+        }
+        let statement = format!(
+            "INSERT INTO admin_user (name, role, created_at, source, subject) VALUES (?, ?, ?, 'oidc', ?)
+             ON CONFLICT (subject) WHERE subject IS NOT NULL DO UPDATE SET name = excluded.name, role = excluded.role
+                 WHERE enabled = 1
+             RETURNING {USER_COLUMNS}"
+        );
+        let row: Option<UserRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+            .bind(&user.name)
+            .bind(user.role.as_str())
+            .bind(now.as_millis())
+            .bind(&user.subject)
+            .fetch_optional(&mut *tx)
+            .await
+            .during(DURING)?;
+        tx.commit().await.during(DURING)?;
+        row.map_or(Ok(Provided::PutOut), |row| row.user().map(Provided::Admitted))
+    }
+
+    pub(crate) async fn withdraw_provided(&self, subject: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.begin(DURING).await?;
+        let user: Option<i64> = sqlx::query_scalar("SELECT id FROM admin_user WHERE subject = ?")
+            .bind(subject)
+            .fetch_optional(&mut *tx)
+            .await
+            .during(DURING)?;
+        let Some(user) = user else { return Ok(false) };
+        end_sessions(&mut tx, user).await?;
+        sqlx::query("UPDATE admin_token SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL")
+            .bind(now.as_millis())
+            .bind(user)
+            .execute(&mut *tx)
+            .await
+            .during(DURING)?;
+        tx.commit().await.during(DURING)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::options;
+    use super::*;
+    use crate::folder;
+    use crate::{NewSession, Role};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1_000)
+    }
+
+    fn user(subject: &str, name: &str, role: Role) -> ProvidedUser {
+        ProvidedUser { subject: subject.to_owned(), name: name.to_owned(), role }
+    }
+
+    #[tokio::test]
+    async fn a_provider_says_who_they_are_and_what_they_may() {
+        let folder = folder();
+        let index = Sqlite::open(&options(&folder)).await.unwrap();
+        let admitted = async |user: &ProvidedUser| index.admit_provided(user, at(1)).await.unwrap();
+        let Provided::Admitted(anna) = admitted(&user("1", "anna", Role::Viewer)).await else { panic!() };
+        assert_eq!((anna.role, anna.has_password, anna.source.as_str()), (Role::Viewer, false, "oidc"));
+        assert_eq!(admitted(&user("2", "ANNA", Role::Admin)).await, Provided::NameTaken, "somebody else");
+        let Provided::Admitted(again) = admitted(&user("1", "anna.b", Role::Admin)).await else { panic!() };
+        assert_eq!((again.id, again.name.as_str(), again.role), (anna.id, "anna.b", Role::Admin));
+
+        // No local user is taken over, and no password is chosen by one who has none.
+        let local = index.add_user("bob", Role::Admin, at(1)).await.unwrap();
+        assert_eq!(admitted(&user("3", "bob", Role::Admin)).await, Provided::NameTaken);
+        assert!(index.invite([9; 32], Some(anna.id), at(1), at(100)).await.is_err());
+        index.invite([9; 32], Some(local), at(1), at(100)).await.unwrap();
+        assert!(!index.has_admin().await.unwrap(), "a provider may be away: the way in is a local admin's");
+
+        let session = NewSession { digest: [2; 32], user: anna.id, csrf: "w".to_owned(), expires_at: at(200) };
+        index.begin_session(&session, at(2)).await.unwrap();
+        index.add_token([3; 32], anna.id, "test", at(2), None).await.unwrap();
+        assert!(index.withdraw_provided("1", at(3)).await.unwrap());
+        assert!(!index.withdraw_provided("4", at(3)).await.unwrap());
+        assert!(index.session([2; 32], at(4)).await.unwrap().is_none());
+        assert!(index.token([3; 32], at(4)).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_was_put_out_stays_out_and_roles_are_the_providers() {
+        let folder = folder();
+        let index = Sqlite::open(&options(&folder)).await.unwrap();
+        let anna = user("1", "anna", Role::Viewer);
+        let Provided::Admitted(row) = index.admit_provided(&anna, at(1)).await.unwrap() else { panic!() };
+        assert!(index.change_user(row.id, Role::Admin, true).await.is_err(), "the provider's word");
+        let root = user("2", "root", Role::Admin);
+        let Provided::Admitted(root) = index.admit_provided(&root, at(1)).await.unwrap() else { panic!() };
+        index.change_user(row.id, Role::Viewer, false).await.unwrap();
+        assert_eq!(index.admit_provided(&anna, at(2)).await.unwrap(), Provided::PutOut);
+        assert!(index.change_user(root.id, Role::Admin, false).await.is_err(), "there would be no admin");
+    }
+}
