@@ -25,6 +25,7 @@ mod gate;
 mod kills;
 mod main_job;
 mod models;
+mod outage;
 mod pages;
 mod papers;
 mod proof;
