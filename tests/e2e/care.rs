@@ -36,9 +36,15 @@ fn text(output: &Output) -> String {
 fn doctor_finds_a_healthy_site_healthy() {
     requires!(Orthanc);
     let orthanc = Orthanc::start();
-    let daemon = Daemon::start(&Settings::to([Destination::c_store(&orthanc), Destination::stow_rs(&orthanc)]));
+    let sections = format!("[admin]\naddress = \"127.0.0.1:{}\"\n", free_port());
+    let destinations = Settings::to([Destination::c_store(&orthanc), Destination::stow_rs(&orthanc)]);
+    let daemon = Daemon::start(&Settings { stow: true, sections, ..destinations });
     let (content, outcomes) = doctor(&daemon);
     assert!(content, "{outcomes:#?}");
+    for subject in ["STOW-RS port", "port of health and metrics"] {
+        let (level, found, _) = outcome(&outcomes, subject);
+        assert!(level == "good" && found.contains("by ichor-torch itself"), "{subject}: {level}, {found}");
+    }
     let (level, found, _) = outcome(&outcomes, "DICOM port");
     assert!(level == "good" && found.contains("DICOM peer"), "{found}");
     let (level, found, _) = outcome(&outcomes, "destination \"pacs\"");

@@ -159,7 +159,8 @@ fn outage_slows_no_other_and_everything_arrives_once() {
     }
     numbers += queued;
     eventually(seconds(20 + 5 * queued), "all studies queued for it", || {
-        let found = uids(&deliveries(&beside, &["--destination", "away", "--status", "queued"]), "study_instance").len();
+        let found =
+            uids(&deliveries(&beside, &["--destination", "away", "--status", "queued"]), "study_instance").len();
         if found as u64 == queued { Ok(()) } else { Err(format!("{found} of {queued}")) }
     });
     let filled = since.elapsed();
@@ -170,7 +171,10 @@ fn outage_slows_no_other_and_everything_arrives_once() {
     let back = Instant::now();
     let objects = all_arrived_once(&beside, &away);
     say(&before, &during, (queued, filled, lasted));
-    println!("{objects} objects at the PACS that was away, each once, {:.1} s after its return", back.elapsed().as_secs_f64());
+    println!(
+        "{objects} objects at the PACS that was away, each once, {:.1} s after its return",
+        back.elapsed().as_secs_f64()
+    );
     let (found, least) = (ratio(&during), lower_bound(&during));
     let held = if during.len() >= ENOUGH { found } else { least };
     assert!(held <= BAR, "{found:.2} times as slow beside one that is away; {least:.2} at the least");

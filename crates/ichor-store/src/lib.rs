@@ -57,8 +57,10 @@ pub use analyse::{
     AnalysisClaim, AnalysisOutcome, NewObject, Routed, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict,
 };
 pub use assemble::StudyRef;
-pub use backup::{Copied, Examined, examine, restore};
-pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob, free_bytes};
+pub use backup::{Copied, Examined, UnsoundBlob, Verified, examine, in_backup, restore, verify};
+pub use blobs::{
+    ArrivedBlob, BlobRef, BlobStore, HeaderLength, IncomingBlob, LastBlock, StagedBlob, WrittenBlob, free_bytes,
+};
 pub use changes::{Changes, Topic};
 pub use commitment::{
     CLASS_INSTANCE_CONFLICT, CommitmentClaim, CommitmentRecorded, CommitmentSummary, NO_SUCH_INSTANCE, NewCommitment,

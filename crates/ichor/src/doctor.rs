@@ -1,6 +1,7 @@
 //! What a new site gets wrong, looked for one thing at a time, each with how to mend it. Nothing is changed: no database is
 //! made or migrated, no study is sent, and a port that is tried is given back at once.
 
+mod holder;
 mod machine;
 mod model;
 mod network;
