@@ -44,7 +44,7 @@ fn destination(name: &str, pacs: &Orthanc) -> String {
 }
 
 fn daemon(sections: String) -> Daemon {
-    Daemon::start(&Settings { quiet_period_s: 0.3, sections, ..Settings::default() })
+    Daemon::start(&Settings { sections, ..Settings::default() })
 }
 
 fn phantom(number: u64) -> Phantom {
@@ -70,7 +70,7 @@ fn uids(deliveries: &[Value], field: &str) -> BTreeSet<String> {
 fn latency(daemon: &Daemon, study: &Study) -> f64 {
     send(daemon, study);
     std::thread::sleep(seconds(1));
-    let taken = eventually(seconds(60), "accepted by the healthy one", || {
+    let taken = eventually(seconds(120), "accepted by the healthy one", || {
         let all = deliveries(daemon, &["--study", &study.study_uid, "--destination", "healthy"]);
         let accepted = !all.is_empty() && all.iter().all(|delivery| delivery["status"] == "accepted");
         if accepted { Ok(all) } else { Err(format!("{all:?}")) }
@@ -158,7 +158,7 @@ fn outage_slows_no_other_and_everything_arrives_once() {
         send(&beside, &phantom(number).write(&beside.folder(&format!("study-{number}"))));
     }
     numbers += queued;
-    eventually(seconds(20 + 5 * queued), "all studies queued for it", || {
+    eventually(seconds(60 + 10 * queued), "all studies queued for it", || {
         let found =
             uids(&deliveries(&beside, &["--destination", "away", "--status", "queued"]), "study_instance").len();
         if found as u64 == queued { Ok(()) } else { Err(format!("{found} of {queued}")) }

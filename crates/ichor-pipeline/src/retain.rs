@@ -346,6 +346,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_study_of_which_both_kinds_go_or_stay_is_one_study() {
+        let candidate = |id: i64, protections: &[Protection]| Candidate {
+            study_instance: ichor_core::Uid::derive(["study", &id.to_string()]),
+            id,
+            received_at: Timestamp::from_millis(id),
+            settled_at: Timestamp::from_millis(id),
+            settled: Some(Settled::Negative),
+            files: 3,
+            bytes: 100,
+            protections: protections.to_vec(),
+        };
+        let mut plan = Plan::default();
+        for kind in [FileKind::Received, FileKind::Results] {
+            for (id, protections) in
+                [(1, &[][..]), (2, &[]), (3, &[Protection::OnHold]), (4, &[Protection::OnHold, Protection::Untold])]
+            {
+                plan.take(Going { candidate: candidate(id, protections), kind, why: "by rule".to_owned() });
+            }
+        }
+        assert_eq!((plan.going.len(), plan.studies(), plan.bytes()), (4, 2, 400));
+        assert_eq!(plan.spared_studies, 2);
+        assert_eq!(plan.protected_by, BTreeMap::from([(Protection::OnHold, 2), (Protection::Untold, 1)]));
+    }
+
+    #[test]
     fn the_rate_is_kept() {
         for rate in [1, 3, 10, 200, 5_000] {
             let (at_once, pause) = turn(rate);
