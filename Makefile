@@ -88,6 +88,12 @@ chaos-delivery: setup-test ## Kill the daemon or its PACS fifty times while resu
 	  ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
 	  $(CARGO) test --release --locked --package ichor --test e2e kills:: -- --nocapture
 
+.PHONY: outage
+outage: setup-test ## Take a PACS away for OUTAGE_SECONDS (600) with OUTAGE_STUDIES (200) queued for it
+	OUTAGE_SECONDS=$${OUTAGE_SECONDS:-600} OUTAGE_STUDIES=$${OUTAGE_STUDIES:-200} ICHOR_REQUIRE_TOOLS=1 \
+	  ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
+	  $(CARGO) test --release --locked --package ichor --test e2e outage:: -- --nocapture
+
 ##@ Set-up (done by the targets above)
 .PHONY: setup
 setup: setup-build setup-test ## Everything below

@@ -3,15 +3,18 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use dicom_dictionary_std::tags;
 use serde_json::Value;
 
 use crate::support::daemon::{Daemon, Destination, ICHOR, Settings};
 use crate::support::dcmtk::StoreScu;
 use crate::support::orthanc::Orthanc;
+use crate::support::part10;
 use crate::support::scratch::Scratch;
-use crate::support::study::Phantom;
+use crate::support::study::{Phantom, Study};
 use crate::support::tools::requires;
 use crate::support::{free_port, seconds};
 
@@ -37,9 +40,15 @@ fn text(output: &Output) -> String {
 fn doctor_finds_a_healthy_site_healthy() {
     requires!(Orthanc);
     let orthanc = Orthanc::start();
-    let daemon = Daemon::start(&Settings::to([Destination::c_store(&orthanc), Destination::stow_rs(&orthanc)]));
+    let sections = format!("[admin]\naddress = \"127.0.0.1:{}\"\n", free_port());
+    let destinations = Settings::to([Destination::c_store(&orthanc), Destination::stow_rs(&orthanc)]);
+    let daemon = Daemon::start(&Settings { stow: true, sections, ..destinations });
     let (content, outcomes) = doctor(&daemon);
     assert!(content, "{outcomes:#?}");
+    for subject in ["STOW-RS port", "port of health and metrics"] {
+        let (level, found, _) = outcome(&outcomes, subject);
+        assert!(level == "good" && found.contains("by ichor-torch itself"), "{subject}: {level}, {found}");
+    }
     let (level, found, _) = outcome(&outcomes, "DICOM port");
     assert!(level == "good" && found.contains("DICOM peer"), "{found}");
     let (level, found, _) = outcome(&outcomes, "destination \"pacs\"");
@@ -125,6 +134,32 @@ fn a_backup_of_a_running_daemon_becomes_another_daemon() {
     assert_eq!(was["series"], is["series"]);
     assert_eq!(was["status"], is["status"]);
     assert_eq!(daemon.stored_data_sets(), other.stored_data_sets());
+    a_forgotten_bit_is_found(&daemon, &study, &backup);
+}
+
+/// Files as they are received, with a header that is not in the digest, and as they are made.
+fn a_forgotten_bit_is_found(daemon: &Daemon, study: &Study, backup: &Path) {
+    for arguments in [vec!["verify", "--rate", "0"], vec!["verify", "--backup", backup.to_str().unwrap()]] {
+        let sound = daemon.command(&arguments);
+        assert!(sound.status.success() && text(&sound).contains("files are sound"), "{}", text(&sound));
+    }
+    let received = part10::part10_files_below(&daemon.blobs);
+    let file = received.iter().find(|path| part10::text(&part10::header(path), tags::MODALITY) == "CT").unwrap();
+    let mut bytes = std::fs::read(file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(file, bytes).unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let again = daemon.folder("another-backup");
+    for arguments in [vec!["verify"], vec!["backup", "--to", again.to_str().unwrap()]] {
+        let found = daemon.command(&arguments);
+        let words = text(&found);
+        assert!(!found.status.success(), "{words}");
+        assert!(words.contains(&study.study_uid) && words.contains(name) && words.contains("is damaged"), "{words}");
+    }
+    let all = std::fs::read_dir(&again).unwrap().count();
+    assert_eq!(all, 2, "database and files of the rest");
+    let damaged = daemon.command(&["verify", "--backup", again.to_str().unwrap()]);
+    assert!(text(&damaged).contains("No such file"), "what is damaged was not copied: {}", text(&damaged));
 }
 
 #[test]

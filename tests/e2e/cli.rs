@@ -41,6 +41,14 @@ fn unknown_key_is_refused_with_its_line() {
     let error = text(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains("max_asociations") && error.contains(&format!("line {line}")), "{error}");
+    // A table too, though what is missing for it is elsewhere; and a value that cannot work.
+    for (from, to, named) in
+        [("\n[dicomweb]\n", "\n[dicomwebx]\n", "`dicomwebx`"), ("max_pdu = 131072", "max_pdu = 100", "listen.max_pdu")]
+    {
+        let line = 1 + original.lines().position(|line| line == from.trim()).unwrap();
+        let error = text(&check_changed(|text| text.replacen(from, to, 1)).stderr);
+        assert!(error.contains(named) && error.contains(&format!("line {line}:")), "{line}: {error}");
+    }
 }
 
 #[test]
@@ -226,4 +234,26 @@ fn send_fails_when_one_instance_is_refused() {
     let sent = ichor(&["send", "--to", &peer, "--from", "STORESCU", broken.folder.to_str().unwrap()]);
     assert!(!sent.status.success());
     assert!(RawAssociation::open(daemon.port).unwrap().echo().is_ok());
+}
+
+#[test]
+fn a_slip_of_the_pen_is_not_an_empty_list() {
+    let daemon = Daemon::start(&Settings::default());
+    let listed = |arguments: &[&str]| {
+        let output = daemon.studies(&[&["list"], arguments].concat());
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (success, words) = listed(&["--source", "STORESCUE"]);
+    assert!(!success && words.contains("there is no source \"STORESCUE\"; known: STORESCU"), "{words}");
+    let (success, words) = listed(&["--source", "STORESCU"]);
+    assert!(success && words.contains("no study matches"), "{words}");
+    let (success, words) = listed(&["--reason", "nohead"]);
+    assert!(
+        success && words.contains("no study has the reason \"nohead\"") && words.contains("there is none"),
+        "{words}"
+    );
+    let (success, words) = listed(&["--from", "2026-03-01", "--to", "2026-02-28"]);
+    assert!(!success && words.contains("ends before it begins"), "{words}");
+    let output = daemon.command(&["deliveries", "list", "--destination", "pcs"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("there is no destination \"pcs\""), "{output:?}");
 }

@@ -27,6 +27,7 @@ mod kills;
 mod main_job;
 mod models;
 mod oidc;
+mod outage;
 mod pages;
 mod papers;
 mod proof;

@@ -97,7 +97,10 @@ fn report_of_a_finding_speaks_of_the_segments() {
     let (probability, volume) = (entry["probability"].as_f64().unwrap(), entry["volume_ml"].as_f64().unwrap());
     assert!((numbers[0] - 100.0 * probability).abs() <= 0.051, "{numbers:?}, {entry}");
     assert!((numbers[1] - volume).abs() <= 0.006, "{numbers:?}, {entry}");
-    assert_eq!(numbers.len(), 2 + 4 * segments.len());
+    // Of the study how far the volume may be off, to either side; of each lesion four numbers.
+    let sd = entry["volume_sd_ml"].as_f64().unwrap();
+    assert!(numbers[2..4].iter().all(|side| (side - sd).abs() <= 0.006), "{numbers:?}, {entry}");
+    assert_eq!(numbers.len(), 4 + 4 * segments.len());
 
     // It comes back to us as a study's companion, and is known.
     let back = pacs.fetch(&pacs.wait_for_object(&study.study_uid, "SR", seconds(5)));

@@ -106,3 +106,45 @@ fn hangup_does_not_end_a_daemon_without_certificates() {
     hang_up(&daemon);
     stays(seconds(1), || assert!(daemon.is_running(), "SIGHUP ended the daemon"));
 }
+
+#[test]
+fn doctor_speaks_tls_with_those_who_are_told() {
+    let folder = Scratch::new("certificates");
+    renew(folder.path(), "believed.crt");
+    let tls_port = free_port();
+    let own = |name: &str| folder.path().join(name);
+    let sections = format!(
+        "[listen.tls]\naddress = \"127.0.0.1:{tls_port}\"\ncertificate_file = {:?}\nkey_file = {:?}\n\n",
+        own("ichor.crt"),
+        own("ichor.key"),
+    );
+    let daemon = Daemon::start(&Settings { sections, ..Settings::default() });
+    // A certificate of somebody else: written after the daemon has read its own.
+    renew(folder.path(), "strange.crt");
+    let channel = |name: &str, port: u16, ca: &str| {
+        format!(
+            "[[channel]]\nname = {name:?}\nkind = \"hl7\"\naddress = \"127.0.0.1:{port}\"\ntls = true\ntls_ca_file = {:?}\n\
+             tls_server_name = \"localhost\"\ntimeout_s = 3.0\n\n",
+            own(ca)
+        )
+    };
+    let channels = channel("sound", tls_port, "believed.crt")
+        + &channel("stranger", tls_port, "strange.crt")
+        + &channel("plain", daemon.port, "believed.crt");
+    let config = std::fs::read_to_string(&daemon.config).unwrap();
+    std::fs::write(&daemon.config, config + "\n" + &channels).unwrap();
+    let output = daemon.command(&["doctor", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |name: &str| {
+        let subject = format!("channel {name:?}");
+        let all = said["outcomes"].as_array().unwrap();
+        let one = all.iter().find(|one| one["subject"] == subject).unwrap_or_else(|| panic!("{subject}: {said}"));
+        (one["level"].as_str().unwrap().to_owned(), one["found"].as_str().unwrap().to_owned())
+    };
+    let (level, found) = of("sound");
+    assert!(level == "good" && found.contains("its certificate is believed"), "{level}: {found}");
+    for name in ["stranger", "plain"] {
+        let (level, found) = of(name);
+        assert!(level == "failure" && found.contains("TLS"), "{name}: {level}: {found}");
+    }
+}

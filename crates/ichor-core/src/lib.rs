@@ -7,6 +7,7 @@
 mod ae_title;
 mod agreement;
 mod calibration;
+mod chain;
 mod device;
 mod finding;
 mod forwarded;
@@ -25,6 +26,7 @@ mod volume;
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use agreement::{Agreement, BlandAltman, Estimate, Overlap, Pair, stability_index};
 pub use calibration::{Calibration, log_odds};
+pub use chain::chain;
 pub use device::{DeviceChoice, UnknownDevice};
 pub use finding::{Finding, HemorrhageSubtype, SliceReading, Verdict, consistent_probabilities};
 pub use forwarded::{TrustedProxies, UnclearChain};

@@ -7,7 +7,7 @@ use dicom_dictionary_std::tags;
 use dicom_object::file::ReadPreamble;
 use dicom_object::{DefaultDicomObject, OpenFileOptions, open_file};
 use dicom_pixeldata::PixelDecoder;
-use ichor_core::{ImagePlane, Reason, Uid};
+use ichor_core::{ImagePlane, Reason, Uid, chain};
 
 use crate::attribute::{count, number, numbers, text};
 use crate::codestream::{self, Coding, Expected};
@@ -352,15 +352,4 @@ impl Padding {
     fn covers(&self, value: i32) -> bool {
         (self.low..=self.high).contains(&value)
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        line = format!("{line}: {inner}");
-        cause = inner.source();
-    }
-    line
 }

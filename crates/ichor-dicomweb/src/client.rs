@@ -1,10 +1,9 @@
 //! The STOW-RS client.
 
-use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ichor_core::Uid;
+use ichor_core::{Uid, chain};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Body, Certificate, Client, Identity, RequestBuilder, Response, Url};
 use tracing::debug;
@@ -225,17 +224,6 @@ fn interpret(
         return Err(StowError::Status { status, words: words(body), retry_after: None });
     }
     Ok(StowOutcome { status, instances: outcomes, words: words(body) })
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &reqwest::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        line = format!("{line}: {inner}");
-        cause = inner.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::{AeTitle, Reason};
+use ichor_core::{AeTitle, Reason, chain};
 use ichor_dimse::commitment::{CommitmentReport, Reference};
 use ichor_dimse::scp::{PeerInfo, PeerRule};
 use ichor_dimse::scu::{ScuError, ScuOptions, StorageScu};
@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
-use crate::ingest::chain;
 use crate::{Live, now};
 
 /// Longest time between two looks, whatever the wake-ups say.

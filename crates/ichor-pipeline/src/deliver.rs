@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ichor_core::Reason;
+use ichor_core::{Reason, chain};
 use ichor_dicomweb::{StowClient, StowError};
 use ichor_dimse::scu::ScuOptions;
 use ichor_store::{Among, Context, DeliveryClaim, DeliveryObject, Store, StoreError, Topic};
@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
-use crate::ingest::chain;
 use crate::now;
 use crate::prove::ProofOptions;
 use breaker::Breaker;

@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::{AeTitle, Uid};
+use ichor_core::{AeTitle, Uid, chain};
 use ichor_dimse::commitment::{CommitmentReport, CommitmentRequest};
 use ichor_dimse::part10;
 use ichor_dimse::scp::{
@@ -22,7 +22,6 @@ use ichor_store::{AssociationId, IncomingBlob, LastBlock, NewAssociation, NewIns
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-pub(crate) use attributes::chain;
 pub use attributes::{AttributeError, InstanceAttributes};
 pub use dataset::{DatasetError, DatasetLimits, DatasetShape, walk_file};
 pub use stow::{StowClientRule, StowIngest, StowRequest, StowSink};

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use ichor_core::chain;
 use ichor_store::{Candidate, FileKind, Follower, Protection, Removal, Settled, Store, StoreError, Sweep, Timestamp};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::ingest::chain;
 use crate::now;
 
 /// Candidates that are read at once.
@@ -88,9 +88,9 @@ pub struct Plan {
     pub going: Vec<Going>,
     /// Whose time has come, or whose space is wanted, and what keeps them; the first thousand.
     pub spared: Vec<Going>,
-    /// How many that are.
+    /// How many studies that are; each once, whatever kinds of files it has.
     pub spared_studies: u64,
-    /// How many each protection keeps.
+    /// How many studies each protection keeps.
     pub protected_by: BTreeMap<Protection, u64>,
     /// Whether more goes.
     pub more: bool,
@@ -101,9 +101,19 @@ pub struct Plan {
     /// Rows of studies that stand in it, with the kind of their files.
     #[serde(skip)]
     listed: HashSet<(FileKind, i64)>,
+    /// Rows of spared studies, by what protects them; `None`: of all.
+    #[serde(skip)]
+    counted: HashSet<(Option<Protection>, i64)>,
 }
 
 impl Plan {
+    /// Studies of which something goes; each once.
+    #[must_use]
+    pub fn studies(&self) -> usize {
+        let of = self.going.iter().filter(|going| going.candidate.files > 0).map(|going| going.candidate.id);
+        of.collect::<HashSet<_>>().len()
+    }
+
     /// Bytes of what goes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -118,9 +128,11 @@ impl Plan {
         if goes {
             self.going.push(going);
         } else if going.candidate.files > 0 {
-            self.spared_studies += 1;
+            let id = going.candidate.id;
+            self.spared_studies += u64::from(self.counted.insert((None, id)));
             for protection in &going.candidate.protections {
-                *self.protected_by.entry(*protection).or_default() += 1;
+                let is_new = self.counted.insert((Some(*protection), id));
+                *self.protected_by.entry(*protection).or_default() += u64::from(is_new);
             }
             if self.spared.len() < SPARED_NAMED {
                 self.spared.push(going);
@@ -263,6 +275,7 @@ pub async fn sweep(store: &Store, options: &RetentionOptions) -> Result<Sweep, S
     let mut files = remove_all_doomed(store, options).await?;
     let (mut bytes, mut events) = (0, 0);
     let mut sweep = Sweep::default();
+    let mut swept = HashSet::new();
     let protected_by = loop {
         let plan = plan(store, options, store.blobs().free_bytes()?, now()).await?;
         let mut looked_at = 0;
@@ -271,7 +284,7 @@ pub async fn sweep(store: &Store, options: &RetentionOptions) -> Result<Sweep, S
                 Removal::Removed { files: 0, .. } => looked_at += 1,
                 Removal::Removed { bytes: of_study, .. } => {
                     looked_at += 1;
-                    sweep.studies += 1;
+                    swept.insert(candidate.id);
                     bytes += of_study;
                     files += remove_all_doomed(store, options).await?;
                 }
@@ -281,6 +294,7 @@ pub async fn sweep(store: &Store, options: &RetentionOptions) -> Result<Sweep, S
         if plan.more && looked_at > 0 {
             continue;
         }
+        sweep.studies = swept.len() as u64;
         sweep.spared = plan.spared_studies;
         sweep.short_bytes = plan.short_bytes;
         break plan.protected_by;
@@ -330,6 +344,31 @@ fn turn(files_per_second: u32) -> (u32, Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_study_of_which_both_kinds_go_or_stay_is_one_study() {
+        let candidate = |id: i64, protections: &[Protection]| Candidate {
+            study_instance: ichor_core::Uid::derive(["study", &id.to_string()]),
+            id,
+            received_at: Timestamp::from_millis(id),
+            settled_at: Timestamp::from_millis(id),
+            settled: Some(Settled::Negative),
+            files: 3,
+            bytes: 100,
+            protections: protections.to_vec(),
+        };
+        let mut plan = Plan::default();
+        for kind in [FileKind::Received, FileKind::Results] {
+            for (id, protections) in
+                [(1, &[][..]), (2, &[]), (3, &[Protection::OnHold]), (4, &[Protection::OnHold, Protection::Untold])]
+            {
+                plan.take(Going { candidate: candidate(id, protections), kind, why: "by rule".to_owned() });
+            }
+        }
+        assert_eq!((plan.going.len(), plan.studies(), plan.bytes()), (4, 2, 400));
+        assert_eq!(plan.spared_studies, 2);
+        assert_eq!(plan.protected_by, BTreeMap::from([(Protection::OnHold, 2), (Protection::Untold, 1)]));
+    }
 
     #[test]
     fn the_rate_is_kept() {

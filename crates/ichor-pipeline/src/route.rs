@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use dicom_core::DataDictionary as _;
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
-use ichor_core::{AeTitle, Reason};
+use ichor_core::{AeTitle, Reason, chain};
 use ichor_store::{Timestamp, Verdict};
 use tokio::task::spawn_blocking;
 
 use crate::analyse::{DestinationObjects, ObjectKind};
 use crate::deliver::Hours;
-use crate::ingest::chain;
 
 /// Longest value of an attribute that is compared, in characters.
 const LONGEST_VALUE: usize = 1024;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ichor_core::{Reason, Subject};
+use ichor_core::{Finding, Reason, Subject, chain};
 use ichor_store::{MessageClaim, Store, StoreError, Topic};
 use ichor_worklist::fhir::FhirClient;
 use ichor_worklist::hl7::Hl7Client;
@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
-use crate::ingest::chain;
 use crate::now;
 
 /// Longest time between two looks at the event log, whatever the wake-ups say.
@@ -163,15 +162,25 @@ struct AlertDetail {
     latency_ms: i64,
 }
 
+/// A result that a version without one does not take back.
+#[derive(Deserialize)]
+struct StandingDetail {
+    version: u64,
+    finding: Finding,
+}
+
 /// The announcement of a message: the same at every attempt.
 fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, TellError> {
     let MessageClaim { subject, detail, study, .. } = claim;
     let at = i128::from(claim.at.as_millis()) * 1_000_000;
     let at = OffsetDateTime::from_unix_timestamp_nanos(at)
         .map_err(|error| TellError::Message(format!("its moment is out of range: {error}")))?;
+    let has_none = matches!(subject, Subject::NotAnalysed | Subject::Failed);
+    let standing: Option<StandingDetail> = if has_none { part(&detail["standing"])? } else { None };
     let alert = match subject {
         Subject::Alert => part::<AlertDetail>(detail)?,
-        Subject::NotAnalysed | Subject::Failed => part(&detail["alert"])?,
+        // The result that stands has borne it out.
+        _ if has_none && standing.is_none() => part(&detail["alert"])?,
         _ => None,
     };
     let alert = alert.map(|alert| SuspiciousSlices {
@@ -186,8 +195,11 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
         None => None,
     };
     let stands = *subject != Subject::Alert && alert.is_some();
-    let line = match &reason {
-        Some(reason) if stands => format!("the alert stands; the study was not analysed, because {reason}"),
+    let line = match (&reason, &standing) {
+        (Some(reason), Some(StandingDetail { version, .. })) => {
+            format!("the positive result of version {version} stands; not analysed again, because {reason}")
+        }
+        (Some(reason), None) if stands => format!("the alert stands; the study was not analysed, because {reason}"),
         _ => claim.text.clone(),
     };
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
@@ -200,7 +212,7 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
     Ok(Announcement {
         id: identity(claim),
         subject: *subject,
-        urgent: subject.is_urgent() || stands,
+        urgent: subject.is_urgent() || stands || standing.is_some(),
         at,
         text: line,
         version: detail["version"].as_u64(),
@@ -213,7 +225,10 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
             patient: Some(Patient { id: study.patient_id.clone(), name: study.patient_name.clone() }),
             series: series.collect(),
         },
-        finding: part(&detail["outcome"]["finding"])?,
+        finding: match standing {
+            Some(standing) => Some(standing.finding),
+            None => part(&detail["outcome"]["finding"])?,
+        },
         alert,
         reason,
         model: text(&detail["model"]).map(|model| model.split_whitespace().next().unwrap_or_default().to_owned()),
@@ -303,10 +318,20 @@ mod tests {
         let not = announcement(&claim(Subject::NotAnalysed, json!({ "outcome": { "reason": reason } })), "i").unwrap();
         assert_eq!((not.reason.unwrap().text.as_str(), not.alert.is_none(), not.urgent), ("no", true, false));
         let alert = json!({ "series_instance": "1.2", "slices": ["1.3"], "probability": 0.7, "latency_ms": 9 });
-        let detail = json!({ "outcome": { "reason": reason }, "alert": alert });
+        let detail = json!({ "outcome": { "reason": reason }, "alert": alert, "standing": null });
         let stands = announcement(&claim(Subject::NotAnalysed, detail), "i").unwrap();
         assert!(stands.alert_stands() && stands.urgent, "{stands:?}");
         assert!(stands.text.starts_with("the alert stands; the study was not analysed, because no"), "{}", stands.text);
+
+        let finding = json!({ "verdict": "positive", "probability": 0.9, "volume_ml": 12.0, "positive_slices": 4,
+            "slices": 30, "lesions_ml": [12.0] });
+        let detail = json!({ "version": 2, "outcome": { "reason": reason }, "alert": alert,
+            "standing": { "version": 1, "finding": finding } });
+        let stands = announcement(&claim(Subject::NotAnalysed, detail), "i").unwrap();
+        assert!(stands.result_stands() && !stands.alert_stands() && stands.urgent, "{stands:?}");
+        assert_eq!(stands.text, "the positive result of version 1 stands; not analysed again, because no (model)");
+        let detail = json!({ "version": 2, "reason": reason, "standing": { "version": 1, "finding": finding } });
+        assert!(announcement(&claim(Subject::Failed, detail), "i").unwrap().result_stands());
 
         let damaged = announcement(&claim(Subject::Alert, json!({ "slices": 3 })), "ichor 1").unwrap_err();
         assert!(damaged.is_permanent() && damaged.to_string().contains("damaged"), "{damaged}");

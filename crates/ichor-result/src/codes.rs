@@ -137,6 +137,10 @@ pub(crate) mod report {
     /// Words.
     pub(crate) const COMMENT: Code = dcm("121106", "Comment");
 
+    /// Measurement property, TID 310, CID 225: how far the true value may lie above.
+    pub(crate) const UPPER_UNCERTAINTY: Code = sct("371886008", "+, range of upper measurement uncertainty");
+    /// Measurement property, TID 310, CID 225: how far the true value may lie below.
+    pub(crate) const LOWER_UNCERTAINTY: Code = sct("371885007", "-, range of lower measurement uncertainty");
     /// Millilitres.
     pub(crate) const MILLILITER: Code = ucum("mL", "milliliter");
     /// Hounsfield units.

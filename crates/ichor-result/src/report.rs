@@ -46,6 +46,9 @@ pub enum Conclusion<'a> {
         probability: f64,
         /// Volume of all lesions, in mL.
         volume_ml: f64,
+        /// One standard deviation of the volume, in mL, as the model's manifest has it from validation studies; `None` if
+        /// it has none.
+        volume_sd_ml: Option<f64>,
         /// Slices that the model calls positive.
         positive_slices: u32,
     },
@@ -163,10 +166,12 @@ pub fn write_report(input: &ReportInput<'_>, out: impl Write) -> Result<Report, 
 
 /// Numbers that no report may hold.
 fn refuse_nonsense(input: &ReportInput<'_>) -> Result<(), ResultError> {
-    if let Conclusion::Analysed { probability, volume_ml, .. } = input.conclusion
-        && !((0.0..=1.0).contains(&probability) && volume_ml.is_finite() && volume_ml >= 0.0)
-    {
-        return Err(ResultError::Measurement(format!("probability {probability}, volume {volume_ml} mL")));
+    if let Conclusion::Analysed { probability, volume_ml, volume_sd_ml, .. } = input.conclusion {
+        let is_amount = |millilitres: f64| millilitres.is_finite() && millilitres >= 0.0;
+        if !((0.0..=1.0).contains(&probability) && is_amount(volume_ml) && volume_sd_ml.is_none_or(is_amount)) {
+            let text = format!("probability {probability}, volume {volume_ml} mL ± {volume_sd_ml:?}");
+            return Err(ResultError::Measurement(text));
+        }
     }
     for lesion in input.lesions {
         let numbers = [lesion.volume_ml, lesion.border_ml, lesion.mean_hu, lesion.max_hu, lesion.extent_mm];
@@ -214,8 +219,9 @@ fn root<'a>(input: &'a ReportInput<'a>, device: &'a Uid, study: &'a Uid) -> Item
     if !input.slices.is_empty() {
         root = root.containing([image_library(input)]);
     }
-    if let Conclusion::Analysed { positive, probability, volume_ml, .. } = input.conclusion {
-        let mut groups = vec![study_group(study, positive, probability, volume_ml)];
+    if let Conclusion::Analysed { positive, probability, volume_ml, volume_sd_ml, .. } = input.conclusion {
+        let volume = positive.then_some((volume_ml, volume_sd_ml));
+        let mut groups = vec![study_group(study, probability, volume)];
         groups.extend(input.lesions.iter().map(|lesion| lesion_group(input, lesion)));
         root = root.containing([Item::container(concept::IMAGING_MEASUREMENTS, None).containing(groups)]);
     }
@@ -248,8 +254,8 @@ fn rounded(value: f64, decimals: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-/// TID 1501: the study as a whole.
-fn study_group(tracking: &Uid, positive: bool, probability: f64, volume_ml: f64) -> Item<'_> {
+/// TID 1501: the study as a whole; of what is positive the volume and its standard deviation, in mL.
+fn study_group(tracking: &Uid, probability: f64, volume: Option<(f64, Option<f64>)>) -> Item<'_> {
     let context = Relation::HasObservationContext;
     let mut group = Item::container(concept::MEASUREMENT_GROUP, Some("1501"))
         .with(context, Item::text(concept::TRACKING_IDENTIFIER, "intracranial-hemorrhage-of-the-study"))
@@ -257,11 +263,22 @@ fn study_group(tracking: &Uid, positive: bool, probability: f64, volume_ml: f64)
         .containing([Item::code(concept::FINDING, HEMORRHAGE)])
         .with(Relation::HasConceptModifier, Item::code(concept::FINDING_SITE, BRAIN))
         .containing([Item::number(concept::CERTAINTY, rounded(probability * 100.0, 1), concept::PERCENT)]);
-    if positive {
-        let volume = Item::number(concept::VOLUME, rounded(volume_ml, 2), concept::MILLILITER);
-        group = group.containing([volume]);
+    let Some((volume_ml, sd_ml)) = volume else { return group };
+    let mut volume = Item::number(concept::VOLUME, rounded(volume_ml, 2), concept::MILLILITER);
+    let mut words = None;
+    if let Some(sd_ml) = sd_ml {
+        // TID 310 through TID 300.
+        let side = |concept| Item::number(concept, rounded(sd_ml, 2), concept::MILLILITER);
+        volume = volume
+            .with(Relation::HasProperties, side(concept::UPPER_UNCERTAINTY))
+            .with(Relation::HasProperties, side(concept::LOWER_UNCERTAINTY));
+        words = Some(format!(
+            "Volume {volume_ml:.2} mL, standard deviation {sd_ml:.2} mL to either side, as fitted on the model's \
+             validation studies"
+        ));
     }
-    group
+    group = group.containing([volume]);
+    group.containing(words.map(|words| Item::text(concept::COMMENT, words)))
 }
 
 /// TID 1411, or TID 1501 where there is no Segmentation to refer to.

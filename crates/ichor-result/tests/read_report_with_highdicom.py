@@ -20,6 +20,8 @@ VOLUME = CodedConcept("118565006", "SCT", "Volume")
 ATTENUATION = CodedConcept("112031", "DCM", "Attenuation Coefficient")
 LONG_AXIS = CodedConcept("103339001", "SCT", "Long Axis")
 CERTAINTY = CodedConcept("111012", "DCM", "Certainty of Finding")
+# CID 225: uncertainty of a measurement, above and below.
+UPPER, LOWER = "371886008", "371885007"
 MEAN, MAXIMUM = CodedConcept("373098007", "SCT", "Mean"), CodedConcept("56851009", "SCT", "Maximum")
 
 
@@ -67,6 +69,20 @@ def main() -> None:
         assert study.finding_type == HEMORRHAGE
         certainty = number(study.get_measurements(CERTAINTY))
         assert abs(certainty - 100 * expected["probability"]) <= 0.05 + 1e-9, certainty
+        volumes = study.get_measurements(VOLUME)
+        assert len(volumes) == (expected["study_volume"] is not None), volumes
+        for volume in volumes:
+            volume_ml, sd_ml = expected["study_volume"]
+            assert abs(volume.value - volume_ml) <= 0.005 + 1e-9, volume.value
+            properties = [
+                item for item in volume[0].get("ContentSequence", []) if item.RelationshipType == "HAS PROPERTIES"
+            ]
+            concepts = {item.ConceptNameCodeSequence[0].CodeValue for item in properties}
+            assert concepts == ({UPPER, LOWER} if sd_ml is not None else set()), concepts
+            for item in properties:
+                measured = item.MeasuredValueSequence[0]
+                assert measured.MeasurementUnitsCodeSequence[0].CodeValue == "mL", measured
+                assert abs(float(measured.NumericValue) - sd_ml) <= 0.005 + 1e-9, measured
     if expected["segmentation"] is None:
         assert not groups
         groups = [g for g in plain if g not in studies]

@@ -97,7 +97,13 @@ impl Case {
 }
 
 fn positive() -> Conclusion<'static> {
-    Conclusion::Analysed { positive: true, probability: 0.973, volume_ml: 18.52, positive_slices: 5 }
+    Conclusion::Analysed {
+        positive: true,
+        probability: 0.973,
+        volume_ml: 18.52,
+        volume_sd_ml: Some(4.125),
+        positive_slices: 5,
+    }
 }
 
 /// Errors and warnings of a judge about a file; `None` where the judge is absent.
@@ -169,6 +175,10 @@ fn expected(
     };
     json!({
         "presence": presence,
+        "study_volume": match input.conclusion {
+            Conclusion::Analysed { positive: true, volume_ml, volume_sd_ml, .. } => json!([volume_ml, volume_sd_ml]),
+            _ => json!(null),
+        },
         "probability": probability,
         "segmentation": segmentation.map(|segmentation| segmentation.sop_instance.as_str()),
         "lesions": lesions.iter().map(lesion).collect::<Vec<_>>(),
@@ -248,7 +258,13 @@ fn negative_study_says_so() {
     let input = ReportInput {
         provenance: provenance(&case.header, &model),
         slices: &case.slices,
-        conclusion: Conclusion::Analysed { positive: false, probability: 0.031, volume_ml: 0.0, positive_slices: 0 },
+        conclusion: Conclusion::Analysed {
+            positive: false,
+            probability: 0.031,
+            volume_ml: 0.0,
+            volume_sd_ml: Some(1.0),
+            positive_slices: 0,
+        },
         lesions: &[],
         segmentation: None,
         series: &series,
@@ -303,8 +319,12 @@ fn numbers_that_cannot_be_are_refused() {
         let error = write(positive(), &lesions).unwrap_err();
         assert!(matches!(error, ResultError::Measurement(_)), "{error}");
     }
-    for (probability, volume_ml) in [(1.5, 1.0), (f64::NAN, 1.0), (0.5, -1.0)] {
-        let conclusion = Conclusion::Analysed { positive: true, probability, volume_ml, positive_slices: 1 };
+    for (probability, volume_ml, sd_ml) in
+        [(1.5, 1.0, 0.1), (f64::NAN, 1.0, 0.1), (0.5, -1.0, 0.1), (0.5, 1.0, f64::INFINITY), (0.5, 1.0, -0.1)]
+    {
+        let volume_sd_ml = Some(sd_ml);
+        let conclusion =
+            Conclusion::Analysed { positive: true, probability, volume_ml, volume_sd_ml, positive_slices: 1 };
         assert!(matches!(write(conclusion, &sound).unwrap_err(), ResultError::Measurement(_)));
     }
 }
@@ -369,6 +389,7 @@ proptest! {
     fn any_measurement_passes_the_check(
         volumes in prop::collection::vec((0.0f64..2000.0, -1024f64..3071.0, 0.0f64..300.0), 0..6),
         probability in 0.0f64..=1.0,
+        sd_ml in prop::option::of(0.0f64..1000.0),
         notice in "\\PC{0,200}",
         text in "[^\\x00]{0,300}",
     ) {
@@ -386,7 +407,9 @@ proptest! {
             rules: Vec::new(),
             reasons: vec![Reason::new("words", &text)],
         }];
-        let conclusion = Conclusion::Analysed { positive: true, probability, volume_ml: 1.0, positive_slices: 1 };
+        let conclusion = Conclusion::Analysed {
+            positive: true, probability, volume_ml: 1.0, volume_sd_ml: sd_ml, positive_slices: 1,
+        };
         let input = ReportInput {
             provenance, slices: &case.slices, conclusion, lesions: &lesions, segmentation: None, series: &series,
         };

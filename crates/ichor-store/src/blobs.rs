@@ -5,6 +5,7 @@
 //! journalled, the fsync of the file has brought its name onto the medium too, and that of the shelf is short. Each shelf leaves a mark in `shelves/`, which tells recovery where blobs
 //! without a row can lie; it need not walk the rest.
 
+mod content;
 mod disk;
 mod incoming;
 mod shelves;
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::spawn_blocking;
 
 use crate::StoreError;
+pub use content::HeaderLength;
+pub(crate) use content::{Content, Halt};
 pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use incoming::PlacedBlob;
 pub use incoming::{IncomingBlob, LastBlock, StagedBlob, WrittenBlob};

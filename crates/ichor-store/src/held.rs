@@ -105,6 +105,14 @@ impl Store {
         self.index().held_instances(self.blobs(), study, series, instance).await
     }
 
+    /// How many instances of a study, or of one of its series, were held and are no longer: retention gave their files up.
+    ///
+    /// # Errors
+    /// As [`Self::held_studies`].
+    pub async fn given_up_instances(&self, study: &Uid, series: Option<&Uid>) -> Result<u64, StoreError> {
+        self.index().given_up_instances(study, series).await
+    }
+
     /// Study and series of an instance; `None` if it is not held.
     ///
     /// # Errors

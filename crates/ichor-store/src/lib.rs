@@ -62,8 +62,10 @@ pub use analyse::{
 };
 pub use assemble::StudyRef;
 pub use audit_feed::{AuditBatch, AuditFeedFigures, AuditMatter, AuditPlace, AuditRecord, AuditedStudy, ClassCount};
-pub use backup::{Copied, Examined, examine, restore};
-pub use blobs::{ArrivedBlob, BlobRef, BlobStore, IncomingBlob, LastBlock, StagedBlob, WrittenBlob, free_bytes};
+pub use backup::{Copied, Examined, UnsoundBlob, Verified, examine, in_backup, restore, verify};
+pub use blobs::{
+    ArrivedBlob, BlobRef, BlobStore, HeaderLength, IncomingBlob, LastBlock, StagedBlob, WrittenBlob, free_bytes,
+};
 pub use changes::{Changes, Topic};
 pub use commitment::{
     CLASS_INSTANCE_CONFLICT, CommitmentClaim, CommitmentRecorded, CommitmentSummary, NO_SUCH_INSTANCE, NewCommitment,

@@ -88,17 +88,50 @@ impl Default for StudyFilter {
     }
 }
 
+impl StudyFilter {
+    /// Refuses a range that nothing can lie in: an empty list would say that there is no such study.
+    fn check_ranges(&self) -> Result<(), StoreError> {
+        let reversed = |what: &str| Err(StoreError::Filter { what: format!("{what} ends before it begins") });
+        if let (Some(from), Some(to)) = (&self.date_from, &self.date_to)
+            && from > to
+        {
+            return reversed(&format!("the range of study dates from {from} to {to}"));
+        }
+        if self.received_from.zip(self.received_to).is_some_and(|(from, to)| from > to) {
+            return reversed("the range of times of arrival");
+        }
+        Ok(())
+    }
+}
+
 impl Store {
     /// Studies that match, a page of them.
     ///
     /// # Errors
     /// [`StoreError::PageToken`] if the place is one of another question's list; [`StoreError::Filter`] if a name holds no
-    /// letter, or fits more studies than can be put in the order of priority; [`StoreError::Busy`],
+    /// letter, a range ends before it begins, or a name fits more studies than can be put in the order of priority; [`StoreError::Busy`],
     /// [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn studies(&self, filter: &StudyFilter) -> Result<Page<StudySummary>, StoreError> {
+        filter.check_ranges()?;
         if let Some(cursor) = &filter.after {
             cursor.check(filter)?;
         }
         self.index().studies(filter, filter.limit.clamp(1, LONGEST_PAGE)).await
+    }
+
+    /// Everybody who ever sent a study: AE titles, and names of DICOMweb clients. Reads all rows of an index.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn known_sources(&self) -> Result<Vec<String>, StoreError> {
+        self.index().known_sources().await
+    }
+
+    /// Codes of all reasons why studies are in the state in which they are. Reads all rows.
+    ///
+    /// # Errors
+    /// As [`Self::known_sources`].
+    pub async fn known_reasons(&self) -> Result<Vec<String>, StoreError> {
+        self.index().known_reasons().await
     }
 }

@@ -201,9 +201,14 @@ impl Store {
     /// How far `model` agrees with the active one on what it scored since `since`.
     ///
     /// # Errors
-    /// As [`Self::shadow_depths`].
+    /// [`StoreError::Filter`] if it is the active one; else as [`Self::shadow_depths`].
     pub async fn agreement(&self, model: &ModelId, since: Timestamp) -> Result<AgreementReport, StoreError> {
         let active = self.active_model().await?.map(|activation| activation.model);
+        if active.as_ref() == Some(model) {
+            let what =
+                format!("{model} is the active model: it is with this one that others agree or not; name another");
+            return Err(StoreError::Filter { what });
+        }
         self.index().agreement(model, active, since).await
     }
 }

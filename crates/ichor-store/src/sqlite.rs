@@ -52,7 +52,7 @@ use tokio::task::spawn_blocking;
 use crate::access::Witness;
 use crate::store::{LockFile, beside};
 use crate::{StoreError, StoreOptions};
-pub(crate) use backup::{copy_database, end_sessions, examine_database, listed_blobs};
+pub(crate) use backup::{ListedBlob, copy_database, end_sessions, examine_database, is_listed, listed_blobs};
 use change::Change;
 use failure::During;
 pub(crate) use schema::newest_known;

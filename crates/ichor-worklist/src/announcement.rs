@@ -22,7 +22,7 @@ pub struct Announcement {
     pub version: Option<u64>,
     /// The study.
     pub study: Study,
-    /// What the analysis came to.
+    /// What the analysis came to. Of a study that came to no result: the positive one of before, if that stands.
     pub finding: Option<Finding>,
     /// What an alert rests on; also that of a study that came to no result, if its alert stands.
     pub alert: Option<SuspiciousSlices>,
@@ -96,6 +96,13 @@ impl Announcement {
     #[must_use]
     pub fn alert_stands(&self) -> bool {
         matches!(self.subject, Subject::NotAnalysed | Subject::Failed) && self.alert.is_some()
+    }
+
+    /// Whether the study came to no result and a positive one of before stands: until a person or another result says
+    /// otherwise.
+    #[must_use]
+    pub fn result_stands(&self) -> bool {
+        matches!(self.subject, Subject::NotAnalysed | Subject::Failed) && self.finding.is_some()
     }
 
     /// One of each subject, to try templates on. The names in it are hard ones.

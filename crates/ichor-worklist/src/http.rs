@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use ichor_core::chain;
 use reqwest::{Certificate, Client, Identity, StatusCode, Url};
 
 use crate::{SetupError, TellError};
@@ -72,14 +73,4 @@ pub(crate) fn failed(error: &reqwest::Error, url: &Url, timeout: Duration) -> Te
         cause = inner.source();
     }
     TellError::Connection { peer, why }
-}
-
-fn chain(error: &reqwest::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        line = format!("{line}: {inner}");
-        cause = inner.source();
-    }
-    line
 }

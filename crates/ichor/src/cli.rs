@@ -92,11 +92,20 @@ pub(crate) enum Command {
     /// Copies database and files into a folder while the daemon runs.
     ///
     /// The copy is of one moment. A second backup into the same folder copies only what has come since, and the folder holds
-    /// a whole backup at any time. It has patients in it, as the store has.
+    /// a whole backup at any time. It has patients in it, as the store has. Each file is held against its digest on the way:
+    /// what is damaged is named and not copied, everything else is, and the exit status is 1.
     Backup(BackupArgs),
 
     /// Brings a backup to the places that a configuration names; refuses if there is a database already.
+    ///
+    /// Each file is held against its digest on the way, as in a backup.
     Restore(RestoreArgs),
+
+    /// Reads every file that is kept, slowly, and names what is damaged, with its study.
+    ///
+    /// Nothing else tells that a medium has forgotten something: a damaged file has its length still. May run beside the daemon,
+    /// once a week for instance. Changes nothing. Exits with 1 if a file is damaged or missing.
+    Verify(VerifyArgs),
 
     /// Prints a one-time link with which a user of the pages and the API chooses a new password.
     ///
@@ -166,6 +175,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Backup(_)
             | Self::Restore(_)
+            | Self::Verify(_)
             | Self::Invite(_)
             | Self::Completions { .. }
             | Self::Man { .. }

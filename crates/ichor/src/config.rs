@@ -15,6 +15,7 @@ mod gate;
 mod limits;
 mod listen;
 mod objects;
+mod place;
 mod proof;
 mod retention;
 mod rule;
@@ -185,10 +186,12 @@ pub(crate) enum ConfigError {
         message: String,
     },
     /// A value that cannot work.
-    #[error("{path}: {key}: {message}")]
+    #[error("{path}{}: {key}: {message}", line.map_or_else(String::new, |line| format!(", line {line}")))]
     Value {
         /// The file.
         path: PathBuf,
+        /// Its line, or that of its table; absent if neither is in the file.
+        line: Option<usize>,
         /// Which key.
         key: String,
         /// What is wrong with it.
@@ -206,10 +209,16 @@ impl Config {
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config: Self = toml::from_str(&text).map_err(|error: toml::de::Error| ConfigError::Parse {
             path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: match place::unknown_at_the_top::<Self>(&text) {
+                Some((line, words)) => format!("line {line}: {words}"),
+                None => error.to_string().trim_end().to_owned(),
+            },
         })?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
-        config.check().map_err(|(key, message)| ConfigError::Value { path: path.to_owned(), key, message })?;
+        config.check().map_err(|(key, message)| {
+            let line = place::line_of(&text, &key, &message);
+            ConfigError::Value { path: path.to_owned(), line, key, message }
+        })?;
         Ok(config)
     }
 

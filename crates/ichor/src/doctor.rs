@@ -2,6 +2,7 @@
 //! made or migrated, no study is sent, and a port that is tried is given back at once.
 
 mod audit;
+mod holder;
 mod machine;
 mod model;
 mod network;

@@ -58,7 +58,7 @@ fn said(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ichor: {error:#}");
+            eprintln!("ichor: {}", ichor_core::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -93,6 +93,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => in_runtime(commands::care::doctor(args, json)),
         Command::Backup(args) => in_runtime(commands::care::backup(args, json)),
         Command::Restore(args) => in_runtime(commands::care::restore(args, json)),
+        Command::Verify(args) => in_runtime(commands::care::verify(args, json)),
         Command::Invite(args) => in_runtime(commands::care::invite(args, json)),
         Command::Completions { shell } => {
             commands::manual::completions(shell);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ichor_admin::{ActiveModel, ModelFacts};
-use ichor_core::{ActivationKind, ModelId, OfferState};
+use ichor_core::{ActivationKind, ModelId, OfferState, chain};
 use ichor_pipeline::analyse::SliceModel;
 use ichor_pipeline::models::{Loader, Roster};
 use ichor_pipeline::now;
@@ -86,7 +86,7 @@ fn offer(model: &ModelConfig, found: &anyhow::Result<ModelId>) -> NewOffer {
     let weights = model.weights.display().to_string();
     match found {
         Ok(id) => NewOffer { weights, model: Some(id.clone()), state: OfferState::Waiting, words: String::new() },
-        Err(error) => NewOffer { weights, model: None, state: OfferState::Failed, words: format!("{error:#}") },
+        Err(error) => NewOffer { weights, model: None, state: OfferState::Failed, words: chain(error.as_ref()) },
     }
 }
 
@@ -109,7 +109,7 @@ fn loader<E: Engine>(config: &Config, store: &Store) -> Loader<E::Model> {
             // By the manifest as it is now: the file may have been replaced since the start.
             let named = models.iter().find(|model| E::identify(model).is_ok_and(|found| found == id));
             let Some(named) = named else { return Err(not_configured::<E>(&models)) };
-            let loaded = E::load(named, priority).await.map_err(|error| format!("{error:#}"));
+            let loaded = E::load(named, priority).await.map_err(|error| chain(error.as_ref()));
             let (noted, words) = match &loaded {
                 Ok((model, device)) => {
                     info!(model = %model.traits().id, device, "model ready");
@@ -133,7 +133,7 @@ fn not_configured<E: Engine>(models: &[ModelConfig]) -> String {
         .iter()
         .map(|model| match E::identify(model) {
             Ok(id) => id.to_string(),
-            Err(error) => format!("{} ({error:#})", model.weights.display()),
+            Err(error) => format!("{} ({})", model.weights.display(), chain(error.as_ref())),
         })
         .collect();
     format!("the configuration names only {}", names.join(", "))

@@ -393,6 +393,19 @@ impl Daemon {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The first acknowledgement of a message about a study comes within seconds of the slice that it rests on; prints after
+    /// how long.
+    #[track_caller]
+    pub(crate) fn is_told_in_time(&self, study_uid: &str) {
+        let why = self.studies_json(&["why", study_uid]);
+        let told: Vec<&Value> = (why["timeline"].as_array().unwrap().iter())
+            .filter(|event| event["kind"] == "message-acknowledged")
+            .collect();
+        let latency = told[0]["detail"]["latency_ms"].as_i64().unwrap();
+        println!("{latency} ms from the first suspicious slice to the acknowledgement: {}", told[0]["text"]);
+        assert!((0..10_000).contains(&latency), "{latency} ms from the first suspicious slice to the acknowledgement");
+    }
+
     /// Waits until a study has a given status and returns its entry in the list.
     pub(crate) fn wait_for_status(&self, study_uid: &str, status: &str, limit: Duration) -> Value {
         eventually(limit, &format!("study {status}"), || match self.find(study_uid) {

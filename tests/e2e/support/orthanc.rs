@@ -196,6 +196,13 @@ impl Orthanc {
         self.ask("/instances").as_array().unwrap().len()
     }
 
+    /// SOP Instance UIDs of everything in the PACS.
+    pub(crate) fn every_instance(&self) -> Vec<String> {
+        let all = self.ask("/instances?expand");
+        let uid = |one: &Value| one["MainDicomTags"]["SOPInstanceUID"].as_str().unwrap().to_owned();
+        all.as_array().unwrap().iter().map(uid).collect()
+    }
+
     /// Waits for the one Segmentation of a study.
     pub(crate) fn wait_for_segmentation(&self, study_uid: &str, limit: Duration) -> StoredSegmentation {
         self.wait_for_object(study_uid, "SEG", limit)

@@ -151,6 +151,12 @@ pub trait Archive: Send + Sync + 'static {
     /// [`ArchiveFault`].
     fn instances(&self, study: &Uid, series: Option<&Uid>, instance: Option<&Uid>) -> Result<Vec<Held>, ArchiveFault>;
 
+    /// How many instances of a study, or of a series of it, were here and are no longer kept.
+    ///
+    /// # Errors
+    /// [`ArchiveFault`].
+    fn given_up(&self, study: &Uid, series: Option<&Uid>) -> Result<u64, ArchiveFault>;
+
     /// Study and series of an instance.
     ///
     /// # Errors

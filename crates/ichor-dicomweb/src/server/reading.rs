@@ -219,7 +219,7 @@ fn found_answer(found: Found, is_fuzzy: bool, permit: OwnedSemaphorePermit) -> A
 }
 
 fn reply_answer(reply: Reply, permit: OwnedSemaphorePermit) -> Answer {
-    let Reply { content_type, tag, body } = reply;
+    let Reply { content_type, tag, body, warning } = reply;
     let mut status = StatusCode::OK;
     let body = match body {
         ReplyBody::Whole(bytes) => whole(bytes, permit),
@@ -249,6 +249,9 @@ fn reply_answer(reply: Reply, permit: OwnedSemaphorePermit) -> Answer {
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if let Some(tag) = tag.and_then(|tag| HeaderValue::from_str(&format!("\"{tag}\"")).ok()) {
         answer.headers_mut().insert(ETAG, tag);
+    }
+    if let Some(warning) = warning {
+        answer::warn_of(&mut answer, &warning);
     }
     answer
 }

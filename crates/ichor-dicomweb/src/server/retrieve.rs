@@ -51,6 +51,8 @@ pub(super) struct Reply {
     /// What tells this answer from another one of the same resource.
     pub(super) tag: Option<String>,
     pub(super) body: ReplyBody,
+    /// What the answer lacks.
+    pub(super) warning: Option<String>,
 }
 
 pub(super) enum ReplyBody {
@@ -143,6 +145,16 @@ impl Retrieval<'_> {
             let known = self.known.as_deref().unwrap_or_default();
             known.split(',').map(|one| one.trim().trim_start_matches("W/").trim_matches('"')).any(|one| one == tag)
         });
-        Reply { content_type, tag, body: if is_known { ReplyBody::NotModified } else { body } }
+        Reply { content_type, tag, body: if is_known { ReplyBody::NotModified } else { body }, warning: None }
+    }
+
+    /// An answer about several instances says that there were more.
+    fn warning(&self, target: &Target) -> Result<Option<String>, Refused> {
+        if target.instance.is_some() {
+            return Ok(None);
+        }
+        let gone = self.archive.given_up(&target.study, target.series.as_ref())?;
+        let what = if target.series.is_some() { "series" } else { "study" };
+        Ok((gone > 0).then(|| format!("{gone} instances of this {what} are no longer kept here (retention)")))
     }
 }

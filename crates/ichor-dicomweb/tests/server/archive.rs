@@ -25,6 +25,8 @@ pub(crate) struct Shelf {
     pub(crate) file_bytes: usize,
     /// The instance whose file has lost its last byte.
     pub(crate) short: Option<&'static str>,
+    /// Instances of series 1.1.1 that are no longer kept.
+    pub(crate) given_up: u64,
     /// Nobody can be written down.
     pub(crate) is_audit_broken: bool,
 }
@@ -109,6 +111,11 @@ impl Archive for Shelf {
         let all = HELD.into_iter().map(held).filter(|held| held.study == *study).map(|held| Held { size, ..held });
         let all = all.filter(|held| series.is_none_or(|series| held.series == *series));
         Ok(all.filter(|held| instance.is_none_or(|instance| held.instance == *instance)).collect())
+    }
+
+    fn given_up(&self, study: &Uid, series: Option<&Uid>) -> Result<u64, ArchiveFault> {
+        let is_it = study.as_str() == "1.1" && series.is_none_or(|series| series.as_str() == "1.1.1");
+        Ok(if is_it { self.given_up } else { 0 })
     }
 
     fn holder_of(&self, instance: &Uid) -> Result<Option<(Uid, Uid)>, ArchiveFault> {

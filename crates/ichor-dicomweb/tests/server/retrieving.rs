@@ -174,3 +174,28 @@ async fn a_file_that_is_cut_does_not_look_complete() {
     let (_, _, is_complete) = server.get_to_the_end(ONE).await;
     assert!(is_complete);
 }
+
+#[tokio::test]
+async fn an_answer_about_a_study_says_what_is_no_longer_kept() {
+    let (server, _) = serve(open_to_all(), Shelf { given_up: 2, ..Shelf::default() }).await;
+    let stored = "Accept: multipart/related; type=\"application/dicom\"; transfer-syntax=*\r\n";
+    for (path, headers, warned) in [
+        ("/studies/1.1", stored, Some("2 instances of this study")),
+        ("/studies/1.1/metadata", "", Some("2 instances of this study")),
+        ("/studies/1.1/series/1.1.1", stored, Some("2 instances of this series")),
+        ("/studies/1.1/series/1.1.1/metadata", "", Some("2 instances of this series")),
+        ("/studies/1.1/series/1.1.2/metadata", "", None),
+        (ONE, "", None),
+    ] {
+        let answer = server.get(path, headers).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.words());
+        let warning = field(&answer.head, "warning").map(str::to_owned);
+        match warned {
+            None => assert_eq!(warning, None, "{path}"),
+            Some(words) => {
+                let warning = warning.unwrap_or_else(|| panic!("{path} warns of nothing"));
+                assert!(warning.starts_with("299 ichor \"") && warning.contains(words), "{path}: {warning}");
+            }
+        }
+    }
+}

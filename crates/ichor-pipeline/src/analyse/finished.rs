@@ -187,6 +187,7 @@ impl Finished {
                 positive: finding.is_positive(),
                 probability: finding.probability,
                 volume_ml: finding.volume_ml,
+                volume_sd_ml: finding.volume_sd_ml,
                 positive_slices: finding.positive_slices,
             },
             Verdict::NotAnalysed(reason) => Conclusion::NotAnalysed(reason),

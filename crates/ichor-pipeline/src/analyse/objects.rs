@@ -291,7 +291,7 @@ impl Maker<'_> {
                 });
             }
             Err(refusal) => {
-                let text = format!("{} for {}: {}", plan.word(), list(&destinations), crate::ingest::chain(&refusal));
+                let text = format!("{} for {}: {}", plan.word(), list(&destinations), ichor_core::chain(&refusal));
                 let reason = Reason::new("object-refused", text);
                 error!(study = %claim.study.study_instance, %reason, "a result object is refused");
                 built.refused = true;

@@ -70,7 +70,7 @@ impl AnalysisError {
             Self::Source(_) | Self::Result(_) | Self::Refused(_) => "result-invalid",
             Self::Thread(_) => "analysis-crashed",
         };
-        Reason::new(code, crate::ingest::chain(self))
+        Reason::new(code, ichor_core::chain(self))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ichor_core::Reason;
+use ichor_core::{Reason, chain};
 use ichor_dimse::part10::{self, Part10Error};
 use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu, StoreItem, StoreResponse};
 use ichor_dimse::status::StoreStatus;
@@ -13,7 +13,6 @@ use tokio::io::AsyncSeekExt;
 use tracing::{debug, warn};
 
 use super::Attempt;
-use crate::ingest::chain;
 
 /// The association with a destination, if there is one.
 #[derive(Debug, Default)]

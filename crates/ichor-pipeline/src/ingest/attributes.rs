@@ -5,7 +5,7 @@ use std::path::Path;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
-use ichor_core::Uid;
+use ichor_core::{Uid, chain};
 use ichor_result::ObjectMarks;
 use ichor_store::{SeriesAttributes, StudyAttributes};
 use thiserror::Error;
@@ -94,19 +94,4 @@ fn text(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
     let value = object.element_opt(tag).ok().flatten()?.to_str().ok()?;
     let clean: String = value.trim().chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect();
     (!clean.is_empty()).then_some(clean)
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !line.contains(&words) {
-            line.push_str(": ");
-            line.push_str(&words);
-        }
-        cause = inner.source();
-    }
-    line
 }

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ichor_core::Reason;
+use ichor_core::{Reason, chain};
 use ichor_dimse::commitment::{CommitmentReport, CommitmentRequest};
 use ichor_dimse::scp::{PendingReport, StoreFailure};
 use ichor_dimse::status::StoreStatus;
 use ichor_store::{CommitmentRecorded, NewCommitment, StoreError, Topic};
 use tracing::{error, info, warn};
 
-use super::{Ingest, OpenAssociation, chain};
+use super::{Ingest, OpenAssociation};
 use crate::commit::{event_words, report_of};
 use crate::now;
 use crate::prove::proof_report;

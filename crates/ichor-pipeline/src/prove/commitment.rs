@@ -1,6 +1,6 @@
 //! Storage commitment as user: asks, takes the report on the same association, or leaves it to the listener.
 
-use ichor_core::{Reason, Uid};
+use ichor_core::{Reason, Uid, chain};
 use ichor_dimse::commitment::{CommitmentReport, CommitmentRequest, Reference, failure_words};
 use ichor_dimse::scu::{CommitmentScu, ReceivedReport, ScuError, ScuOptions};
 use ichor_dimse::status::StoreStatus;
@@ -10,7 +10,6 @@ use tracing::{info, warn};
 
 use super::{Prover, Round};
 use crate::deliver::Transport;
-use crate::ingest::chain;
 use crate::now;
 
 /// Reports on other requests that are taken on the association of a request.

@@ -1,6 +1,6 @@
 //! Read-back: is the object there for others? Asked by C-FIND, QIDO-RS or WADO-RS.
 
-use ichor_core::Reason;
+use ichor_core::{Reason, chain};
 use ichor_dicomweb::StowClient;
 use ichor_dimse::scu::{Found, InstanceKey, ScuError, ScuOptions, StorageScu};
 use ichor_store::{Consequence, StoreError, Unproven};
@@ -8,7 +8,6 @@ use tracing::{info, warn};
 
 use super::{Prover, Round};
 use crate::deliver::Transport;
-use crate::ingest::chain;
 use crate::now;
 
 /// Questions before what else is due gets its turn.

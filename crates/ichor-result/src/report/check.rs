@@ -90,6 +90,7 @@ fn may_hold(parent: &str, relation: &str, child: &str) -> bool {
         }
         ("CONTAINER" | "IMAGE", "HAS ACQ CONTEXT") => matches!(child, "TEXT" | "CODE" | "UIDREF" | "NUM" | "DATETIME"),
         (_, "HAS CONCEPT MOD") => matches!(child, "TEXT" | "CODE"),
+        ("NUM", "HAS PROPERTIES") => matches!(child, "TEXT" | "CODE" | "NUM"),
         _ => false,
     }
 }

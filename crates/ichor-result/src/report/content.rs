@@ -15,6 +15,7 @@ pub(super) enum Relation {
     HasObservationContext,
     HasAcquisitionContext,
     HasConceptModifier,
+    HasProperties,
 }
 
 impl Relation {
@@ -24,6 +25,7 @@ impl Relation {
             Self::HasObservationContext => "HAS OBS CONTEXT",
             Self::HasAcquisitionContext => "HAS ACQ CONTEXT",
             Self::HasConceptModifier => "HAS CONCEPT MOD",
+            Self::HasProperties => "HAS PROPERTIES",
         }
     }
 }

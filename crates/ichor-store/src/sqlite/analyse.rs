@@ -1,117 +1,29 @@
-//! Statements of analyse.
+//! Statements of analyse: outcomes.
 
-use ichor_core::{AeTitle, Finding, Reason, StudyStatus, Verdict as Call};
+mod claim;
+mod standing;
+
+use ichor_core::{Finding, Reason, StudyStatus, Verdict as Call};
 use serde_json::{Value, json};
 use sqlx::QueryBuilder;
 
+pub(super) use self::claim::{ClaimRow, claim, instances};
+pub(super) use self::standing::leave_wish;
+use self::standing::standing_positive;
 use super::events::NewEvent;
 use super::failure::During;
 use super::objects::{ObjectContext, insert_object};
-use super::order::ORDER;
 use super::triage::{standing_alert, write_withdrawal};
-use super::values::{blob as parse_blob, model as parse_model, to_json, uid, unsigned};
+use super::values::to_json;
 use super::{Connection, Dialect, Sqlite, one_row};
-use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, StoredInstance, Verdict};
+use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, Verdict};
 use crate::blobs::{BlobRef, BlobStore};
-use crate::receive::StudyAttributes;
 use crate::{NewWorkitem, StoreError, Timestamp};
 
 /// Rows of one INSERT statement; six columns each stay far below SQLite's 32,766 parameters.
 const ROWS_A_STATEMENT: usize = 1_000;
 
-/// The study columns of a claim.
-#[derive(sqlx::FromRow)]
-pub(super) struct ClaimRow {
-    id: i64,
-    study_id: i64,
-    version: i64,
-    attempts: i64,
-    study_instance: String,
-    patient_id: Option<String>,
-    patient_name: Option<String>,
-    accession_number: Option<String>,
-    study_date: Option<String>,
-    description: Option<String>,
-    source_ae: Option<String>,
-    last_instance_at: i64,
-    wanted_model: Option<String>,
-}
-
-impl ClaimRow {
-    /// The row of the study.
-    pub(super) fn study(&self) -> i64 {
-        self.study_id
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct InstanceRow {
-    id: i64,
-    sop_instance: String,
-    sop_class: String,
-    series_instance: String,
-    modality: Option<String>,
-    transfer_syntax: String,
-    blob: String,
-    size: i64,
-}
-
 impl Sqlite {
-    pub(crate) async fn claim_analysis(
-        &self,
-        blobs: &BlobStore,
-        worker: &str,
-        overdue: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<AnalysisClaim>, StoreError> {
-        let during = "claiming an analysis";
-        if self.next_analysis_deadline().await?.is_none_or(|due| due > now) {
-            return Ok(None);
-        }
-        let mut tx = self.begin(during).await?;
-        let statement = format!(
-            "SELECT a.id, a.study_id, a.version, a.attempts + 1 AS attempts, s.study_instance, s.patient_id,
-                 s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae, s.last_instance_at,
-                 a.wanted_model
-             FROM analysis a JOIN study s ON s.id = a.study_id
-             WHERE a.status = 'queued' AND a.not_before <= ?1 AND s.status = 'queued' AND s.version = a.version
-             ORDER BY {ORDER} LIMIT 1"
-        );
-        let row: Option<ClaimRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
-            .bind(now.as_millis())
-            .bind(overdue.as_millis())
-            .fetch_optional(&mut *tx)
-            .await
-            .during(during)?;
-        let Some(row) = row else { return Ok(None) };
-        sqlx::query("UPDATE analysis SET status = 'running', attempts = ?, worker = ?, started_at = ? WHERE id = ?")
-            .bind(row.attempts)
-            .bind(worker)
-            .bind(now.as_millis())
-            .bind(row.id)
-            .execute(&mut *tx)
-            .await
-            .during(during)?;
-        set_status(&mut tx, row.study_id, StudyStatus::Analysing, None).await?;
-        let text = format!("analysis of version {} began, attempt {}", row.version, row.attempts);
-        NewEvent::new(now, "analysis-started", text)
-            .detail(json!({ "version": row.version, "attempt": row.attempts, "worker": worker }))
-            .study(row.study_id)
-            .write(&mut tx)
-            .await?;
-        let instances = instances(&mut tx, blobs, row.study_id).await?;
-        tx.commit().await.during(during)?;
-        claim(row, instances).map(Some)
-    }
-
-    pub(crate) async fn next_analysis_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
-        let due: Option<i64> = sqlx::query_scalar("SELECT MIN(not_before) FROM analysis WHERE status = 'queued'")
-            .fetch_one(&self.read)
-            .await
-            .during("looking for the next analysis")?;
-        Ok(due.map(Timestamp::from_millis))
-    }
-
     pub(crate) async fn complete_analysis(
         &self,
         blobs: &BlobStore,
@@ -149,6 +61,7 @@ impl Sqlite {
             Verdict::NotAnalysed(reason) => (None, Some(reason)),
         };
         let mut tx = self.begin(during).await?;
+        let standing = if finding.is_none() { standing_positive(&mut tx, claim.id).await? } else { Value::Null };
         let study: Option<i64> = sqlx::query_scalar(
             "UPDATE analysis SET status = 'done', finished_at = ?, model = ?, finding = ?, reason_code = ?,
                  reason_text = ?, timings = ?
@@ -170,7 +83,10 @@ impl Sqlite {
         if let (Some(finding), Some(model)) = (finding, &model) {
             super::scores::count(&mut tx, model, finding, &slices, now).await?;
         }
-        record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
+        // What is positive stays so in every list until there is another result.
+        if standing.is_null() {
+            record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
+        }
         let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
@@ -178,6 +94,7 @@ impl Sqlite {
         let mut detail = outcome_detail(claim, &verdict, by);
         if finding.is_none() {
             detail["alert"] = standing_alert(&mut tx, study).await?;
+            detail["standing"] = standing;
         }
         write_outcome_event(&mut tx, study, claim, &verdict, detail.clone(), now).await?;
         // Of a study that was not analysed nobody knows whether the whole bears the alert out: it stands.
@@ -236,7 +153,7 @@ impl Sqlite {
         .await
         .during(during)?;
         match (is_current, retry_at) {
-            (false, _) => {}
+            (false, _) => leave_wish(&mut tx, claim.id).await?,
             (true, Some(_)) => set_status(&mut tx, study, StudyStatus::Queued, Some(reason)).await?,
             (true, None) => set_status(&mut tx, study, StudyStatus::Failed, Some(reason)).await?,
         }
@@ -246,11 +163,16 @@ impl Sqlite {
             _ => "the next version replaces it",
         };
         let text = format!("analysis of version {} failed: {reason}; {consequence}", claim.version);
-        let alert = if word == "failed" { standing_alert(&mut tx, study).await? } else { Value::Null };
+        let (mut alert, mut standing) = (Value::Null, Value::Null);
+        if word == "failed" {
+            alert = standing_alert(&mut tx, study).await?;
+            standing = standing_positive(&mut tx, claim.id).await?;
+        }
         NewEvent::new(now, "analysis-failed", text)
             .detail(json!({
                 "version": claim.version, "attempt": claim.attempts, "reason": reason,
                 "retry_at": retry_at.filter(|_| is_current), "given_up": word == "failed", "alert": alert,
+                "standing": standing,
             }))
             .study(study)
             .write(&mut tx)
@@ -261,59 +183,6 @@ impl Sqlite {
 
 fn stale(claim: &AnalysisClaim) -> StoreError {
     StoreError::StaleClaim { what: format!("study {} version {}", claim.study.study_instance, claim.version) }
-}
-
-pub(super) fn claim(row: ClaimRow, instances: Vec<StoredInstance>) -> Result<AnalysisClaim, StoreError> {
-    Ok(AnalysisClaim {
-        id: row.id,
-        study: StudyAttributes {
-            study_instance: uid(&row.study_instance)?,
-            patient_id: row.patient_id,
-            patient_name: row.patient_name,
-            accession_number: row.accession_number,
-            study_date: row.study_date,
-            description: row.description,
-        },
-        source_ae: row
-            .source_ae
-            .map(|title| AeTitle::parse(&title))
-            .transpose()
-            .map_err(|error| StoreError::corrupt(error.to_string()))?,
-        version: unsigned(row.version)?,
-        attempts: unsigned(row.attempts)?,
-        accepted_at: Timestamp::from_millis(row.last_instance_at),
-        instances,
-        wanted_model: parse_model(row.wanted_model)?,
-    })
-}
-
-pub(super) async fn instances(
-    connection: &mut Connection,
-    blobs: &BlobStore,
-    study: i64,
-) -> Result<Vec<StoredInstance>, StoreError> {
-    let rows: Vec<InstanceRow> = sqlx::query_as(
-        "SELECT i.id, i.sop_instance, i.sop_class, s.series_instance, s.modality, i.transfer_syntax, i.blob, i.size
-         FROM instance i JOIN series s ON s.id = i.series_id
-         WHERE i.study_id = ? AND i.own = 0 ORDER BY i.id",
-    )
-    .bind(study)
-    .fetch_all(connection)
-    .await
-    .during("reading the instances of a study")?;
-    let instance = |row: InstanceRow| {
-        Ok(StoredInstance {
-            id: row.id,
-            sop_instance: uid(&row.sop_instance)?,
-            sop_class: uid(&row.sop_class)?,
-            series_instance: uid(&row.series_instance)?,
-            modality: row.modality,
-            transfer_syntax: uid(&row.transfer_syntax)?,
-            path: blobs.path_of(&parse_blob(&row.blob)?),
-            size: unsigned(row.size)?,
-        })
-    };
-    rows.into_iter().map(instance).collect()
 }
 
 /// Sets the state of a study that is not receiving, and why it is in it.

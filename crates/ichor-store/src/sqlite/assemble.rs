@@ -46,7 +46,7 @@ impl Sqlite {
             sqlx::query(
                 "INSERT INTO analysis (study_id, version, status, queued_at, not_before, wanted_model)
                  VALUES (?1, ?2, 'queued', ?3, ?3, (SELECT wanted_model FROM analysis
-                     WHERE study_id = ?1 AND version = ?2 - 1 AND status = 'superseded'))",
+                     WHERE study_id = ?1 AND version = ?2 - 1 AND status IN ('superseded', 'failed')))",
             )
             .bind(id)
             .bind(version)
@@ -77,7 +77,7 @@ async fn refuse(connection: &mut Connection, study: i64, version: i64, now: Time
         "INSERT INTO analysis (study_id, version, status, queued_at, not_before, finished_at, reason_code, reason_text,
              wanted_model)
          VALUES (?1, ?2, 'done', ?3, ?3, ?3, ?4, ?5, (SELECT wanted_model FROM analysis
-             WHERE study_id = ?1 AND version = ?2 - 1 AND status = 'superseded'))",
+             WHERE study_id = ?1 AND version = ?2 - 1 AND status IN ('superseded', 'failed')))",
     )
     .bind(study)
     .bind(version)

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use ichor_core::Uid;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection as _};
 
 use super::failure::During;
-use super::values::unsigned;
+use super::values::{uid, unsigned};
 use super::{Connection, schema};
 use crate::backup::Examined;
 use crate::{BlobRef, StoreError, Timestamp};
@@ -39,40 +40,76 @@ pub(crate) async fn examine_database(database: &Path, deep: bool) -> Result<Exam
     Ok(Examined { schema: found, newest: schema::newest_known() })
 }
 
-/// Blobs that a database names, with their sizes, in the order of their names: up to `most` that come after `after`.
+/// A blob that a database names.
+#[derive(Clone, Debug)]
+pub(crate) struct ListedBlob {
+    pub(crate) blob: BlobRef,
+    pub(crate) size: u64,
+    pub(crate) digest: [u8; 32],
+    /// Study Instance UID.
+    pub(crate) study: Uid,
+    /// `instance`, `conflict` or `object`.
+    pub(crate) kind: String,
+    /// SOP Instance UID.
+    pub(crate) sop_instance: Uid,
+}
+
+/// A row of it.
+type ListedRow = (String, i64, Vec<u8>, String, String, String);
+
+/// Blobs that a database names, in the order of their names: up to `most` that come after `after`.
 pub(crate) async fn listed_blobs(
     database: &Path,
     after: Option<&BlobRef>,
     most: usize,
-) -> Result<Vec<(BlobRef, u64)>, StoreError> {
+) -> Result<Vec<ListedBlob>, StoreError> {
+    list(database, "b.blob > ?1", after.map_or("", BlobRef::as_str), most).await
+}
+
+/// Whether a database still names a blob as one that is kept.
+pub(crate) async fn is_listed(database: &Path, blob: &BlobRef) -> Result<bool, StoreError> {
+    Ok(!list(database, "b.blob = ?1", blob.as_str(), 1).await?.is_empty())
+}
+
+async fn list(database: &Path, which: &str, blob: &str, most: usize) -> Result<Vec<ListedBlob>, StoreError> {
     let during = "listing blobs";
     let mut connection = read_only(database, during).await?;
-    let after = after.map_or("", BlobRef::as_str);
     // A backup of before there was retention has nothing that is no longer kept.
     let knows_removal: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pragma_table_info('instance') WHERE name = 'removed_at')")
             .fetch_one(&mut connection)
             .await
             .during(during)?;
-    let kept = if knows_removal { "AND removed_at IS NULL" } else { "" };
+    let kept = if knows_removal { "AND b.removed_at IS NULL" } else { "" };
     // Each table has an index on its blobs.
-    let of = |table: &str| {
-        format!("SELECT blob, size FROM (SELECT blob, size FROM {table} WHERE blob > ?1 {kept} ORDER BY blob LIMIT ?2)")
+    let of = |table: &str, joins: &str, sop_instance: &str| {
+        format!(
+            "SELECT * FROM (SELECT b.blob AS blob, b.size, b.digest, s.study_instance, '{table}', {sop_instance}
+             FROM {table} b {joins} WHERE {which} {kept} ORDER BY b.blob LIMIT ?2)"
+        )
     };
-    let tables = ["instance", "conflict", "object"].map(of).join(" UNION ALL ");
-    let rows: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{tables} ORDER BY blob LIMIT ?2")))
-        .bind(after)
+    let own = "JOIN study s ON s.id = b.study_id";
+    let of_instance = "JOIN instance i ON i.id = b.instance_id JOIN study s ON s.id = i.study_id";
+    let tables = [
+        of("instance", own, "b.sop_instance"),
+        of("conflict", of_instance, "i.sop_instance"),
+        of("object", own, "b.sop_instance"),
+    ];
+    let statement = format!("{} ORDER BY blob LIMIT ?2", tables.join(" UNION ALL "));
+    let rows: Vec<ListedRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .bind(blob)
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(&mut connection)
         .await
         .during(during)?;
     connection.close().await.during(during)?;
-    let understood = |(blob, size): (String, i64)| {
-        let size = u64::try_from(size).ok();
-        let parsed = BlobRef::parse(&blob).zip(size);
-        parsed.ok_or_else(|| StoreError::corrupt(format!("the blob {blob:?}")))
-    };
-    rows.into_iter().map(understood).collect()
+    rows.into_iter().map(listed).collect()
+}
+
+fn listed((blob, size, digest, study, kind, sop_instance): ListedRow) -> Result<ListedBlob, StoreError> {
+    let parsed = BlobRef::parse(&blob).zip(u64::try_from(size).ok()).zip(digest.try_into().ok());
+    let ((blob, size), digest) = parsed.ok_or_else(|| StoreError::corrupt(format!("the blob {blob:?}")))?;
+    Ok(ListedBlob { blob, size, digest, study: uid(&study)?, kind, sop_instance: uid(&sop_instance)? })
 }
 
 /// What of access came back with a database.

@@ -154,6 +154,23 @@ impl Sqlite {
         rows.into_iter().map(held).collect()
     }
 
+    pub(crate) async fn given_up_instances(&self, study: &Uid, series: Option<&Uid>) -> Result<u64, StoreError> {
+        // A result of ours that came back counts once, as what it was made.
+        let count: i64 = sqlx::query_scalar(
+            "SELECT (SELECT COUNT(*) FROM instance i JOIN study t ON t.id = i.study_id JOIN series s ON s.id = i.series_id
+                 WHERE t.study_instance = ?1 AND (?2 IS NULL OR s.series_instance = ?2) AND i.removed_at IS NOT NULL
+                     AND NOT EXISTS (SELECT 1 FROM object o WHERE o.sop_instance = i.sop_instance))
+             + (SELECT COUNT(*) FROM object o JOIN study t ON t.id = o.study_id
+                 WHERE t.study_instance = ?1 AND (?2 IS NULL OR o.series_instance = ?2) AND o.removed_at IS NOT NULL)",
+        )
+        .bind(study.as_str())
+        .bind(series.map(Uid::as_str))
+        .fetch_one(&self.read)
+        .await
+        .during("counting what is no longer held")?;
+        unsigned(count)
+    }
+
     pub(crate) async fn holder_of(&self, instance: &Uid) -> Result<Option<(Uid, Uid)>, StoreError> {
         let row: Option<(String, String)> = sqlx::query_as(
             "SELECT t.study_instance, o.series_instance FROM object o JOIN study t ON t.id = o.study_id

@@ -318,6 +318,20 @@ impl Sqlite {
         }
         if let (Some(id), true) = (id, revived.is_empty()) {
             if superseded.is_empty() {
+                let status: Option<String> = sqlx::query_scalar("SELECT status FROM message WHERE id = ?")
+                    .bind(id)
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .during(during)?;
+                let words = match status.as_deref() {
+                    Some("queued") => "is queued already, and will be sent",
+                    Some("sending") => "is on its way at this moment",
+                    Some("acknowledged") => "was acknowledged: there is nothing to send again",
+                    _ => "",
+                };
+                if !words.is_empty() {
+                    return Err(StoreError::Filter { what: format!("message {id} {words}") });
+                }
                 return Err(StoreError::NotFound { what: format!("a dead message {id}") });
             }
             tx.commit_with(&"superseded").await.during(during)?;

@@ -1,6 +1,7 @@
 //! Statements of receive: instances.
 
 mod plan;
+mod restored;
 
 use serde_json::json;
 
@@ -100,8 +101,7 @@ async fn apply(
                 .await
                 .during("restoring an instance")?;
             came_again(connection, *study, now).await?;
-            let text = format!("{} came again and replaces the file that is gone", new.sop_instance);
-            event("blob-restored", text, *study).write(connection).await?;
+            restored::note(connection, *study, new.association, now).await?;
             Ok(Recorded::Duplicate)
         }
         Plan::Conflict { instance, study } => {
@@ -145,7 +145,8 @@ async fn keep_apart(connection: &mut Connection, entry: &Entry, instance: i64) -
         "INSERT INTO conflict
              (instance_id, association_id, transfer_syntax, source_ae, received_at, blob, size, digest)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (instance_id, digest) DO UPDATE SET blob = excluded.blob, removed_at = NULL",
+         ON CONFLICT (instance_id, digest) DO UPDATE SET blob = excluded.blob, size = excluded.size,
+             removed_at = NULL",
     )
     .bind(instance)
     .bind(new.association)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ichor_core::StudyStatus;
 use serde_json::json;
 
-use super::analyse::set_status;
+use super::analyse::{leave_wish, set_status};
 use super::association::end_association;
 use super::events::NewEvent;
 use super::failure::During;
@@ -177,6 +177,9 @@ async fn requeue_analyses(connection: &mut Connection, cause: &str, now: Timesta
             .execute(&mut *connection)
             .await
             .during(during)?;
+        if !is_current {
+            leave_wish(&mut *connection, id).await?;
+        }
         NewEvent::new(now, "analysis-interrupted", text)
             .detail(json!({ "version": version, "queued": is_current }))
             .study(study)

@@ -1,6 +1,7 @@
 //! Statements of lists, queues, statistics and the feed.
 
 mod feed;
+mod known;
 mod plan;
 mod queues;
 mod statistics;

@@ -3,10 +3,16 @@
 use std::path::Path;
 
 use ichor_core::{DeliveryStatus, StudyStatus};
-use ichor_store::{Copied, FileKind, Forwarding, NewSession, Role, Store, StoreError, StoreOptions, examine, restore};
+use ichor_store::{
+    Copied, FileKind, Forwarding, HeaderLength, NewSession, Role, Store, StoreError, StoreOptions, examine, in_backup,
+    restore, verify,
+};
 use tempfile::TempDir;
 
 use crate::support::*;
+
+/// What stands before the data set in the suite's files.
+const HEADER: HeaderLength = |first| first.starts_with(b"header").then_some(6);
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
@@ -38,14 +44,14 @@ async fn a_backup_is_a_store_again() {
     // What an interrupted backup left does no harm.
     std::fs::create_dir(&to).unwrap();
     std::fs::write(to.join("ichor.db.partial"), "half").unwrap();
-    let first = store.back_up(&to).await.unwrap();
+    let first = store.back_up(&to, HEADER).await.unwrap();
     assert_eq!((first.blobs, first.copied, first.missing.len()), (5, 5, 0), "four slices and an object");
     assert_eq!(names(&to), ["blobs", "ichor.db"]);
     // What comes later belongs to the next one, which copies nothing twice.
     Slice::of("receiving", 2).record(&store, at(31)).await;
     let options = restored_in(folder.path());
-    assert_eq!(restore(&to, &options, None).await.unwrap(), Copied { copied: 5, ..first.clone() });
-    let second = store.back_up(&to).await.unwrap();
+    assert_eq!(restore(&to, &options, HEADER, None).await.unwrap(), Copied { copied: 5, ..first.clone() });
+    let second = store.back_up(&to, HEADER).await.unwrap();
     assert_eq!((second.blobs, second.copied), (6, 1));
     assert!(second.bytes > 0 && second.bytes < first.bytes);
 
@@ -78,11 +84,11 @@ async fn a_backup_beside_a_receiver_is_of_one_moment() {
     let mut taken = 0;
     while !writer.is_finished() {
         let to = folder.path().join(format!("backup-{taken}"));
-        let copied = store.back_up(&to).await.unwrap();
+        let copied = store.back_up(&to, HEADER).await.unwrap();
         assert!(copied.missing.is_empty() && copied.copied == copied.blobs, "{copied:?}");
         let place = folder.path().join(format!("place-{taken}"));
         let options = StoreOptions::new(&place.join("ichor.db"), &place.join("blobs"));
-        restore(&to, &options, None).await.unwrap();
+        restore(&to, &options, HEADER, None).await.unwrap();
         let again = Store::open(&options).await.unwrap();
         assert_eq!(again.recover(at(50)).await.unwrap().missing_blobs, []);
         assert_eq!(detail(&again, "receiving").await.summary.instances + 4, u32::try_from(copied.blobs).unwrap());
@@ -97,11 +103,11 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
     let store = busy(&backend).await;
     let to = folder.path().join("backup");
-    let error = restore(&to, &restored_in(folder.path()), None).await.unwrap_err();
+    let error = restore(&to, &restored_in(folder.path()), HEADER, None).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }) && error.to_string().contains("backup/ichor.db"), "{error}");
-    store.back_up(&to).await.unwrap();
+    store.back_up(&to, HEADER).await.unwrap();
     let before = std::fs::read(&backend.options().database).unwrap();
-    let error = restore(&to, &backend.options(), None).await.unwrap_err();
+    let error = restore(&to, &backend.options(), HEADER, None).await.unwrap_err();
     assert!(matches!(error, StoreError::Occupied { .. }), "{error}");
     assert_eq!(std::fs::read(&backend.options().database).unwrap(), before);
 
@@ -109,7 +115,7 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     let log = restored_in(folder.path()).database.with_file_name("ichor.db-wal");
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
     std::fs::write(&log, "left by another").unwrap();
-    let error = restore(&to, &restored_in(folder.path()), None).await.unwrap_err();
+    let error = restore(&to, &restored_in(folder.path()), HEADER, None).await.unwrap_err();
     assert!(matches!(error, StoreError::Occupied { .. }) && error.to_string().contains("ichor.db-wal"), "{error}");
     std::fs::remove_file(&log).unwrap();
 
@@ -118,7 +124,7 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     damaged[8192..16384].fill(0xa5);
     for (content, kind) in [(damaged, "damaged"), (b"no database at all".to_vec(), "foreign")] {
         std::fs::write(to.join("ichor.db"), content).unwrap();
-        let error = restore(&to, &restored_in(folder.path()), None).await.unwrap_err();
+        let error = restore(&to, &restored_in(folder.path()), HEADER, None).await.unwrap_err();
         let told = match kind {
             "damaged" => matches!(error, StoreError::Corrupt { .. } | StoreError::Database { .. }),
             _ => matches!(error, StoreError::ForeignDatabase { .. }),
@@ -132,11 +138,11 @@ async fn what_is_no_backup_is_refused_and_nothing_is_overwritten() {
     let blobs = files(&to.join("blobs"));
     std::fs::remove_file(&blobs[0]).unwrap();
     std::fs::write(&blobs[1], "cut").unwrap();
-    let copied = restore(&to, &restored_in(folder.path()), None).await.unwrap();
+    let copied = restore(&to, &restored_in(folder.path()), HEADER, None).await.unwrap();
     assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (5, 3, 2), "{copied:?}");
-    assert!(copied.missing.iter().any(|(_, why)| why.starts_with("has 3 bytes, the database says ")), "{copied:?}");
+    assert!(copied.missing.iter().any(|one| one.reason.starts_with("has 3 bytes, the database says ")), "{copied:?}");
     // The next backup mends them.
-    assert_eq!(store.back_up(&to).await.unwrap().copied, 2);
+    assert_eq!(store.back_up(&to, HEADER).await.unwrap().copied, 2);
 }
 
 #[tokio::test]
@@ -146,13 +152,13 @@ async fn a_backup_is_not_put_into_the_store() {
     let database = backend.options().database;
     let (folder, blobs) = (database.parent().unwrap().to_owned(), backend.blobs());
     for own in [folder.clone(), folder.join("../db"), blobs.clone(), blobs.join("deep/in/it"), blobs.join("..")] {
-        let error = store.back_up(&own).await.unwrap_err();
+        let error = store.back_up(&own, HEADER).await.unwrap_err();
         assert!(matches!(error, StoreError::OwnFolder { .. }), "{}: {error}", own.display());
     }
     assert!(!folder.join("ichor.db.partial").exists());
     assert_eq!(detail(&store, "receiving").await.summary.instances, 1);
     // A folder of its own beside the database is one.
-    assert_eq!(store.back_up(&folder.join("backup")).await.unwrap().copied, 5);
+    assert_eq!(store.back_up(&folder.join("backup"), HEADER).await.unwrap().copied, 5);
 }
 
 #[tokio::test]
@@ -164,9 +170,9 @@ async fn copies_are_closed_to_others() {
     let to = folder.path().join("backup");
     // Made by somebody who did not think of it.
     std::fs::create_dir(&to).unwrap();
-    store.back_up(&to).await.unwrap();
+    store.back_up(&to, HEADER).await.unwrap();
     let options = restored_in(folder.path());
-    restore(&to, &options, None).await.unwrap();
+    restore(&to, &options, HEADER, None).await.unwrap();
     drop(Store::open(&options).await.unwrap());
     for file in files(&to).into_iter().chain(files(&folder.path().join("new"))) {
         let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
@@ -199,12 +205,16 @@ async fn what_is_no_longer_kept_is_not_backed_up() {
         store.forward(&study, &Forwarding::default(), at(30)).await.unwrap();
     }
     let candidates = store.retention_candidates(FileKind::Received, at(100), &[], None, 10).await.unwrap();
+    assert_eq!(store.given_up_instances(&study_uid("a"), None).await.unwrap(), 0);
     store.remove_files(&candidates[0], FileKind::Received, "by age", &[], at(40)).await.unwrap();
+    assert_eq!(store.given_up_instances(&study_uid("a"), None).await.unwrap(), 3);
+    assert_eq!(store.given_up_instances(&study_uid("a"), Some(&uid(&["series", "a"]))).await.unwrap(), 3);
+    assert_eq!(store.given_up_instances(&study_uid("a"), Some(&uid(&["seg series"]))).await.unwrap(), 0);
     let to = folder.path().join("backup");
-    let copied = store.back_up(&to).await.unwrap();
+    let copied = store.back_up(&to, HEADER).await.unwrap();
     assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (1, 1, 0), "the result alone");
     let options = restored_in(folder.path());
-    restore(&to, &options, None).await.unwrap();
+    restore(&to, &options, HEADER, None).await.unwrap();
     let again = Store::open(&options).await.unwrap();
     let recovery = again.recover(at(50)).await.unwrap();
     assert!(recovery.missing_blobs.is_empty(), "{recovery:?}");
@@ -222,9 +232,9 @@ async fn who_was_logged_in_is_not_logged_in_again() {
     store.begin_session(&session, at(1)).await.unwrap();
     store.add_token(token, user, "script", at(1), None).await.unwrap();
     let to = folder.path().join("backup");
-    store.back_up(&to).await.unwrap();
+    store.back_up(&to, HEADER).await.unwrap();
     let options = restored_in(folder.path());
-    let restored = restore(&to, &options, None).await.unwrap();
+    let restored = restore(&to, &options, HEADER, None).await.unwrap();
     assert_eq!((restored.ended_sessions, restored.valid_tokens), (1, 1));
     let again = Store::open(&options).await.unwrap();
     assert!(again.session(cookie, at(2)).await.unwrap().is_none());
@@ -244,6 +254,79 @@ async fn who_was_logged_in_is_not_logged_in_again() {
     std::fs::create_dir(folder.path().join("third")).unwrap();
     let lock = std::fs::File::create(folder.path().join("third/ichor.db-owner")).unwrap();
     lock.lock().unwrap();
-    assert!(matches!(restore(&to, &other, None).await, Err(StoreError::InUse { .. })));
+    assert!(matches!(restore(&to, &other, HEADER, None).await, Err(StoreError::InUse { .. })));
     assert!(!other.database.exists());
+}
+
+/// Flips one bit of a file, which keeps its length.
+fn damage(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_damaged_is_named_and_not_copied() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = busy(&backend).await;
+    let to = folder.path().join("backup");
+    let file = detail(&store, "done").await.objects[0].path.clone();
+    damage(&file);
+    let copied = store.back_up(&to, HEADER).await.unwrap();
+    assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (5, 4, 1), "{copied:?}");
+    let unsound = &copied.missing[0];
+    assert_eq!((unsound.kind.as_str(), &unsound.study_instance), ("object", &study_uid("done")));
+    assert_eq!(
+        (&unsound.path, unsound.sop_instance.clone()),
+        (&file, detail(&store, "done").await.objects[0].sop_instance.clone())
+    );
+    assert!(unsound.reason.starts_with("is damaged"), "{unsound:?}");
+    assert_eq!(files(&to.join("blobs")).len(), 4, "neither the damaged one nor a part of it");
+    // Once it is whole again it comes along.
+    damage(&file);
+    assert_eq!(store.back_up(&to, HEADER).await.unwrap().copied, 1);
+    // A good copy is not replaced by what the medium has made of the original since.
+    damage(&file);
+    assert_eq!(store.back_up(&to, HEADER).await.unwrap().copied, 0);
+
+    // On the way back too: of the bytes in the backup.
+    let instance =
+        files(&to.join("blobs")).into_iter().find(|file| std::fs::read(file).unwrap().starts_with(b"header"));
+    damage(&instance.unwrap());
+    let restored = restore(&to, &restored_in(folder.path()), HEADER).await.unwrap();
+    assert_eq!((restored.copied, restored.missing.len()), (4, 1), "{restored:?}");
+    assert!(restored.missing[0].reason.starts_with("is damaged"), "{restored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_everything_finds_what_a_medium_forgot() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = busy(&backend).await;
+    let options = backend.options();
+    let sound = verify(&options, HEADER, None).await.unwrap();
+    assert_eq!((sound.blobs, sound.unsound.len()), (5, 0), "{sound:?}");
+    assert!(sound.bytes > 0);
+    let kept = files(&backend.blobs());
+    damage(&kept[0]);
+    std::fs::remove_file(&kept[1]).unwrap();
+    std::fs::write(&kept[2], b"cut").unwrap();
+    let found = verify(&options, HEADER, Some(1 << 20)).await.unwrap();
+    assert_eq!((found.blobs, found.unsound.len()), (5, 3), "{found:?}");
+    for (file, words) in [(&kept[0], "is damaged"), (&kept[1], "No such file"), (&kept[2], "has 3 bytes")] {
+        let unsound = found.unsound.iter().find(|one| one.path == **file).unwrap();
+        assert!(unsound.reason.starts_with(words), "{unsound:?}");
+    }
+    // A rate is kept: what is kept has more than this.
+    let begun = std::time::Instant::now();
+    let bytes = verify(&options, HEADER, Some(sound.bytes)).await.unwrap().bytes;
+    let least = bytes as f64 / sound.bytes as f64;
+    assert!(begun.elapsed().as_secs_f64() >= least, "{:?} for {bytes} bytes", begun.elapsed());
+
+    // A backup is read like a store.
+    let to = folder.path().join("backup");
+    store.back_up(&to, HEADER).await.unwrap();
+    let of_backup = verify(&in_backup(&to), HEADER, None).await.unwrap();
+    assert_eq!((of_backup.blobs, of_backup.unsound.len()), (5, 3), "what was damaged is not in it");
+    let error = verify(&in_backup(folder.path()), HEADER, None).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
 }

@@ -52,6 +52,7 @@ macro_rules! conformance {
                     retry_keeps_the_object_and_sends_it_once,
                     object_made_again_with_other_content_is_not_replaced,
                     study_of_two_thousand_slices,
+                    positive_stands_until_there_is_another_result,
                 }
                 worklist {
                     workitem_is_created_once_and_changed_by_one,
@@ -125,6 +126,7 @@ macro_rules! conformance {
                     refused_model_leaves_the_active_one,
                     reanalysis_is_a_new_version_by_the_wanted_model,
                     late_slice_keeps_the_wanted_model,
+                    failed_version_leaves_its_wish_to_the_next,
                 }
                 shadow {
                     committed_analyses_are_queued_once_and_nothing_follows,

@@ -1,22 +1,18 @@
 //! `kill -9` in the middle of receiving: what was answered with success is there, whole, and nothing else is left.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::support::*;
-use ichor_store::{Recorded, Store, StoreOptions};
+use ichor_store::{Recorded, Store};
 use tempfile::TempDir;
+
+use crate::child::{self, options};
+use crate::support::*;
 
 /// Set in the child: where its store is.
 const STORE: &str = "ICHOR_STORE_KILL_TEST";
 
 const ASSOCIATIONS: u32 = 4;
-
-fn options(folder: &Path) -> StoreOptions {
-    StoreOptions::new(&folder.join("ichor.db"), &folder.join("blobs"))
-}
 
 fn content(association: u32, number: u32) -> Vec<u8> {
     let seed = (association * 7 + number) as u8;
@@ -26,11 +22,7 @@ fn content(association: u32, number: u32) -> Vec<u8> {
 /// The child: receives on four associations until it is killed, and says which instances it has acknowledged.
 #[test]
 fn child() {
-    let Some(folder) = std::env::var_os(STORE) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = Store::open(&options(Path::new(&folder))).await.unwrap();
-        store.recover(at(0)).await.unwrap();
+    child::work(STORE, at(0), |store| async move {
         let tasks: Vec<_> =
             (0..ASSOCIATIONS).map(|association| tokio::spawn(receive(store.clone(), association))).collect();
         for task in tasks {
@@ -57,14 +49,7 @@ fn what_was_acknowledged_survives_kill_9() {
     let mut acknowledged = BTreeSet::new();
     for round in 0..5usize {
         let before = acknowledged.len();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill::child", "--nocapture", "--test-threads", "1"])
-            .env(STORE, folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut child, mut lines) = child::start("kill::child", STORE, folder.path());
         // Beyond what earlier rounds have sent, then a few more, then the kill at no particular moment.
         while acknowledged.len() < before + 10 + 7 * round {
             let line = lines.next().expect("the child ended by itself").unwrap();

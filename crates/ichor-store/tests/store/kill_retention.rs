@@ -1,12 +1,11 @@
 //! `kill -9` in the middle of giving up files: no file that is kept is gone, and none that is gone for the rows stays for ever.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use ichor_store::{FileKind, Forwarding, Removal, Store, StoreOptions};
+use ichor_store::{FileKind, Forwarding, Removal, Store};
 use tempfile::TempDir;
 
+use crate::child::{self, options};
 use crate::support::*;
 
 /// Set in the child: where its store is.
@@ -15,18 +14,10 @@ const STORE: &str = "ICHOR_STORE_KILL_RETENTION_TEST";
 const STUDIES: u32 = 24;
 const SLICES: u32 = 15;
 
-fn options(folder: &Path) -> StoreOptions {
-    StoreOptions::new(&folder.join("ichor.db"), &folder.join("blobs"))
-}
-
 /// The child: gives up study after study, and says so.
 #[test]
 fn child() {
-    let Some(folder) = std::env::var_os(STORE) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = Store::open(&options(Path::new(&folder))).await.unwrap();
-        store.recover(at(500)).await.unwrap();
+    child::work(STORE, at(500), |store| async move {
         while store.remove_doomed(4).await.unwrap() != Some(0) {
             println!("\nstep");
         }
@@ -53,14 +44,7 @@ fn what_is_kept_survives_kill_9() {
     runtime.block_on(fill(folder.path()));
     let mut gone = Vec::new();
     for round in 0..6usize {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill_retention::child", "--nocapture", "--test-threads", "1"])
-            .env(STORE, folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut child, lines) = child::start("kill_retention::child", STORE, folder.path());
         // At no particular moment between two steps.
         let steps = lines.map_while(Result::ok).filter(|line| line == "step").take(5 + 4 * round).count();
         assert_eq!(steps, 5 + 4 * round, "the child ended by itself");

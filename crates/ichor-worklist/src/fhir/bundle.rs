@@ -72,6 +72,7 @@ impl<'a> Maker<'a> {
                 Some(version) if version > 1 => "corrected",
                 _ => "final",
             },
+            Subject::NotAnalysed | Subject::Failed if self.announcement.result_stands() => "corrected",
             Subject::NotAnalysed | Subject::Failed if self.announcement.alert_stands() => "preliminary",
             Subject::NotAnalysed | Subject::Failed => "cancelled",
         }
@@ -180,11 +181,12 @@ impl<'a> Maker<'a> {
     fn analysis(&self) -> Said {
         let Announcement { reason, finding, .. } = self.announcement;
         let value = match (finding, reason) {
-            (Some(_), _) => concept(&[coding(OWN, "analysed", "analysed")], "analysed"),
-            (None, Some(reason)) => {
+            // Also where a result of before stands: this version was not.
+            (_, Some(reason)) => {
                 let words = text(Some(&reason.text)).unwrap_or_else(|| reason.code.to_string());
                 concept(&[json!({ "system": OWN, "code": reason.code.as_str() })], &words)
             }
+            (Some(_), None) => concept(&[coding(OWN, "analysed", "analysed")], "analysed"),
             (None, None) => return Said::Nothing,
         };
         Said::Value("valueCodeableConcept", value)

@@ -189,6 +189,7 @@ fn status(announcement: &Announcement) -> &'static str {
         Subject::AlertWithdrawn => "C",
         Subject::Positive | Subject::Negative if announcement.version.is_some_and(|version| version > 1) => "C",
         Subject::Positive | Subject::Negative => "F",
+        Subject::NotAnalysed | Subject::Failed if announcement.result_stands() => "C",
         Subject::NotAnalysed | Subject::Failed if announcement.alert_stands() => "P",
         Subject::NotAnalysed | Subject::Failed => "X",
     }
@@ -243,7 +244,7 @@ fn observations(announcement: &Announcement) -> Vec<Value> {
         all.push(observation("ST", code, escape(&reason.to_string()), "", ""));
     }
     let is_told = matches!(announcement.subject, Subject::AlertWithdrawn | Subject::DeliveryDead);
-    if is_told || announcement.alert_stands() {
+    if is_told || announcement.alert_stands() || announcement.result_stands() {
         let code = ["ICH-EVENT", "What happened", "99ICHOR"];
         all.push(observation("ST", code, escape(&announcement.text), "", ""));
     }

@@ -24,6 +24,21 @@ pub(crate) struct BackupArgs {
     pub(crate) to: PathBuf,
 }
 
+/// `verify`
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// A backup's folder, which is read instead of the store.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backup: Option<PathBuf>,
+
+    /// Most MiB to read a second; 0: as fast as it goes.
+    #[arg(long, value_name = "MIB", default_value_t = 20)]
+    pub(crate) rate: u32,
+}
+
 /// `invite`
 #[derive(Debug, Args)]
 pub(crate) struct InviteArgs {

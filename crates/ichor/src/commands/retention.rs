@@ -38,7 +38,7 @@ fn words(plan: &Plan, limit: usize) -> String {
     let mut text = String::new();
     let going: Vec<&Going> = plan.going.iter().filter(|going| going.candidate.files > 0).collect();
     let more = if plan.more { " or more" } else { "" };
-    let (studies, bytes, free) = (going.len(), plan.bytes() >> 20, plan.free_bytes >> 20);
+    let (studies, bytes, free) = (plan.studies(), plan.bytes() >> 20, plan.free_bytes >> 20);
     let _ = writeln!(text, "goes: {studies}{more}, {bytes} MiB; {free} MiB are free");
     for Going { candidate, kind, why } in going.iter().take(limit) {
         let (files, mib) = (candidate.files, candidate.bytes >> 20);

@@ -1,5 +1,7 @@
 //! `ichor studies`: the admin queries over the job log.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context;
 use ichor_core::{DeliveryStatus, RuleOutcome};
 use ichor_pipeline::order::OrderOptions;
@@ -38,7 +40,11 @@ pub(crate) async fn list(args: ListArgs, json: bool) -> anyhow::Result<()> {
         limit: args.limit,
         ..StudyFilter::default()
     };
-    let page = open(&args.store).await?.studies(&filter).await?;
+    let store = open(&args.store).await?;
+    let page = store.studies(&filter).await?;
+    if page.items.is_empty() {
+        check_names(&args, &store).await?;
+    }
     if json {
         println!("{}", serde_json::to_string(&page.items)?);
         return Ok(());
@@ -51,6 +57,30 @@ pub(crate) async fn list(args: ListArgs, json: bool) -> anyhow::Result<()> {
         println!("no study matches");
     } else if page.next.is_some() {
         println!("… more; narrow the filter or raise --limit");
+    }
+    Ok(())
+}
+
+/// An empty list is no answer to a question with a slip of the pen in it: a source that nobody knows is refused, and a reason that
+/// no study has is named with those that there are.
+async fn check_names(args: &ListArgs, store: &Store) -> anyhow::Result<()> {
+    if let Some(source) = &args.source {
+        let config = Config::load(&args.store.config)?;
+        let mut known: BTreeSet<String> = store.known_sources().await?.into_iter().collect();
+        known.extend(config.sources.iter().filter_map(|source| source.ae_title.as_ref()).map(ToString::to_string));
+        known.extend(
+            config.dicomweb.iter().flat_map(|dicomweb| &dicomweb.clients).map(|client| client.name.to_string()),
+        );
+        let names =
+            if known.is_empty() { "there is none".to_owned() } else { Vec::from_iter(known.clone()).join(", ") };
+        anyhow::ensure!(known.contains(source.as_str()), "there is no source {:?}; known: {names}", source.as_str());
+    }
+    if let Some(reason) = &args.reason {
+        let known = store.known_reasons().await?;
+        if !known.contains(reason) {
+            let names = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
+            eprintln!("ichor: no study has the reason {reason:?}; reasons in the job log: {names}");
+        }
     }
     Ok(())
 }

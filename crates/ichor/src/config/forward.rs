@@ -7,7 +7,7 @@ use ichor_pipeline::route::Rule;
 use serde::{Deserialize, Serialize};
 
 use super::Fault;
-use super::rule::{PriorityName, RuleConfig};
+use super::rule::{PriorityName, When};
 
 /// `[[forward]]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,19 +32,9 @@ pub(crate) struct ForwardConfig {
 }
 
 impl ForwardConfig {
-    /// The same as a rule without verdict.
-    fn as_rule(&self) -> RuleConfig {
-        RuleConfig {
-            name: self.name.clone(),
-            sources: self.sources.clone(),
-            tags: self.tags.clone(),
-            verdicts: Vec::new(),
-            reasons: Vec::new(),
-            hours_utc: self.hours_utc.clone(),
-            destinations: Some(self.destinations.clone()),
-            objects: None,
-            priority: self.priority,
-        }
+    fn when(&self) -> When<'_> {
+        let Self { name, sources, tags, hours_utc, .. } = self;
+        When { section: "forward", name, sources, tags, hours_utc: hours_utc.as_deref() }
     }
 
     /// What the pipeline asks.
@@ -52,11 +42,13 @@ impl ForwardConfig {
     /// # Errors
     /// A key, and what is wrong with it.
     pub(crate) fn rule(&self) -> Result<Rule, Fault> {
-        self.as_rule().rule()
+        let urgent = self.priority.map(PriorityName::is_urgent);
+        Ok(Rule { destinations: Some(self.destinations.clone()), urgent, ..self.when().rule()? })
     }
 
-    /// Checks what the types cannot say.
+    /// Checks what the types cannot say; `destinations` are the names of those that are configured.
     pub(super) fn check(&self, destinations: &[&str]) -> Result<(), Fault> {
-        self.as_rule().check(destinations)
+        self.when().check_destinations(&self.destinations, destinations)?;
+        self.rule().map(drop)
     }
 }

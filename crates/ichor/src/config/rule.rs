@@ -73,38 +73,90 @@ pub(crate) enum PriorityName {
     Routine,
 }
 
+/// When a rule fires, of whichever section: everything but what the study came to.
+pub(super) struct When<'a> {
+    /// The section, for faults.
+    pub(super) section: &'static str,
+    pub(super) name: &'a str,
+    pub(super) sources: &'a [AeTitle],
+    pub(super) tags: &'a BTreeMap<String, String>,
+    pub(super) hours_utc: Option<&'a str>,
+}
+
+impl When<'_> {
+    /// How a fault names one of its keys.
+    pub(super) fn key(&self, name: &str) -> String {
+        format!("{} {:?} {name}", self.section, self.name)
+    }
+
+    /// Whether it holds of every study.
+    pub(super) fn is_always(&self) -> bool {
+        self.sources.is_empty() && self.tags.is_empty() && self.hours_utc.is_none()
+    }
+
+    /// A rule of the pipeline with these conditions, and nothing that it asks for.
+    ///
+    /// # Errors
+    /// A key, and what is wrong with it.
+    pub(super) fn rule(&self) -> Result<Rule, Fault> {
+        if let Some(unknown) = self.tags.keys().find(|keyword| !is_keyword(keyword)) {
+            return fault(&self.key("tags"), format!("{unknown:?} is no keyword of an attribute (PS3.6)"));
+        }
+        let hours = self.hours_utc.map(str::parse).transpose();
+        Ok(Rule {
+            name: self.name.to_owned(),
+            sources: self.sources.to_vec(),
+            tags: self.tags.iter().map(|(keyword, text)| (keyword.clone(), Pattern::new(text))).collect(),
+            outcomes: Vec::new(),
+            reasons: Vec::new(),
+            hours: hours.map_err(|message: String| (self.key("hours_utc"), message))?,
+            destinations: None,
+            objects: None,
+            urgent: None,
+        })
+    }
+
+    /// Refuses destinations that are not among those that are configured.
+    pub(super) fn check_destinations(&self, named: &[String], configured: &[&str]) -> Result<(), Fault> {
+        match named.iter().find(|name| !configured.contains(&name.as_str())) {
+            Some(unknown) => fault(&self.key("destinations"), format!("there is no destination {unknown:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl RuleConfig {
+    fn when(&self) -> When<'_> {
+        let Self { name, sources, tags, hours_utc, .. } = self;
+        When { section: "rule", name, sources, tags, hours_utc: hours_utc.as_deref() }
+    }
+
     /// What the pipeline asks.
     ///
     /// # Errors
     /// A key, and what is wrong with it.
     pub(crate) fn rule(&self) -> Result<Rule, Fault> {
-        let key = |name: &str| format!("rule {:?} {name}", self.name);
-        if let Some(unknown) = self.tags.keys().find(|keyword| !is_keyword(keyword)) {
-            return fault(&key("tags"), format!("{unknown:?} is no keyword of an attribute (PS3.6)"));
-        }
-        let hours = self.hours_utc.as_deref().map(str::parse).transpose();
         let names = |objects: &Vec<ObjectName>| objects.iter().map(|object| object.as_str().to_owned()).collect();
         Ok(Rule {
-            name: self.name.clone(),
-            sources: self.sources.clone(),
-            tags: self.tags.iter().map(|(keyword, text)| (keyword.clone(), Pattern::new(text))).collect(),
             outcomes: self.verdicts.iter().map(|name| (*name).into()).collect(),
             reasons: self.reasons.clone(),
-            hours: hours.map_err(|message: String| (key("hours_utc"), message))?,
             destinations: self.destinations.clone(),
             objects: self.objects.as_ref().map(names),
-            urgent: self.priority.map(|priority| priority == PriorityName::Urgent),
+            urgent: self.priority.map(PriorityName::is_urgent),
+            ..self.when().rule()?
         })
     }
 
     /// Checks what the types cannot say; `destinations` are the names of those that are configured.
     pub(super) fn check(&self, destinations: &[&str]) -> Result<(), Fault> {
-        let key = format!("rule {:?} destinations", self.name);
-        let known = |name: &&String| !destinations.contains(&name.as_str());
-        if let Some(unknown) = self.destinations.iter().flatten().find(known) {
-            return fault(&key, format!("there is no destination {unknown:?}"));
-        }
+        self.when().check_destinations(self.destinations.as_deref().unwrap_or_default(), destinations)?;
         self.rule().map(drop)
+    }
+}
+
+impl PriorityName {
+    /// Whether it goes before others.
+    pub(super) fn is_urgent(self) -> bool {
+        self == Self::Urgent
     }
 }

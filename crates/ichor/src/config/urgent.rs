@@ -6,7 +6,7 @@ use ichor_core::AeTitle;
 use ichor_pipeline::route::Rule;
 use serde::{Deserialize, Serialize};
 
-use super::rule::RuleConfig;
+use super::rule::When;
 use super::{Fault, fault};
 
 /// `[[urgent]]`
@@ -27,28 +27,22 @@ pub(crate) struct UrgentConfig {
 }
 
 impl UrgentConfig {
+    fn when(&self) -> When<'_> {
+        let Self { name, sources, tags, hours_utc } = self;
+        When { section: "urgent", name, sources, tags, hours_utc: hours_utc.as_deref() }
+    }
+
     /// What the pipeline asks.
     ///
     /// # Errors
     /// A key, and what is wrong with it.
     pub(crate) fn rule(&self) -> Result<Rule, Fault> {
-        let as_rule = RuleConfig {
-            name: self.name.clone(),
-            sources: self.sources.clone(),
-            tags: self.tags.clone(),
-            verdicts: Vec::new(),
-            reasons: Vec::new(),
-            hours_utc: self.hours_utc.clone(),
-            destinations: None,
-            objects: None,
-            priority: None,
-        };
-        as_rule.rule().map_err(|(key, message)| (key.replacen("rule", "urgent", 1), message))
+        self.when().rule()
     }
 
     /// Checks what the types cannot say.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        if self.sources.is_empty() && self.tags.is_empty() && self.hours_utc.is_none() {
+        if self.when().is_always() {
             let key = format!("urgent {:?}", self.name);
             return fault(&key, "a rule without a condition would make every study urgent".to_owned());
         }

@@ -4,16 +4,22 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, chain};
 use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu};
+use ichor_dimse::tls::ClientTls;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+use super::holder::{Holder, holder};
 use super::{Level, Outcome};
 use crate::config::{ChannelEnd, Config, DestinationConfig, Endpoint, seconds};
 use crate::destinations::{host_of, refuse_ourselves, unheard_reporter};
 
 /// Time for a peer on this machine.
 const NEAR: Duration = Duration::from_secs(5);
+
+/// Time for a receiver to object to our certificate.
+const OBJECTION: Duration = Duration::from_millis(300);
 
 /// Every port that the daemon opens: free, or held by the daemon itself.
 pub(super) async fn listeners(config: &Config) -> Vec<Outcome> {
@@ -37,15 +43,32 @@ async fn port(subject: &str, address: SocketAddr, is_dicom: bool, own_title: &Ae
     match TcpListener::bind(address) {
         Ok(_given_back) => Outcome::good(subject, "is free"),
         Err(error) if error.kind() == ErrorKind::AddrInUse && is_dicom => in_use(subject, address, own_title).await,
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Outcome::warning(subject, "is in use", "right if ichor is running; else find who has it: ss -ltnp")
-        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse => held(subject, address),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Outcome::failure(
             subject,
             "may not be opened by this user",
             "ports below 1024 need CAP_NET_BIND_SERVICE (see the service unit), or choose another",
         ),
         Err(error) => Outcome::failure(subject, error.to_string(), "an address of this machine, or 0.0.0.0 for all"),
+    }
+}
+
+/// Whether a daemon of ours has the port.
+fn held(subject: String, address: SocketAddr) -> Outcome {
+    match holder(address) {
+        Some(found) if found.is_ichor() => {
+            Outcome::good(subject, format!("is in use by {} itself (process {})", found.program, found.pid))
+        }
+        Some(Holder { program, pid }) => Outcome::failure(
+            subject,
+            format!("is in use by {program} (process {pid})"),
+            "end it, or choose another port for ichor",
+        ),
+        None => Outcome::warning(
+            subject,
+            "is in use; by whom cannot be told",
+            "right if ichor is running; else find who has it: ss -ltnp. Run as root or as ichor's user, doctor tells",
+        ),
     }
 }
 
@@ -120,7 +143,7 @@ async fn destination(config: &DestinationConfig, own_title: &AeTitle) -> Outcome
                     } else {
                         "check address, port and firewall; results wait in the queue meanwhile"
                     };
-                    Outcome::failure(subject, format!("{named}: {:#}", anyhow::Error::new(error)), mend)
+                    Outcome::failure(subject, format!("{named}: {}", chain(&error)), mend)
                 }
             }
         }
@@ -148,6 +171,10 @@ pub(super) async fn channels(config: &Config) -> Vec<Outcome> {
         let timeout = seconds(channel.timeout_s);
         outcomes.push(match channel.end() {
             Err(error) => Outcome::failure(subject, error, "mend the section"),
+            Ok(ChannelEnd::Hl7 { address, tls: Some(tls), .. }) => {
+                let tried = tokio::time::timeout(timeout, believed(&tls, &address)).await;
+                proven(subject, &address, tried.unwrap_or_else(|_| Err("TLS: does not answer in time".to_owned())))
+            }
             Ok(ChannelEnd::Hl7 { address, .. }) => connected(subject, &address, timeout).await,
             Ok(ChannelEnd::Webhook { url, .. } | ChannelEnd::Fhir { url, .. }) => reached(subject, &url, timeout).await,
         });
@@ -187,6 +214,34 @@ pub(super) async fn provider(config: &Config) -> Option<Outcome> {
             "check issuer, certificate and firewall; local passwords work meanwhile",
         ),
     })
+}
+
+/// Speaks TLS with a receiver as the channel does; nothing is sent to it.
+async fn believed(tls: &ClientTls, address: &str) -> Result<(), String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let mut stream = tls.connect(address, stream).await.map_err(|error| chain(&error))?;
+    // Since TLS 1.3 a receiver says after the handshake only that it does not like our certificate.
+    match tokio::time::timeout(OBJECTION, stream.read(&mut [0])).await {
+        Ok(Err(error)) => Err(format!("TLS: {error}")),
+        Ok(Ok(0)) => Err("TLS: it hangs up after the handshake".to_owned()),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+fn proven(subject: String, address: &str, tried: Result<(), String>) -> Outcome {
+    match tried {
+        Ok(()) => Outcome::good(subject, format!("{address} takes connections, and its certificate is believed")),
+        Err(error) if error.starts_with("TLS") => Outcome::failure(
+            subject,
+            format!("{address}: {error}"),
+            "check tls_ca_file and tls_server_name, the receiver's certificate, and which of ours it wants to see",
+        ),
+        Err(error) => Outcome::failure(
+            subject,
+            format!("{address}: {error}"),
+            "check address, port and firewall; what is to be sent waits in the queue meanwhile",
+        ),
+    }
 }
 
 /// Whether somebody listens where a URL points to.

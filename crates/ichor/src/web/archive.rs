@@ -77,7 +77,7 @@ fn of_instance(instance: HeldInstance) -> Held {
 }
 
 /// The file of an instance, if it is as long as it was stored.
-fn whole_file(held: &Held) -> Result<File, ArchiveFault> {
+pub(super) fn whole_file(held: &Held) -> Result<File, ArchiveFault> {
     let broken = |why: String| ArchiveFault::Broken(format!("instance {} cannot be read: {why}", held.instance));
     let file = File::open(&held.place).map_err(|error| broken(error.to_string()))?;
     let length = file.metadata().map_err(|error| broken(error.to_string()))?.len();
@@ -101,6 +101,10 @@ impl Archive for Holdings {
     fn instances(&self, study: &Uid, series: Option<&Uid>, instance: Option<&Uid>) -> Result<Vec<Held>, ArchiveFault> {
         let found = self.ask(self.store.held_instances(study, series, instance))?;
         Ok(found.into_iter().map(of_instance).collect())
+    }
+
+    fn given_up(&self, study: &Uid, series: Option<&Uid>) -> Result<u64, ArchiveFault> {
+        self.ask(self.store.given_up_instances(study, series))
     }
 
     fn holder_of(&self, instance: &Uid) -> Result<Option<(Uid, Uid)>, ArchiveFault> {
@@ -128,6 +132,7 @@ impl Archive for Holdings {
     }
 
     fn metadata(&self, held: &Held, bulk: &str) -> Result<JsonDataSet, ArchiveFault> {
+        whole_file(held)?;
         self.frames.check_inflation(held)?;
         let header = model::header(&held.place, held.instance.as_str())?;
         Ok(model::metadata(&header, bulk))
@@ -138,6 +143,7 @@ impl Archive for Holdings {
     }
 
     fn transcoded(&self, held: &Held) -> Result<Vec<u8>, ArchiveFault> {
+        whole_file(held)?;
         transcode::transcoded(&self.frames, held)
     }
 
@@ -154,6 +160,7 @@ impl Archive for Holdings {
     }
 
     fn bulk(&self, held: &Held, way: &[(String, u32)], tag: &str) -> Result<Vec<u8>, ArchiveFault> {
+        whole_file(held)?;
         self.frames.check_inflation(held)?;
         if way.is_empty() && tag == "7FE00010" {
             return transcode::pixel_data(&self.frames, held);
@@ -166,6 +173,10 @@ impl Archive for Holdings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn options() -> DecoderOptions {
+        DecoderOptions::new("no decoder is started".into())
+    }
 
     #[test]
     fn a_file_of_another_length_is_not_the_instance() {
@@ -185,10 +196,16 @@ mod tests {
         };
         for (bytes, is_whole) in [("whole", true), ("cut", false), ("longer", false)] {
             std::fs::write(&place, bytes).unwrap();
-            match whole_file(&held) {
-                Ok(_) => assert!(is_whole, "{bytes}"),
-                Err(ArchiveFault::Broken(why)) => assert!(!is_whole && why.contains("1.1.1.1"), "{why}"),
-                Err(other) => panic!("{other}"),
+            // Frames are read from it after this look only.
+            for found in [whole_file(&held).map(drop), Frames::new(options(), 1 << 20).open(&held).map(drop)] {
+                match found {
+                    Ok(()) => assert!(is_whole, "{bytes}"),
+                    Err(ArchiveFault::Broken(why)) => {
+                        assert!(why.contains("1.1.1.1"), "{why}");
+                        assert_eq!(why.contains("when it was stored"), !is_whole, "{why}");
+                    }
+                    Err(other) => panic!("{other}"),
+                }
             }
         }
     }

@@ -11,6 +11,8 @@ use ichor_ct::frames::StoredPixels;
 use ichor_decode::{DecodeError, Decoder, DecoderOptions};
 use ichor_dicomweb::server::{ArchiveFault, FrameBytes, Held};
 
+use super::archive::whole_file;
+
 /// Files whose frames stay found: viewers ask for one frame after the other.
 const REMEMBERED: usize = 2;
 /// Explicit VR Little Endian.
@@ -35,6 +37,8 @@ impl Frames {
 
     /// The pixels of an instance.
     pub(super) fn open(&self, held: &Held) -> Result<Arc<StoredPixels>, ArchiveFault> {
+        // One that was cut, or is gone, has no frame that could be believed: also where its frames were found before.
+        whole_file(held)?;
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, found)) = recent.iter().find(|(path, _)| *path == held.place) {
             return Ok(Arc::clone(found));

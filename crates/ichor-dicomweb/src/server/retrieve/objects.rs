@@ -53,6 +53,7 @@ impl Retrieval<'_> {
         let content_type = parts.content_type("application/dicom");
         let tag = is_single.then(|| format!("{}-{}-m", first.tag, first_choice.word()));
         let ready = self.ready(&first, first_choice)?;
+        let warning = self.warning(target)?;
         self.audit("study-retrieved", target, is_single, detail)?;
         let (archive, base) = (Arc::clone(self.archive), self.base.to_owned());
         let produce = move |pipe: &mut Pipe| {
@@ -69,7 +70,7 @@ impl Retrieval<'_> {
             }
             Ok(parts.end(pipe)?)
         };
-        Ok(self.reply(content_type, tag, ReplyBody::Stream(Box::new(produce))))
+        Ok(Reply { warning, ..self.reply(content_type, tag, ReplyBody::Stream(Box::new(produce))) })
     }
 
     fn ready(&self, held: &Held, choice: Choice) -> Result<Ready, Refused> {
@@ -85,6 +86,7 @@ impl Retrieval<'_> {
         let tag = target.instance.is_some().then(|| format!("{}-json", held[0].tag));
         let detail = json!({ "series": target.series, "sop_instance": target.instance, "instances": held.len(),
             "what": "metadata" });
+        let warning = self.warning(target)?;
         self.audit("study-retrieved", target, target.instance.is_some(), detail)?;
         let archive = Arc::clone(self.archive);
         let produce = move |pipe: &mut Pipe| {
@@ -97,7 +99,8 @@ impl Retrieval<'_> {
             }
             Ok(pipe.write(b"]\n")?)
         };
-        Ok(self.reply("application/dicom+json".to_owned(), tag, ReplyBody::Stream(Box::new(produce))))
+        let body = ReplyBody::Stream(Box::new(produce));
+        Ok(Reply { warning, ..self.reply("application/dicom+json".to_owned(), tag, body) })
     }
 }
 

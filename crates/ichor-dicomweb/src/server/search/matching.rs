@@ -82,12 +82,12 @@ pub struct DateRange {
 }
 
 impl DateRange {
-    /// Reads a date or a range; `None` if it is neither.
+    /// Reads a date or a range; `None` if it is neither, or ends before it begins.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (from, to) = ends(text)?;
         let is_good = |date: &Option<String>| date.as_deref().is_none_or(is_date);
-        (is_good(&from) && is_good(&to)).then_some(Self { from, to })
+        (is_good(&from) && is_good(&to) && is_forward(from.as_ref(), to.as_ref())).then_some(Self { from, to })
     }
 
     fn holds(&self, date: &str) -> bool {
@@ -105,7 +105,7 @@ pub struct TimeRange {
 }
 
 impl TimeRange {
-    /// Reads a time or a range; `None` if it is neither.
+    /// Reads a time or a range; `None` if it is neither, or ends before it begins.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (from, to) = ends(text)?;
@@ -113,13 +113,18 @@ impl TimeRange {
             None => Some(None),
             Some(time) => full_time(&time, fill).map(Some),
         };
-        Some(Self { from: full(from, b'0')?, to: full(to, b'9')? })
+        let (from, to) = (full(from, b'0')?, full(to, b'9')?);
+        is_forward(from.as_ref(), to.as_ref()).then_some(Self { from, to })
     }
 
     fn holds(&self, time: &str) -> bool {
         let Some(time) = full_time(time, b'0') else { return false };
         self.from.as_ref().is_none_or(|from| time >= *from) && self.to.as_ref().is_none_or(|to| time <= *to)
     }
+}
+
+fn is_forward(from: Option<&String>, to: Option<&String>) -> bool {
+    from.zip(to).is_none_or(|(from, to)| from <= to)
 }
 
 /// Both ends of a range; of a single value, that value twice.
@@ -248,7 +253,10 @@ mod tests {
         let times = |text| TimeRange::parse(text).unwrap();
         assert!(times("10").holds("105959.999999") && !times("10").holds("11"));
         assert!(times("0930-1000").holds("100059") && !times("0930-1000").holds("092959"));
-        for none in ["1", "10:30", "2400", "106060.1", "10.5", "--"] {
+        for reversed in ["20260301-20260228", "20270101-20260101"] {
+            assert_eq!(DateRange::parse(reversed), None, "{reversed}");
+        }
+        for none in ["1", "10:30", "2400", "106060.1", "10.5", "--", "1000-0930"] {
             assert_eq!(TimeRange::parse(none), None, "{none}");
         }
     }

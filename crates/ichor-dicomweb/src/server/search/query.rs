@@ -238,12 +238,12 @@ fn test(name: &str, way: &[String], vr: VR, value: &str) -> Result<Test, String>
             let uid = |text: &str| Uid::parse(text).map_err(|error| format!("{name}: {error}"));
             list()?.into_iter().map(uid).collect::<Result<_, _>>().map(Test::Uids)
         }
-        VR::DA => DateRange::parse(value)
-            .map(Test::Dates)
-            .ok_or_else(|| format!("{name} is no date YYYYMMDD and no range of two of them with a hyphen between")),
-        VR::TM => TimeRange::parse(value)
-            .map(Test::Times)
-            .ok_or_else(|| format!("{name} is no time HHMMSS and no range of two of them with a hyphen between")),
+        VR::DA => DateRange::parse(value).map(Test::Dates).ok_or_else(|| {
+            format!("{name} is no date YYYYMMDD and no range of two of them, the earlier first, with a hyphen between")
+        }),
+        VR::TM => TimeRange::parse(value).map(Test::Times).ok_or_else(|| {
+            format!("{name} is no time HHMMSS and no range of two of them, the earlier first, with a hyphen between")
+        }),
         VR::IS | VR::DS | VR::US | VR::UL | VR::SS | VR::SL | VR::FL | VR::FD | VR::SV | VR::UV => {
             let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
             let numbers: Option<Vec<f64>> = list()?.into_iter().map(number).collect();
@@ -303,6 +303,8 @@ mod tests {
             ("StudyDate=20260230", "no date"),
             ("StudyDate=2026-01-01", "no date"),
             ("StudyDate=-", "no date"),
+            ("StudyDate=20260228-20260101", "the earlier first"),
+            ("StudyTime=12-10", "the earlier first"),
             ("StudyTime=2500", "no time"),
             ("limit=-1", "limit"),
             ("limit=+1", "limit"),

@@ -109,8 +109,8 @@ fn checked(name: &str, path: &[String], value: &str) -> Result<Option<String>, S
     if is_good(&plain) {
         return Ok(Some(plain));
     }
-    let form =
-        "no date (YYYYMMDD), time (HHMMSS) or both, as its VR is, and no range of two of them with a hyphen between";
+    let form = "no date (YYYYMMDD), time (HHMMSS) or both, as its VR is, and no range of two of them, the \
+                earlier first, with a hyphen between";
     Err(format!("{name} is {form}"))
 }
 
@@ -119,7 +119,9 @@ fn is_moments(text: &str) -> bool {
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     let is_end = |end: &str| end.is_empty() || is_moment(end);
     // A hyphen before an offset from UTC reads as one between moments, of which the latter is long ago.
-    let is_forward = from.is_empty() || to.is_empty() || from.get(..4) <= to.get(..4);
+    let digits = |end: &str| end.bytes().take_while(u8::is_ascii_digit).count();
+    let exact = digits(from).min(digits(to)).min(14);
+    let is_forward = from.is_empty() || to.is_empty() || from.get(..exact) <= to.get(..exact);
     !(from.is_empty() && to.is_empty()) && is_end(from) && is_end(to) && is_forward
 }
 

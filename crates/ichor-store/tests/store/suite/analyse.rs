@@ -216,3 +216,53 @@ pub(crate) async fn study_of_two_thousand_slices(backend: impl Backend) {
     store.complete_analysis(claim, large, at(21)).await.unwrap();
     assert_eq!(detail(&store, "a").await.slices, expected, "values and order survive exactly");
 }
+
+pub(crate) async fn positive_stands_until_there_is_another_result(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 3, 0).await;
+    analyse(&store, true, &[], at(20)).await;
+    let standing = |event: &str| {
+        let (store, event) = (store.clone(), event.to_owned());
+        async move {
+            let timeline = store.timeline(&study_uid("a")).await.unwrap();
+            timeline.into_iter().rfind(|one| one.kind == event).unwrap().detail["standing"].clone()
+        }
+    };
+    let next_version = |number: u32| {
+        let store = store.clone();
+        async move {
+            let seconds = 100 * i64::from(number);
+            Slice::of("a", number).record(&store, at(seconds)).await;
+            store.close_quiet_studies(quiet_after(seconds)).await.unwrap();
+            store.claim_analysis("w", at(seconds + 20)).await.unwrap().unwrap()
+        }
+    };
+    // A version without a result, and one that fails for good: both say what stands, and every list keeps it.
+    store.complete_analysis(next_version(5).await, not_analysed(), at(530)).await.unwrap();
+    let said = standing("not-analysed").await;
+    assert_eq!((&said["version"], &said["finding"]["verdict"]), (&1.into(), &"positive".into()), "{said}");
+    let summary = detail(&store, "a").await.summary;
+    assert_eq!((summary.status, summary.positive, summary.version), (StudyStatus::NotAnalysed, Some(true), 2));
+    assert!(summary.reason.is_some());
+    let reason = Reason::new("model", "out of memory");
+    store.fail_analysis(next_version(6).await, reason, None, at(630)).await.unwrap();
+    assert_eq!(standing("analysis-failed").await["version"], 1);
+    assert_eq!(detail(&store, "a").await.summary.positive, Some(true));
+    // The same version again.
+    store.retry(&key_of(&store).await, at(640)).await.unwrap();
+    let claim = store.claim_analysis("w", at(650)).await.unwrap().unwrap();
+    store.complete_analysis(claim, not_analysed(), at(651)).await.unwrap();
+    assert_eq!(standing("not-analysed").await["version"], 1);
+    // A real negative withdraws it, and then nothing stands.
+    let claim = next_version(7).await;
+    let negative = outcome(&store, &claim, false, &[]).await;
+    store.complete_analysis(claim, negative, at(730)).await.unwrap();
+    assert_eq!(detail(&store, "a").await.summary.positive, Some(false));
+    store.complete_analysis(next_version(8).await, not_analysed(), at(830)).await.unwrap();
+    assert!(standing("not-analysed").await.is_null());
+    assert_eq!(detail(&store, "a").await.summary.positive, None);
+}
+
+async fn key_of(store: &ichor_store::Store) -> Uid {
+    detail(store, "a").await.summary.study_instance
+}

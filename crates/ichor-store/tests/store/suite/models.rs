@@ -1,4 +1,4 @@
-use ichor_core::{ActivationKind, ActivationStatus, ModelId, OfferState, StudyStatus};
+use ichor_core::{ActivationKind, ActivationStatus, ModelId, OfferState, Reason, StudyStatus};
 use ichor_store::{Activation, NewOffer, ReanalysisWish, RetryOutcome, Store, StoreError};
 use serde_json::json;
 
@@ -176,4 +176,46 @@ pub(crate) async fn late_slice_keeps_the_wanted_model(backend: impl Backend) {
     }
     let claim = store.claim_analysis("w", quiet_after(60)).await.unwrap().unwrap();
     assert_eq!((claim.version, claim.wanted_model), (4, Some(model('b'))));
+}
+
+pub(crate) async fn failed_version_leaves_its_wish_to_the_next(backend: impl Backend) {
+    let store = backend.open().await;
+    offer(&store, &['a', 'b']).await;
+    closed_study(&store, "s", 3, 0).await;
+    analyse(&store, true, &[], at(20)).await;
+    let wish = ReanalysisWish {
+        study: study_uid("s"),
+        model: model('b'),
+        actor: "anna".to_owned(),
+        why: "second opinion".to_owned(),
+    };
+    store.reanalyse(&wish, at(22)).await.unwrap();
+    let reason = || Reason::new("model", "out of memory");
+    // The next version closes while the wish is being worked on, and then the work fails.
+    let claim = store.claim_analysis("w", at(23)).await.unwrap().unwrap();
+    Slice::of("s", 8).record(&store, at(30)).await;
+    store.close_quiet_studies(quiet_after(30)).await.unwrap();
+    store.fail_analysis(claim, reason(), Some(at(50)), at(45)).await.unwrap();
+    let claim = store.claim_analysis("w", at(50)).await.unwrap().unwrap();
+    assert_eq!((claim.version, claim.wanted_model.clone()), (3, Some(model('b'))));
+    // The same over a crash.
+    Slice::of("s", 9).record(&store, at(60)).await;
+    store.close_quiet_studies(quiet_after(60)).await.unwrap();
+    store.close().await;
+    let store = backend.open().await;
+    store.recover(at(80)).await.unwrap();
+    let claim = store.claim_analysis("w", at(81)).await.unwrap().unwrap();
+    assert_eq!((claim.version, claim.wanted_model.clone()), (4, Some(model('b'))));
+    // And where it was given up before.
+    store.fail_analysis(claim, reason(), None, at(82)).await.unwrap();
+    Slice::of("s", 10).record(&store, at(90)).await;
+    store.close_quiet_studies(quiet_after(90)).await.unwrap();
+    let claim = store.claim_analysis("w", quiet_after(90)).await.unwrap().unwrap();
+    assert_eq!((claim.version, claim.wanted_model.clone()), (5, Some(model('b'))));
+    // Once there is a result the wish is fulfilled.
+    let outcome = outcome(&store, &claim, false, &[]).await;
+    store.complete_analysis(claim, outcome, at(110)).await.unwrap();
+    Slice::of("s", 11).record(&store, at(120)).await;
+    store.close_quiet_studies(quiet_after(120)).await.unwrap();
+    assert_eq!(store.claim_analysis("w", quiet_after(120)).await.unwrap().unwrap().wanted_model, None);
 }

@@ -46,6 +46,22 @@ async fn names(store: &Store, filter: StudyFilter) -> Vec<&'static str> {
 pub(crate) async fn each_filter_filters(backend: impl Backend) {
     let store = backend.open().await;
     four(&store).await;
+    assert_eq!(store.known_sources().await.unwrap(), ["CT1", "CT2"]);
+    assert_eq!(store.known_reasons().await.unwrap(), ["x"]);
+    for reversed in [
+        StudyFilter {
+            date_from: Some("20260301".to_owned()),
+            date_to: Some("20260228".to_owned()),
+            ..StudyFilter::default()
+        },
+        StudyFilter { received_from: Some(at(2)), received_to: Some(at(1)), ..StudyFilter::default() },
+    ] {
+        let error = store.studies(&reversed).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::Filter { .. }) && error.to_string().contains("before it begins"),
+            "{error}"
+        );
+    }
     let none = StudyFilter::default;
     let text = |value: &str| Some(value.to_owned());
     let cases: Vec<(StudyFilter, Vec<&str>)> = vec![

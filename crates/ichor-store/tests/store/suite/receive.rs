@@ -260,7 +260,23 @@ pub(crate) async fn lost_file_is_restored_by_a_duplicate(backend: impl Backend) 
     store.close_quiet_studies(quiet_after(0)).await.unwrap();
     let claim = store.claim_analysis("w", quiet_after(0)).await.unwrap().unwrap();
     assert_eq!(std::fs::read(&claim.instances[0].path).unwrap(), b"headerpixels");
-    assert!(kinds(&store, "a").await.contains(&"blob-restored".to_owned()));
+    let timeline = store.timeline(&study_uid("a")).await.unwrap();
+    let restored: Vec<&str> =
+        timeline.iter().filter(|event| event.kind == "blob-restored").map(|event| event.text.as_str()).collect();
+    assert_eq!(restored, ["2 files came again and replace those that are gone"]);
+    // Another association's are another line, also where many came with it.
+    let association = Some(open_association(&store, at(100)).await);
+    for _ in 0..3 {
+        std::fs::remove_file(&files(&backend.blobs())[0]).unwrap();
+        let slice = Slice { association, ..Slice::of("a", 1) };
+        assert_eq!(slice.record(&store, at(100)).await, Recorded::Duplicate);
+    }
+    let timeline = store.timeline(&study_uid("a")).await.unwrap();
+    let restored = timeline.iter().filter(|event| event.kind == "blob-restored").count();
+    assert_eq!(
+        (restored, timeline.iter().filter(|event| event.text.starts_with("3 files came again")).count()),
+        (2, 1)
+    );
 }
 
 pub(crate) async fn refused_association_is_no_secret(backend: impl Backend) {

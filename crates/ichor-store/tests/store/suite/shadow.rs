@@ -138,6 +138,9 @@ pub(crate) async fn agreement_is_reported_by_source(backend: impl Backend) {
         let outcome = judged(theirs, (ours && theirs).then_some(0.75));
         store.complete_shadow_run(&run, &outcome, Duration::ZERO, at(seconds + 32)).await.unwrap();
     }
+    let itself = store.active_model().await.unwrap().unwrap().model;
+    let error = store.agreement(&itself, at(0)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Filter { .. }) && error.to_string().contains("is the active model"), "{error}");
     let report = store.agreement(&model('b'), at(0)).await.unwrap();
     let all = &report.agreement;
     assert_eq!(

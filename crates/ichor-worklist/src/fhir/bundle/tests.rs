@@ -212,3 +212,19 @@ fn an_alert_that_stands_is_not_cancelled() {
         assert_eq!(why["valueCodeableConcept"]["coding"][0]["code"], "no-head");
     }
 }
+
+#[test]
+fn a_positive_that_stands_is_not_cancelled() {
+    let finding = sample(Subject::Positive).finding;
+    for subject in [Subject::NotAnalysed, Subject::Failed] {
+        let bundle = bundle(&Announcement { finding: finding.clone(), ..sample(subject) });
+        let report = &resources(&bundle, "DiagnosticReport")[0];
+        assert_eq!(report["status"], "corrected");
+        assert_eq!(report["conclusionCode"][0]["coding"][0]["code"], "1386000");
+        let verdict = observation(&bundle, "1386000").unwrap();
+        assert_eq!(verdict["valueCodeableConcept"]["text"], "Present");
+        assert_eq!(observation(&bundle, "ICH-VOLUME").unwrap()["valueQuantity"]["value"], 12.5);
+        let why = observation(&bundle, "ICH-ANALYSIS").unwrap();
+        assert_eq!(why["valueCodeableConcept"]["coding"][0]["code"], "no-head");
+    }
+}

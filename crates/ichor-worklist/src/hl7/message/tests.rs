@@ -148,3 +148,18 @@ fn an_alert_that_stands_is_not_cancelled() {
         assert!(values.iter().any(|value| value == wanted), "{wanted}: {values:?}");
     }
 }
+
+#[test]
+fn a_positive_that_stands_is_not_cancelled() {
+    let finding = sample(Subject::Positive).finding;
+    for subject in [Subject::NotAnalysed, Subject::Failed] {
+        let stands = Announcement { finding: finding.clone(), ..sample(subject) };
+        let message = Encoder::new(&options(Template::Oru, Charset::Utf8)).unwrap().message(&stands).unwrap();
+        assert_eq!(segments(&message, "OBR")[0][25], "C");
+        let values: Vec<String> = segments(&message, "OBX").into_iter().map(|obx| obx[5].clone()).collect();
+        for wanted in ["52101004^Present^SCT", "0.938", "12.5", &format!("a sample of {subject}")] {
+            assert!(values.iter().any(|value| value == wanted), "{wanted}: {values:?}");
+        }
+        assert!(values.iter().any(|value| value.ends_with("(no-head)")), "the reason too: {values:?}");
+    }
+}
