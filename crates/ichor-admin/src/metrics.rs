@@ -1,5 +1,6 @@
 //! Metrics in the OpenMetrics text format. They are read from the store at every scrape: a restart forgets nothing.
 
+mod lookups;
 mod models;
 
 use std::collections::BTreeSet;
@@ -65,6 +66,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     queues(&mut registry, facts, &figures, now);
     destinations(&mut registry, facts, &states);
     retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
+    lookups::lookups(&mut registry, &facts.store.lookup_figures().await.map_err(|error| error.to_string())?);
     disk(&mut registry, facts);
     models::models(&mut registry, facts, &known);
     models::scores(&mut registry, &known);

@@ -6,5 +6,6 @@ mod actions;
 mod invite;
 mod listener;
 mod lists;
+mod lookups;
 mod models;
 mod support;
