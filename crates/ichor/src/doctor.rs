@@ -1,6 +1,7 @@
 //! What a new site gets wrong, looked for one thing at a time, each with how to mend it. Nothing is changed: no database is
 //! made or migrated, no study is sent, and a port that is tried is given back at once.
 
+mod lookup;
 mod machine;
 mod model;
 mod network;
@@ -73,5 +74,6 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(model::active(config).await);
     outcomes.extend(network::destinations(config).await);
     outcomes.extend(network::channels(config).await);
+    outcomes.extend(lookup::examine(config).await);
     outcomes
 }

@@ -12,6 +12,7 @@ mod destinations;
 mod doctor;
 pub mod engine;
 mod logging;
+mod lookups;
 mod models;
 mod pictures;
 mod reload;

@@ -32,6 +32,10 @@ pub(super) fn certificates(config: &Config) -> Vec<Outcome> {
             });
         }
     }
+    for lookup in &config.lookups {
+        let secrets = lookup.bearer_token_file.iter().chain(&lookup.password_file);
+        named.extend(secrets.map(|file| (format!("secret of look-up {:?}", lookup.name), file)));
+    }
     for channel in &config.channels {
         if let Ok(ChannelEnd::Hl7 { tls: Some(tls), .. }) = channel.end() {
             let subject = format!("TLS of channel {:?}", channel.name);
