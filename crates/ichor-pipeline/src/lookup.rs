@@ -26,7 +26,7 @@ use plan::Step;
 /// Longest time between two looks, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(1);
 /// Wake-ups within this time lead to one look.
-const TOGETHER: Duration = Duration::from_millis(100);
+const TOGETHER: Duration = Duration::from_millis(300);
 /// Questions before somebody asks whether it is time to stop.
 const AT_ONCE: u32 = 100;
 

@@ -32,6 +32,8 @@ pub(super) fn step(study: &DueLookup, options: &LookupOptions, now: Timestamp) -
     match (accession, count) {
         (false, false) => Step::Drop,
         (false, true) if now < settled => Step::Wait(settled),
+        // Asked once for the number at once; what is known later is asked for with the count.
+        (true, true) if now < settled && study.asks > 0 => Step::Wait(settled),
         // A number that is told while instances come says nothing, and costs the peer a query more.
         (accession, count) => Step::Ask { accession, count: count && now >= settled },
     }

@@ -32,10 +32,6 @@ pub(super) fn certificates(config: &Config) -> Vec<Outcome> {
             });
         }
     }
-    for lookup in &config.lookups {
-        let secrets = lookup.bearer_token_file.iter().chain(&lookup.password_file);
-        named.extend(secrets.map(|file| (format!("secret of look-up {:?}", lookup.name), file)));
-    }
     for channel in &config.channels {
         if let Ok(ChannelEnd::Hl7 { tls: Some(tls), .. }) = channel.end() {
             let subject = format!("TLS of channel {:?}", channel.name);
@@ -83,6 +79,10 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
     for destination in &config.destinations {
         let secrets = destination.bearer_token_file.iter().chain(&destination.password_file);
         named.extend(secrets.map(|file| (format!("secret of destination {:?}", destination.name), file)));
+    }
+    for lookup in &config.lookups {
+        let secrets = lookup.bearer_token_file.iter().chain(&lookup.password_file);
+        named.extend(secrets.map(|file| (format!("secret of look-up {:?}", lookup.name), file)));
     }
     for channel in &config.channels {
         let secrets = channel.secret_file.iter().chain(&channel.bearer_token_file);
