@@ -24,6 +24,7 @@ mod fhir;
 mod forward;
 mod gate;
 mod kills;
+mod lookup;
 mod main_job;
 mod models;
 mod oidc;

@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics text format. They are read from the store at every scrape: a restart forgets nothing.
 
 mod audit;
+mod lookups;
 mod models;
 
 use std::collections::BTreeSet;
@@ -67,6 +68,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     destinations(&mut registry, facts, &states);
     retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
     traces(&mut registry, &facts.store.trace_figures().await.map_err(|error| error.to_string())?, now);
+    lookups::lookups(&mut registry, &facts.store.lookup_figures().await.map_err(|error| error.to_string())?);
     disk(&mut registry, facts);
     let feed = facts.store.audit_feed_figures().await.map_err(|error| error.to_string())?;
     audit::audit(&mut registry, feed.as_ref(), now);

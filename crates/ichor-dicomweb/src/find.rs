@@ -76,7 +76,7 @@ impl StowClient {
     }
 }
 
-fn not_an_answer(status: u16, body: &[u8]) -> StowError {
+pub(crate) fn not_an_answer(status: u16, body: &[u8]) -> StowError {
     StowError::Status { status, words: words(body), retry_after: None }
 }
 

@@ -15,9 +15,11 @@ mod native_xml;
 mod options;
 mod outcome;
 pub mod server;
+mod study;
 
 pub use client::{StowClient, StowInstance};
 pub use error::StowError;
 pub use find::{InstanceKey, Lookup};
 pub use options::{Credentials, StowOptions};
 pub use outcome::{FailureReason, InstanceOutcome, StowOutcome};
+pub use study::WebMatch;

@@ -23,7 +23,7 @@ use tracing::debug;
 
 pub use commit::{CommitmentScu, ReceivedReport};
 pub use error::ScuError;
-pub use find::{Found, InstanceKey};
+pub use find::{Found, InstanceKey, Match, Queried, QueryModel, WorklistKeys, attribute};
 pub use options::{ProposedContext, ScuOptions, StoreItem, StoreResponse};
 
 use crate::command::{CommandSet, field, tag};

@@ -14,6 +14,8 @@ pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 
 /// Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2.3.1).
 pub const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+/// Modality Worklist Information Model - FIND (PS3.4 K.6.1.4).
+pub const MODALITY_WORKLIST_FIND: &str = "1.2.840.10008.5.1.4.31";
 
 /// Implicit VR Little Endian: the default transfer syntax.
 pub const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
@@ -101,8 +103,14 @@ mod tests {
 
     #[test]
     fn constants_are_valid_and_stand_once() {
-        let mut all =
-            vec![APPLICATION_CONTEXT, VERIFICATION, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, STUDY_ROOT_FIND];
+        let mut all = vec![
+            APPLICATION_CONTEXT,
+            VERIFICATION,
+            STORAGE_COMMITMENT,
+            STORAGE_COMMITMENT_INSTANCE,
+            STUDY_ROOT_FIND,
+            MODALITY_WORKLIST_FIND,
+        ];
         all.extend(STORAGE_SOP_CLASSES);
         all.extend(TRANSFER_SYNTAXES);
         for uid in &all {

@@ -241,7 +241,7 @@ async fn peer_with_matches_without_end_is_given_up() {
     let options = peer(|peer| answer_find(peer, vec![uid("1.2.3.4"); 200], StoreStatus::Success)).await;
     let mut scu = StorageScu::connect_to_find(&options).await.unwrap();
     let error = scu.find(&key()).await.unwrap_err();
-    assert!(error.to_string().contains("matches of unique keys"), "{error}");
+    assert!(error.to_string().contains("more than 64 matches"), "{error}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The stages of ichor: [`ingest`] → [`assemble`] → [`analyse`] → [`deliver`], [`triage`] of what is still arriving,
 //! [`prove`] of what was delivered, [`commit`], which tells peers what is kept, [`tell`], which tells those who read what came of it, and
-//! [`retain`], which gives up files that are no longer kept. [`audit`] tells a repository who did what. [`models`] says which model is active, and in the [`shadow`] others look on.
+//! [`retain`], which gives up files that are no longer kept, and [`lookup`], which asks peers about what is arriving. [`audit`] tells a repository who did what.
+//! [`models`] says which model is active, and in the [`shadow`] others look on.
 //!
 //! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
 //! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
@@ -15,6 +16,7 @@ pub mod commit;
 pub mod deliver;
 pub mod forward;
 pub mod ingest;
+pub mod lookup;
 pub mod models;
 pub mod order;
 pub mod prove;

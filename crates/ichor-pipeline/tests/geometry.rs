@@ -266,6 +266,7 @@ fn prove(cut: &Cut) {
                 version: 1,
                 accepted_at: datetime!(2026-01-02 03:04:05 UTC),
                 series_number: None,
+                looked_up_accession: None,
                 research_notice: None,
             },
             slices: &slices,

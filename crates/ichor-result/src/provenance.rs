@@ -33,6 +33,9 @@ pub struct Provenance<'a> {
     pub accepted_at: OffsetDateTime,
     /// Series Number; `None` takes the source's plus 9000.
     pub series_number: Option<u32>,
+    /// Accession Number of the order, as a peer told it for a study whose images have none. It stands where an object speaks of
+    /// the order (Referenced Request Sequence), never among the attributes of the study, which are those of its images.
+    pub looked_up_accession: Option<&'a str>,
     /// Shown with the object wherever it is shown, such as "research use only, demonstration weights".
     pub research_notice: Option<&'a str>,
 }

@@ -40,6 +40,7 @@ impl Case {
             version: 1,
             accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
             series_number: None,
+            looked_up_accession: None,
             research_notice: Some("Synthetic data, demonstration only; not for clinical use"),
         };
         let (slices, probabilities, slice_threshold) = (&self.slices[..], &PROBABILITIES[..], 0.5);

@@ -26,6 +26,7 @@ fn selection_names_its_slices() {
         version: 1,
         accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
         series_number: None,
+        looked_up_accession: None,
         research_notice: Some("For research use only"),
     };
     let chosen: Vec<(SourceSlice, f64)> =

@@ -52,6 +52,7 @@ fn four_hundred_slices_in_every_form() {
                     version: 1,
                     accepted_at: datetime!(2026-01-02 03:14:15 UTC),
                     series_number: None,
+                    looked_up_accession: None,
                     research_notice: None,
                 },
                 slices: &slices,

@@ -28,6 +28,7 @@ fn contours_are_the_mask_and_others_can_use_them() {
         version: 1,
         accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
         series_number: None,
+        looked_up_accession: None,
         research_notice: Some("For research use only"),
     };
     let masks = blobs(&planes, |i| i == 1 || i == 3);

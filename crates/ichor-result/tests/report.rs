@@ -29,6 +29,7 @@ fn provenance<'a>(header: &'a SourceHeader, model: &'a ichor_core::ModelId) -> P
         version: 1,
         accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
         series_number: None,
+        looked_up_accession: None,
         research_notice: Some(NOTICE),
     }
 }

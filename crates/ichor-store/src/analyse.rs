@@ -26,6 +26,9 @@ pub struct AnalysisClaim {
     pub instances: Vec<StoredInstance>,
     /// The model that somebody asked for; `None`: the active one.
     pub wanted_model: Option<ModelId>,
+    /// The accession number that a peer told, of a study that was received without one. The same at every attempt of a
+    /// version; the study's attributes have it too.
+    pub looked_up_accession: Option<String>,
 }
 
 /// An instance in the store.

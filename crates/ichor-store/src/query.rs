@@ -17,8 +17,10 @@ pub struct StudySummary {
     pub patient_id: Option<String>,
     /// Patient's Name.
     pub patient_name: Option<String>,
-    /// Accession Number.
+    /// Accession Number: as received, else as a peer told it.
     pub accession_number: Option<String>,
+    /// The peer (`[[lookup]]`) that told it; `None`: it was received.
+    pub accession_source: Option<String>,
     /// Study Date, YYYYMMDD.
     pub study_date: Option<String>,
     /// Study Description.
@@ -31,6 +33,8 @@ pub struct StudySummary {
     pub version: u32,
     /// Instances, without our own results.
     pub instances: u32,
+    /// How many a peer (`[[lookup]]`) expects there to be; `None`: none has said so.
+    pub expected_instances: Option<u32>,
     /// Bytes of these.
     pub bytes: u64,
     /// When the first instance was recorded.

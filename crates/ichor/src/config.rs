@@ -14,6 +14,7 @@ mod forward;
 mod gate;
 mod limits;
 mod listen;
+mod lookup;
 mod objects;
 mod place;
 mod proof;
@@ -44,6 +45,7 @@ pub(crate) use forward::ForwardConfig;
 pub(crate) use gate::GateConfig;
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
+pub(crate) use lookup::{LookupConfig, LookupKind};
 pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
 pub(crate) use telemetry::TelemetryConfig;
@@ -110,6 +112,9 @@ pub(crate) struct Config {
     /// What is forwarded as it was received; empty: nothing.
     #[serde(default, rename = "forward", skip_serializing_if = "Vec::is_empty")]
     pub(crate) forwards: Vec<ForwardConfig>,
+    /// Who is asked about studies that arrive; empty: nobody.
+    #[serde(default, rename = "lookup", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lookups: Vec<LookupConfig>,
     /// Who is told what happens to studies.
     #[serde(default, rename = "channel")]
     pub(crate) channels: Vec<ChannelConfig>,
@@ -264,6 +269,9 @@ impl Config {
             channel.resolve(folder);
         }
         self.telemetry.iter_mut().for_each(|telemetry| telemetry.resolve(folder));
+        for lookup in &mut self.lookups {
+            lookup.resolve(folder);
+        }
     }
 
     /// Checks what the types cannot say.
@@ -298,6 +306,8 @@ impl Config {
         self.each_destination_gets_something()?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
+        names_differ("lookup.name", self.lookups.iter().map(|lookup| &lookup.name))?;
+        self.lookups.iter().try_for_each(LookupConfig::check)?;
         self.retention.iter().try_for_each(|retention| retention.check(self.store.min_free_mib))?;
         self.telemetry.iter().try_for_each(TelemetryConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
@@ -331,6 +341,7 @@ impl Config {
         all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
+        all.extend(self.lookups.iter().flat_map(LookupConfig::durations));
         all.extend(self.retention.iter().flat_map(RetentionConfig::durations));
         all.extend(self.telemetry.iter().flat_map(TelemetryConfig::durations));
         all

@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
-use crate::{admin, audit, certificates, channels, destinations, models, retention, secrets, supervisor, telemetry, worklist};
+use crate::{admin, audit, certificates, channels, destinations, lookups, models, retention, secrets, supervisor, telemetry, worklist};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +159,7 @@ impl Daemon {
             forward::run(stage_store, options, token).await;
             "forward"
         });
+        lookups::serve(config, &store, &stop, &mut tasks).await?;
         let stages = &mut controls.stages;
         destinations::serve(destinations::open_all(config).await?, &store, &stop, (stages, &mut tasks));
         channels::serve(channels::open_all(&config.channels)?, &store, &stop, (stages, &mut tasks));

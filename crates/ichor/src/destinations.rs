@@ -161,10 +161,14 @@ fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {
     }
 }
 
-fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {
+/// How a place is reached.
+///
+/// # Errors
+/// A secret or certificate that cannot be used.
+pub(crate) fn transport(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Transport> {
     let timeout = seconds(config.timeout_s);
     let endpoint = config.endpoint().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
-    let transport = match endpoint {
+    Ok(match endpoint {
         Endpoint::CStore { address, ae_title, calling_ae_title, tls } => {
             let mut options = ScuOptions::new(calling_ae_title.unwrap_or_else(|| own_title.clone()), ae_title, address);
             options.connect_timeout = timeout;
@@ -187,7 +191,11 @@ fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Desti
             Transport::StowRs(StowClient::new(options)?)
         }
         Endpoint::Folder(path) => Transport::Folder(path),
-    };
+    })
+}
+
+fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {
+    let transport = transport(config, own_title)?;
     let flow = config.flow().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),

@@ -3,6 +3,7 @@
 
 mod audit;
 mod holder;
+mod lookup;
 mod machine;
 mod model;
 mod network;
@@ -78,5 +79,6 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(audit::examine(config).await);
     outcomes.extend(network::telemetry(config).await);
     outcomes.extend(network::provider(config).await);
+    outcomes.extend(lookup::examine(config).await);
     outcomes
 }

@@ -14,6 +14,7 @@ mod doctor;
 pub mod engine;
 mod http;
 mod logging;
+mod lookups;
 mod models;
 mod pictures;
 mod reload;

@@ -1,5 +1,6 @@
 //! What the scenarios are made of.
 
+pub(crate) mod answering_peer;
 pub(crate) mod chosen;
 pub(crate) mod collector;
 pub(crate) mod daemon;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::answering_peer::ScheduledStep;
 use super::scratch::Scratch;
 use super::study::Study;
-use super::tools::{DICOM_WEB_PLUGIN, find};
+use super::tools::{DICOM_WEB_PLUGIN, WORKLIST_PLUGIN, find};
 use super::{free_port, http, seconds};
 
 /// A PACS. It ends with the value.
@@ -47,12 +48,25 @@ impl Orthanc {
 
     /// Starts one on given ports and waits until it answers.
     pub(crate) fn start_on(http_port: u16, dicom_port: u16) -> Self {
+        Self::start_as(http_port, dicom_port, &[])
+    }
+
+    /// Starts one that is a worklist, too.
+    pub(crate) fn with_worklist(steps: &[ScheduledStep<'_>]) -> Self {
+        Self::start_as(free_port(), free_port(), steps)
+    }
+
+    fn start_as(http_port: u16, dicom_port: u16, steps: &[ScheduledStep<'_>]) -> Self {
         let scratch = Scratch::new("orthanc");
+        let worklist = scratch.folder("worklist");
+        steps.iter().for_each(|step| step.write(&worklist));
+        let plugins = if steps.is_empty() { vec![DICOM_WEB_PLUGIN] } else { vec![DICOM_WEB_PLUGIN, WORKLIST_PLUGIN] };
         let configuration = json!({
+            "Worklists": { "Enable": !steps.is_empty(), "Database": worklist },
             "Name": "ichor-test",
             "StorageDirectory": scratch.folder("storage"),
             "IndexDirectory": scratch.folder("index"),
-            "Plugins": [DICOM_WEB_PLUGIN],
+            "Plugins": plugins,
             "HttpPort": http_port,
             "RemoteAccessAllowed": false,
             "AuthenticationEnabled": false,

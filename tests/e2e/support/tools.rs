@@ -81,6 +81,9 @@ const RSYSLOG_TLS: [&str; 2] =
 /// Where Debian puts Orthanc's DICOMweb plug-in.
 pub(crate) const DICOM_WEB_PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so";
 
+/// And its worklist plug-in, which comes with Orthanc itself.
+pub(crate) const WORKLIST_PLUGIN: &str = "/usr/share/orthanc/plugins/libModalityWorklists.so";
+
 /// The Python of the judges.
 pub(crate) fn python() -> PathBuf {
     std::env::var_os("ICHOR_TEST_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)

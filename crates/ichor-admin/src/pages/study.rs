@@ -122,6 +122,10 @@ struct Page {
     name: String,
     patient_id: String,
     accession: String,
+    /// Who told it, if it was not received.
+    accession_source: String,
+    /// How many instances are here, if somebody says how many there should be.
+    instances: String,
     date: String,
     description: String,
     source: String,
@@ -220,6 +224,10 @@ fn made(view: StudyView, frame: Frame, threshold: Option<f32>) -> Page {
         name: summary.patient_name.as_deref().map(words::name).unwrap_or_default(),
         patient_id: summary.patient_id.clone().unwrap_or_default(),
         accession: summary.accession_number.clone().unwrap_or_default(),
+        accession_source: summary.accession_source.clone().unwrap_or_default(),
+        instances: summary.expected_instances.map_or_else(String::new, |expected| {
+            format!("{} of {} expected", summary.instances, expected.max(summary.instances))
+        }),
         date: summary.study_date.as_deref().map(words::day).unwrap_or_default(),
         description: summary.description.clone().unwrap_or_default(),
         source: summary.source_ae.clone().unwrap_or_default(),

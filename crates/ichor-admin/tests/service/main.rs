@@ -7,5 +7,6 @@ mod audited;
 mod invite;
 mod listener;
 mod lists;
+mod lookups;
 mod models;
 mod support;

@@ -259,6 +259,29 @@ impl Writer {
         self.element(tag, *b"UI", &value);
     }
 
+    /// A short text, padded to even length.
+    pub(crate) fn text(&mut self, tag: (u16, u16), vr: [u8; 2], text: &str) {
+        let mut value = text.as_bytes().to_vec();
+        if value.len() % 2 == 1 {
+            value.push(b' ');
+        }
+        self.element(tag, vr, &value);
+    }
+
+    /// A sequence of one item, both of undefined length.
+    pub(crate) fn sequence_of_one(&mut self, tag: (u16, u16), fill: impl FnOnce(&mut Self)) {
+        self.tag(tag);
+        if self.explicit {
+            self.bytes.extend_from_slice(b"SQ\0\0");
+        }
+        self.bytes.extend_from_slice(&UNDEFINED.to_le_bytes());
+        self.tag(ITEM);
+        self.bytes.extend_from_slice(&UNDEFINED.to_le_bytes());
+        fill(self);
+        self.delimiter(ITEM_END);
+        self.delimiter(SEQUENCE_END);
+    }
+
     /// A sequence and items of undefined length, which no count of bytes can overflow.
     pub(super) fn sequence<'a>(&mut self, tag: (u16, u16), items: impl Iterator<Item = (&'a Reference, Option<u16>)>) {
         self.tag(tag);

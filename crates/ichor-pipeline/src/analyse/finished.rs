@@ -41,6 +41,7 @@ pub(super) struct Finished {
     facts: Vec<LesionFacts>,
     model: ModelId,
     notice: Option<String>,
+    looked_up_accession: Option<String>,
     configuration: String,
     version: u32,
     accepted_at: OffsetDateTime,
@@ -59,12 +60,14 @@ pub(super) struct Origin {
     version: u32,
     accepted_at: Timestamp,
     instances: Vec<PathBuf>,
+    looked_up_accession: Option<String>,
 }
 
 impl Origin {
     pub(super) fn of(claim: &AnalysisClaim) -> Self {
         let instances = claim.instances.iter().map(|instance| instance.path.clone()).collect();
-        Self { version: claim.version, accepted_at: claim.accepted_at, instances }
+        let looked_up_accession = claim.looked_up_accession.clone();
+        Self { version: claim.version, accepted_at: claim.accepted_at, instances, looked_up_accession }
     }
 }
 
@@ -94,6 +97,7 @@ impl Finished {
             facts: Vec::new(),
             model: traits.id.clone(),
             notice: traits.notice.clone(),
+            looked_up_accession: origin.looked_up_accession.clone(),
             configuration: configuration(traits, min_lesion_ml),
             version: origin.version,
             accepted_at: date_and_time(origin.accepted_at),
@@ -150,6 +154,7 @@ impl Finished {
             version: self.version,
             accepted_at: self.accepted_at,
             series_number: None,
+            looked_up_accession: self.looked_up_accession.as_deref(),
             research_notice: self.notice.as_deref(),
         }
     }

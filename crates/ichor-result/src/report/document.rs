@@ -65,12 +65,15 @@ pub(super) fn series_and_time(
         text(tags::CONTENT_DATE, VR::DA, day),
         text(tags::CONTENT_TIME, VR::TM, time),
     ];
-    // The order that the study belongs to, as far as the images know it.
-    if let Some(accession) = provenance.header.object.get(tags::ACCESSION_NUMBER) {
+    // The order that the study belongs to, as far as the images, or else a peer, know it.
+    let own = provenance.header.object.get(tags::ACCESSION_NUMBER).cloned();
+    let has_own = provenance.header.text(tags::ACCESSION_NUMBER).is_some_and(|number| !number.trim().is_empty());
+    let told = provenance.looked_up_accession.filter(|_| !has_own);
+    if let Some(accession) = told.map(|number| text(tags::ACCESSION_NUMBER, VR::SH, number)).or(own) {
         let request = InMemDicomObject::from_element_iter([
             text(tags::STUDY_INSTANCE_UID, VR::UI, provenance.header.study().as_str()),
             sequence(tags::REFERENCED_STUDY_SEQUENCE, Vec::new()),
-            accession.clone(),
+            accession,
             empty(tags::PLACER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST, VR::LO),
             empty(tags::FILLER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST, VR::LO),
             empty(tags::REQUESTED_PROCEDURE_ID, VR::SH),

@@ -257,6 +257,7 @@ pub(crate) fn build_form(
             version,
             accepted_at: datetime!(2026-01-02 03:14:15.5 +1),
             series_number: None,
+            looked_up_accession: None,
             research_notice: Some("For research use only; demonstration weights trained on synthetic data"),
         },
         slices,

@@ -21,22 +21,34 @@ impl Sqlite {
             return Ok(Vec::new());
         }
         let mut tx = self.begin(during).await?;
-        let closed: Vec<(i64, String, i64, i64)> = sqlx::query_as(
+        let closed: Vec<(i64, String, i64, i64, Option<i64>, bool)> = sqlx::query_as(
             "UPDATE study SET status = 'queued', version = version + 1, quiet_until = NULL
-             WHERE status = 'receiving' AND quiet_until <= ?
-             RETURNING id, study_instance, version, instances",
+             WHERE status = 'receiving' AND quiet_until <= ?1
+                 AND NOT (COALESCE(hold_until, 0) > ?1 AND instances < COALESCE(expected_instances, 0))
+             RETURNING id, study_instance, version, instances, expected_instances, last_instance_at + quiet_period > ?1",
         )
         .bind(now.as_millis())
         .fetch_all(&mut *tx)
         .await
         .during(during)?;
         let mut studies = Vec::with_capacity(closed.len());
-        for (id, study_instance, version, instances) in closed {
-            NewEvent::new(now, "closed", format!("quiet; closed as version {version} with {instances} instances"))
-                .detail(json!({ "version": version, "instances": instances }))
-                .study(id)
-                .write(&mut tx)
-                .await?;
+        for (id, study_instance, version, instances, expected, is_early) in closed {
+            let expected = expected.filter(|expected| is_early || *expected > instances);
+            let (why, of) = match expected {
+                Some(expected) if is_early => ("complete", format!(" of {expected} expected")),
+                Some(expected) => ("quiet", format!(" of {expected} expected")),
+                None => ("quiet", String::new()),
+            };
+            let unheard = unheard(&mut tx, id).await?;
+            NewEvent::new(
+                now,
+                "closed",
+                format!("{why}; closed as version {version} with {instances}{of} instances{unheard}"),
+            )
+            .detail(json!({ "version": version, "instances": instances, "expected": expected }))
+            .study(id)
+            .write(&mut tx)
+            .await?;
             studies.push(StudyRef { study_instance: uid(&study_instance)?, version: unsigned(version)? });
             if has_gaps(&mut tx, id).await? {
                 refuse(&mut tx, id, version, now).await?;
@@ -60,12 +72,30 @@ impl Sqlite {
     }
 
     pub(crate) async fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
-        let deadline: Option<i64> = sqlx::query_scalar("SELECT MIN(quiet_until) FROM study WHERE status = 'receiving'")
-            .fetch_one(&self.read)
-            .await
-            .during("looking for the next deadline")?;
+        let deadline: Option<i64> = sqlx::query_scalar(
+            "SELECT MIN(CASE WHEN COALESCE(hold_until, 0) > quiet_until AND instances < COALESCE(expected_instances, 0)
+                 THEN hold_until ELSE quiet_until END)
+             FROM study WHERE status = 'receiving'",
+        )
+        .fetch_one(&self.read)
+        .await
+        .during("looking for the next deadline")?;
         Ok(deadline.map(Timestamp::from_millis))
     }
+}
+
+/// Names the peers whose last look-up failed: nobody knows from them what is missing.
+async fn unheard(connection: &mut Connection, study: i64) -> Result<String, StoreError> {
+    let peers: Vec<String> = sqlx::query_scalar(
+        "SELECT l.peer FROM lookup l JOIN study s ON s.id = l.study_id
+         WHERE l.study_id = ? AND l.version = s.version - 1 AND l.failures > 0 AND l.last_words IS NOT NULL
+         ORDER BY l.rank",
+    )
+    .bind(study)
+    .fetch_all(connection)
+    .await
+    .during("closing studies")?;
+    Ok(if peers.is_empty() { String::new() } else { format!("; the look-up at {} failed", peers.join(", ")) })
 }
 
 /// A late instance came to a study whose received files are no longer kept: half a study is not analysed. The verdict of

@@ -158,7 +158,7 @@ impl Sqlite {
         let mut tx = self.begin(during).await?;
         let row: Option<ClaimRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT m.id, m.attempts + 1 AS attempts, m.subject, e.at, e.text, e.detail, s.study_instance,
-                 s.patient_id, s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae,
+                 s.patient_id, s.patient_name, s.accession AS accession_number, s.study_date, s.description, s.source_ae,
                  s.last_instance_at
              FROM message m JOIN event e ON e.id = m.event_id JOIN study s ON s.id = m.study_id
              WHERE m.channel = ?1 AND m.status = 'queued' AND m.next_attempt <= ?2 AND {IS_FIRST_OF_STUDY}

@@ -18,8 +18,10 @@ use crate::{StoreError, Timestamp};
 /// Most studies that an ambiguous key names.
 const MOST_MATCHES: i64 = 20;
 
-pub(super) const SUMMARY_COLUMNS: &str = "id, study_instance, patient_id, patient_name, accession_number, study_date, \
+pub(super) const SUMMARY_COLUMNS: &str = "id, study_instance, patient_id, patient_name, accession_number, accession, \
+     accession_source, study_date, \
      description, source_ae, status, version, instances, bytes, received_at, last_instance_at, quiet_until, \
+     expected_instances, hold_until, \
      reason_code, reason_text, result_version, positive, probability, volume_ml, volume_sd_ml, model, analysed_at, \
      alerted_at, urgency, held_at, hold_reason, pixels_removed_at, results_removed_at";
 
@@ -30,6 +32,8 @@ pub(super) struct SummaryRow {
     patient_id: Option<String>,
     patient_name: Option<String>,
     accession_number: Option<String>,
+    accession: Option<String>,
+    accession_source: Option<String>,
     study_date: Option<String>,
     description: Option<String>,
     source_ae: Option<String>,
@@ -40,6 +44,8 @@ pub(super) struct SummaryRow {
     pub(super) received_at: i64,
     last_instance_at: i64,
     quiet_until: Option<i64>,
+    expected_instances: Option<i64>,
+    hold_until: Option<i64>,
     reason_code: Option<String>,
     reason_text: Option<String>,
     result_version: Option<i64>,
@@ -59,11 +65,14 @@ pub(super) struct SummaryRow {
 
 impl SummaryRow {
     pub(super) fn summary(self) -> Result<StudySummary, StoreError> {
+        let is_short = self.expected_instances.is_some_and(|expected| self.instances < expected);
+        let hold_until = self.hold_until.filter(|_| is_short).unwrap_or(i64::MIN);
         Ok(StudySummary {
             study_instance: uid(&self.study_instance)?,
             patient_id: self.patient_id,
             patient_name: self.patient_name,
-            accession_number: self.accession_number,
+            accession_source: self.accession_source.filter(|_| self.accession_number.is_none()),
+            accession_number: self.accession,
             study_date: self.study_date,
             description: self.description,
             source_ae: self.source_ae,
@@ -73,7 +82,8 @@ impl SummaryRow {
             bytes: unsigned(self.bytes)?,
             received_at: Timestamp::from_millis(self.received_at),
             last_instance_at: Timestamp::from_millis(self.last_instance_at),
-            quiet_until: self.quiet_until.map(Timestamp::from_millis),
+            quiet_until: self.quiet_until.map(|quiet| Timestamp::from_millis(quiet.max(hold_until))),
+            expected_instances: self.expected_instances.map(unsigned).transpose()?,
             reason: reason(self.reason_code, self.reason_text),
             result_version: self.result_version.map(unsigned).transpose()?,
             positive: self.positive,
@@ -134,7 +144,7 @@ impl Sqlite {
 
     async fn by_accession(&self, text: &str) -> Result<Vec<(i64, String)>, StoreError> {
         sqlx::query_as(
-            "SELECT id, study_instance FROM study WHERE accession_number = ? ORDER BY received_at DESC, id DESC LIMIT ?",
+            "SELECT id, study_instance FROM study WHERE accession = ? ORDER BY received_at DESC, id DESC LIMIT ?",
         )
         .bind(text)
         .bind(MOST_MATCHES)

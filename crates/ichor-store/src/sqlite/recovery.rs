@@ -252,6 +252,8 @@ async fn shorten_waits(connection: &mut Connection, now: Timestamp) -> Result<()
              WHERE status = 'receiving' AND quiet_until > ?1 + quiet_period",
             now,
         ),
+        ("UPDATE study SET hold_until = ?1 WHERE status = 'receiving' AND hold_until > ?1", limit),
+        ("UPDATE lookup SET next_ask = ?1 WHERE next_ask > ?1", limit),
         ("UPDATE analysis SET not_before = ?1 WHERE status = 'queued' AND not_before > ?1", limit),
         ("UPDATE outbox SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),
         ("UPDATE message SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),

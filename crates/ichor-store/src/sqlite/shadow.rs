@@ -126,7 +126,8 @@ impl Sqlite {
         let Some(run) = run else { return Ok(None) };
         let row: ClaimRow = sqlx::query_as(
             "SELECT a.id, a.study_id, a.version, a.attempts, s.study_instance, s.patient_id, s.patient_name,
-                 s.accession_number, s.study_date, s.description, s.source_ae, s.last_instance_at, a.wanted_model
+                 COALESCE(s.accession_number, a.looked_up_accession) AS accession_number, a.looked_up_accession, s.study_date,
+                 s.description, s.source_ae, s.last_instance_at, a.wanted_model
              FROM analysis a JOIN study s ON s.id = a.study_id WHERE a.id = ?",
         )
         .bind(run.analysis_id)

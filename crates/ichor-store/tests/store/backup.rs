@@ -243,7 +243,7 @@ async fn who_was_logged_in_is_not_logged_in_again() {
     again.close().await;
     // Or those are revoked, too.
     let without = StoreOptions::new(&folder.path().join("second/ichor.db"), &folder.path().join("second/blobs"));
-    let restored = restore(&to, &without, Some(at(3))).await.unwrap();
+    let restored = restore(&to, &without, HEADER, Some(at(3))).await.unwrap();
     assert_eq!((restored.ended_sessions, restored.valid_tokens, restored.revoked_tokens), (1, 0, 1));
     let again = Store::open(&without).await.unwrap();
     assert!(again.token(token, at(4)).await.unwrap().is_none());
@@ -293,7 +293,7 @@ async fn what_is_damaged_is_named_and_not_copied() {
     let instance =
         files(&to.join("blobs")).into_iter().find(|file| std::fs::read(file).unwrap().starts_with(b"header"));
     damage(&instance.unwrap());
-    let restored = restore(&to, &restored_in(folder.path()), HEADER).await.unwrap();
+    let restored = restore(&to, &restored_in(folder.path()), HEADER, None).await.unwrap();
     assert_eq!((restored.copied, restored.missing.len()), (4, 1), "{restored:?}");
     assert!(restored.missing[0].reason.starts_with("is damaged"), "{restored:?}");
 }

@@ -75,6 +75,18 @@ macro_rules! conformance {
                     received_and_made_are_held_side_by_side,
                     studies_are_found_by_what_the_index_knows,
                 }
+                lookup {
+                    accession_number_is_kept_beside_the_received_one,
+                    objects_speak_of_the_order_that_was_known_at_the_first_claim,
+                    study_that_lacks_instances_waits_and_says_so,
+                    study_that_has_its_instances_waits_no_longer,
+                    complete_study_closes_early_and_a_growing_one_does_not,
+                    open_association_keeps_a_complete_study_open,
+                    peers_must_agree_before_a_study_closes_early,
+                    failed_look_up_holds_nothing_up,
+                    only_studies_of_its_sources_are_asked_about,
+                    waits_are_short_after_a_clock_was_set_back,
+                }
                 figures {
                     an_empty_store_has_figures,
                     figures_tell_what_waits,

@@ -276,6 +276,7 @@ pub(crate) fn copy(claim: &AnalysisClaim) -> AnalysisClaim {
         accepted_at: claim.accepted_at,
         instances: claim.instances.clone(),
         wanted_model: claim.wanted_model.clone(),
+        looked_up_accession: claim.looked_up_accession.clone(),
     }
 }
 

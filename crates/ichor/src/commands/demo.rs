@@ -253,6 +253,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         rules: Vec::new(),
         urgent: Vec::new(),
         forwards: Vec::new(),
+        lookups: Vec::new(),
         channels: Vec::new(),
         telemetry: None,
         destinations: vec![DestinationConfig::c_store("pacs", pacs.address, pacs.ae_title.clone())],

@@ -132,10 +132,12 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
         }
     };
     field("patient", summary.patient_id.as_deref());
-    field("accession", summary.accession_number.as_deref());
+    let told = summary.accession_source.as_ref().map_or_else(String::new, |peer| format!(" (told by {peer})"));
+    field("accession", summary.accession_number.as_ref().map(|number| format!("{number}{told}")).as_deref());
     field("date", summary.study_date.as_deref());
     field("source", summary.source_ae.as_deref());
     println!("status     {} (version {})", summary.status, summary.version);
+    field("instances", completeness(summary).as_deref());
     if let Some(reason) = &summary.reason {
         println!("because    {reason}");
     }
@@ -185,6 +187,12 @@ pub(crate) async fn show(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many instances are here, if a peer says how many there should be.
+fn completeness(study: &StudySummary) -> Option<String> {
+    let expected = study.expected_instances?;
+    Some(format!("{} of {} expected", study.instances, expected.max(study.instances)))
+}
+
 /// What is on hold, and what is no longer kept.
 fn print_kept(study: &StudySummary) {
     if let Some(at) = study.held_at {
@@ -216,6 +224,9 @@ pub(crate) async fn why(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     println!("study {} is {}", study.summary.study_instance, study.summary.status);
     if let Some(reason) = &study.summary.reason {
         println!("because {reason}");
+    }
+    if let Some(instances) = completeness(&study.summary) {
+        println!("instances {instances}");
     }
     print_kept(&study.summary);
     println!();

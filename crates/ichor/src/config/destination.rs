@@ -170,6 +170,12 @@ impl DestinationConfig {
     /// A C-STORE destination with defaults.
     #[must_use]
     pub(crate) fn c_store(name: &str, address: SocketAddr, ae_title: AeTitle) -> Self {
+        Self { address: Some(address.to_string()), ae_title: Some(ae_title), ..Self::nowhere(name) }
+    }
+
+    /// The defaults, without a place.
+    #[must_use]
+    pub(super) fn nowhere(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             first_backoff_s: default::first_backoff_s(),
@@ -183,8 +189,8 @@ impl DestinationConfig {
             hours_utc: None,
             path: None,
             kind: DestinationKind::CStore,
-            address: Some(address.to_string()),
-            ae_title: Some(ae_title),
+            address: None,
+            ae_title: None,
             calling_ae_title: None,
             tls: false,
             tls_ca_file: None,

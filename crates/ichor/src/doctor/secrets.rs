@@ -80,6 +80,10 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
         let secrets = destination.bearer_token_file.iter().chain(&destination.password_file);
         named.extend(secrets.map(|file| (format!("secret of destination {:?}", destination.name), file)));
     }
+    for lookup in &config.lookups {
+        let secrets = lookup.bearer_token_file.iter().chain(&lookup.password_file);
+        named.extend(secrets.map(|file| (format!("secret of look-up {:?}", lookup.name), file)));
+    }
     for channel in &config.channels {
         let secrets = channel.secret_file.iter().chain(&channel.bearer_token_file);
         named.extend(secrets.map(|file| (format!("secret of channel {:?}", channel.name), file)));

@@ -25,6 +25,7 @@ pub(in crate::sqlite) struct ClaimRow {
     patient_id: Option<String>,
     patient_name: Option<String>,
     accession_number: Option<String>,
+    looked_up_accession: Option<String>,
     study_date: Option<String>,
     description: Option<String>,
     source_ae: Option<String>,
@@ -66,8 +67,8 @@ impl Sqlite {
         let mut tx = self.begin(during).await?;
         let statement = format!(
             "SELECT a.id, a.study_id, a.version, a.attempts + 1 AS attempts, s.study_instance, s.patient_id,
-                 s.patient_name, s.accession_number, s.study_date, s.description, s.source_ae, s.last_instance_at,
-                 a.wanted_model
+                 s.patient_name, COALESCE(s.accession_number, a.looked_up_accession) AS accession_number,
+                 a.looked_up_accession, s.study_date, s.description, s.source_ae, s.last_instance_at, a.wanted_model
              FROM analysis a JOIN study s ON s.id = a.study_id
              WHERE a.status = 'queued' AND a.not_before <= ?1 AND s.status = 'queued' AND s.version = a.version
              ORDER BY {ORDER} LIMIT 1"
@@ -78,7 +79,11 @@ impl Sqlite {
             .fetch_optional(&mut *tx)
             .await
             .during(during)?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(mut row) = row else { return Ok(None) };
+        if let Some((looked_up, received)) = fix_accession(&mut tx, row.id).await? {
+            row.accession_number = received.or_else(|| looked_up.clone());
+            row.looked_up_accession = looked_up;
+        }
         sqlx::query("UPDATE analysis SET status = 'running', attempts = ?, worker = ?, started_at = ? WHERE id = ?")
             .bind(row.attempts)
             .bind(worker)
@@ -129,6 +134,7 @@ pub(in crate::sqlite) fn claim(row: ClaimRow, instances: Vec<StoredInstance>) ->
         accepted_at: Timestamp::from_millis(row.last_instance_at),
         instances,
         wanted_model: parse_model(row.wanted_model)?,
+        looked_up_accession: row.looked_up_accession,
     })
 }
 

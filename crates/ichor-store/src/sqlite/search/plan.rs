@@ -76,7 +76,7 @@ pub(in super::super) fn studies_statements(
     if filter.order == StudyOrder::Time {
         return Ok(vec![by_time(filter, &conditions, name)]);
     }
-    let few = ["patient_id", "accession_number", "study_instance"];
+    let few = ["patient_id", "accession", "study_instance"];
     let is_few = |condition: &Condition| {
         few.contains(&condition.column) || (condition.column == "study_date" && condition.is_selective)
     };
@@ -136,8 +136,7 @@ fn push_name(statement: &mut QueryBuilder<Dialect>, name: &NameMatch) {
 
 fn by_time(filter: &StudyFilter, conditions: &[Condition], name: Option<&NameMatch>) -> Statement {
     let selective = conditions.iter().find(|condition| condition.is_selective);
-    let is_few =
-        |condition: &&Condition| ["patient_id", "accession_number", "study_instance"].contains(&condition.column);
+    let is_few = |condition: &&Condition| ["patient_id", "accession", "study_instance"].contains(&condition.column);
     if let Some(name) = name {
         return by_name(filter, conditions, name, selective.filter(is_few).map(|condition| condition.column));
     }
@@ -243,7 +242,7 @@ fn conditions(filter: &StudyFilter) -> Vec<Condition> {
         ("study_instance", " >= ", filter.study_instance.as_deref(), true),
         ("study_instance", " < ", uid_end.as_deref(), true),
         ("patient_id", " = ", filter.patient_id.as_deref(), true),
-        ("accession_number", " = ", filter.accession_number.as_deref(), true),
+        ("accession", " = ", filter.accession_number.as_deref(), true),
         ("study_date", " >= ", filter.date_from.as_deref(), is_narrow),
         ("study_date", " <= ", filter.date_to.as_deref(), is_narrow),
         ("reason_code", " = ", filter.reason.as_deref(), true),
