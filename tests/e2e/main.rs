@@ -36,6 +36,7 @@ mod retention;
 mod route;
 mod store_faults;
 mod stow;
+mod tasks;
 mod tell;
 mod tls;
 mod transport;

@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics text format. They are read from the store at every scrape: a restart forgets nothing.
 
 mod models;
+mod tasks;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -66,6 +67,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     destinations(&mut registry, facts, &states);
     retention(&mut registry, &facts.store.retention_figures().await.map_err(|error| error.to_string())?);
     disk(&mut registry, facts);
+    tasks::tasks(&mut registry, facts, now).await.map_err(|error| error.to_string())?;
     models::models(&mut registry, facts, &known);
     models::scores(&mut registry, &known);
     let mut text = String::new();

@@ -39,6 +39,7 @@ mod search;
 mod shadow;
 mod sqlite;
 mod store;
+mod task;
 mod timestamp;
 mod triage;
 mod worklist;
@@ -90,6 +91,7 @@ pub use shadow::{
     AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,
 };
 pub use store::{Store, StoreOptions};
+pub use task::{NewTask, Task, TaskDepth, TaskListState, TaskStep, TaskSummary};
 pub use timestamp::Timestamp;
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};
 pub use worklist::{NewWorkitem, Subscribed, WorkitemReport, WorkitemRow};

@@ -31,6 +31,7 @@ mod schema;
 mod scores;
 mod search;
 mod shadow;
+mod task;
 mod timeline;
 mod triage;
 mod values;

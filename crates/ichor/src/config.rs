@@ -17,7 +17,9 @@ mod objects;
 mod proof;
 mod retention;
 mod rule;
+mod task_list;
 mod urgent;
+mod web_endpoint;
 mod worklist;
 
 use std::path::{Path, PathBuf};
@@ -41,7 +43,9 @@ pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
+pub(crate) use task_list::TaskListConfig;
 pub(crate) use urgent::UrgentConfig;
+pub(crate) use web_endpoint::WebEndpoint;
 pub(crate) use worklist::WorklistConfig;
 
 /// A key and what is wrong with its value.
@@ -104,6 +108,9 @@ pub(crate) struct Config {
     /// Who is told what happens to studies.
     #[serde(default, rename = "channel")]
     pub(crate) channels: Vec<ChannelConfig>,
+    /// Whose workitems we perform; empty: nobody's.
+    #[serde(default, rename = "task_list", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) task_lists: Vec<TaskListConfig>,
     /// Storage commitment.
     #[serde(default)]
     pub(crate) commitment: CommitmentConfig,
@@ -240,6 +247,7 @@ impl Config {
         for channel in &mut self.channels {
             channel.resolve(folder);
         }
+        self.task_lists.iter_mut().for_each(|list| list.resolve(folder));
     }
 
     /// Checks what the types cannot say.
@@ -273,6 +281,8 @@ impl Config {
         self.each_destination_gets_something()?;
         names_differ("channel.name", self.channels.iter().map(|channel| &channel.name))?;
         self.channels.iter().try_for_each(ChannelConfig::check)?;
+        names_differ("task_list.name", self.task_lists.iter().map(|list| &list.name))?;
+        self.task_lists.iter().try_for_each(TaskListConfig::check)?;
         self.retention.iter().try_for_each(|retention| retention.check(self.store.min_free_mib))?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
     }
@@ -304,6 +314,7 @@ impl Config {
         all.extend(self.commitment.durations());
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
+        all.extend(self.task_lists.iter().flat_map(TaskListConfig::durations));
         all.extend(self.retention.iter().flat_map(RetentionConfig::durations));
         all
     }
@@ -330,7 +341,7 @@ fn host_and_port(address: &str) -> Result<(), String> {
     }
 }
 
-fn names_differ<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<(), Fault> {
+fn names_differ<N: Ord + std::fmt::Debug>(key: &str, names: impl Iterator<Item = N>) -> Result<(), Fault> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(name) {

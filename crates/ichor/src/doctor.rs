@@ -73,5 +73,6 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(model::active(config).await);
     outcomes.extend(network::destinations(config).await);
     outcomes.extend(network::channels(config).await);
+    outcomes.extend(network::task_lists(config).await);
     outcomes
 }

@@ -13,6 +13,7 @@ mod doctor;
 pub mod engine;
 mod logging;
 mod models;
+mod performers;
 mod pictures;
 mod reload;
 mod retention;
@@ -29,7 +30,7 @@ use clap::Parser;
 
 use crate::cli::{
     Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, ModelTree, RetentionCommand,
-    RouteCommand, StudiesCommand,
+    RouteCommand, StudiesCommand, TasksCommand,
 };
 pub use crate::config::{AlsoConfig, ModelConfig};
 use crate::config::{LogConfig, LogFormat};
@@ -86,6 +87,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Reanalyse(args)) => in_runtime(commands::models::reanalyse(args, json)),
         Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
+        Command::Tasks(TasksCommand::List(args)) => in_runtime(commands::tasks::list(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
         Command::Doctor(args) => in_runtime(commands::care::doctor(args, json)),
         Command::Backup(args) => in_runtime(commands::care::backup(args, json)),

@@ -84,6 +84,12 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
         let secrets = channel.secret_file.iter().chain(&channel.bearer_token_file);
         named.extend(secrets.map(|file| (format!("secret of channel {:?}", channel.name), file)));
     }
+    for list in &config.task_lists {
+        let of_sources =
+            list.sources.iter().flat_map(|source| source.bearer_token_file.iter().chain(&source.password_file));
+        let secrets = list.bearer_token_file.iter().chain(&list.password_file).chain(of_sources);
+        named.extend(secrets.map(|file| (format!("secret of task list {:?}", list.name.as_str()), file)));
+    }
     let clients = config.dicomweb.iter().flat_map(|dicomweb| &dicomweb.clients);
     let tokens = clients.filter_map(|client| Some((client, client.token_file.as_deref()?))).map(|(client, file)| {
         let subject = format!("token of client {}", client.name);

@@ -169,21 +169,24 @@ impl Desk<'_> {
                 self.subscribe(target, subscriber, &query, &head.headers).await
             }
             (Resource::Subscription { target, subscriber }, "DELETE") => {
-                self.about_subscriber("workitems-unsubscribed", subscriber).await?;
-                let is_gone = self.options.shelf.unsubscribe(&title(subscriber)?, &target_of(target)?).await?;
+                let subscriber = self.subscriber(subscriber)?;
+                self.about_subscriber("workitems-unsubscribed", &subscriber).await?;
+                let is_gone = self.options.shelf.unsubscribe(&subscriber, &target_of(target)?).await?;
                 if is_gone { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
             (Resource::Suspension { target, subscriber }, "POST") => {
                 if target_of(target)? != Target::Worklist {
                     return Err(Fault::bad_request("only the subscription to the worklist can be suspended").into());
                 }
-                self.about_subscriber("workitems-suspended", subscriber).await?;
-                let is_suspended = self.options.shelf.suspend(&title(subscriber)?).await?;
+                let subscriber = self.subscriber(subscriber)?;
+                self.about_subscriber("workitems-suspended", &subscriber).await?;
+                let is_suspended = self.options.shelf.suspend(&subscriber).await?;
                 if is_suspended { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
             (Resource::Channel(subscriber), "GET") => {
-                let answer = self.open_channel(&title(subscriber)?, &head.headers)?;
-                self.about_subscriber("workitem-events-opened", subscriber).await?;
+                let subscriber = self.subscriber(subscriber)?;
+                let answer = self.open_channel(&subscriber, &head.headers)?;
+                self.about_subscriber("workitem-events-opened", &subscriber).await?;
                 Ok(answer)
             }
             _ => {
@@ -218,8 +221,18 @@ impl Desk<'_> {
         self.options.shelf.audit(self.sender, Deed { action, study, detail }).await
     }
 
+    /// The title of a subscriber, unless it is another client's.
+    fn subscriber(&self, text: &str) -> Result<String, Fault> {
+        let title = title(text)?;
+        let owner = self.server.clients.iter().find(|client| client.subscribers.contains(&title));
+        if owner.is_some_and(|owner| owner.name != self.sender.client) {
+            return Err(Fault::new(403, "this subscriber is another client's"));
+        }
+        Ok(title.as_str().to_owned())
+    }
+
     async fn about_subscriber(&self, action: &'static str, subscriber: &str) -> Result<(), Failure> {
-        let detail = json!({ "subscriber": title(subscriber)? });
+        let detail = json!({ "subscriber": subscriber });
         Ok(self.options.shelf.audit(self.sender, Deed { action, study: None, detail }).await?)
     }
 
@@ -312,7 +325,7 @@ impl Desk<'_> {
         if target == FILTERED {
             return Err(Fault::new(403, "Filtered Worklist Subscriptions are not supported.").into());
         }
-        let (subscriber, target) = (title(subscriber)?, target_of(target)?);
+        let (subscriber, target) = (self.subscriber(subscriber)?, target_of(target)?);
         let deletion_lock = query.split('&').any(|pair| pair.eq_ignore_ascii_case("deletionlock=true"));
         let shelf = &self.options.shelf;
         // The present state is told at once (CC.2.3.3).
@@ -436,10 +449,9 @@ fn named(text: &str) -> Result<Uid, Fault> {
     Uid::parse(text).map_err(|error| Fault::bad_request(format!("the workitem in the URL is not one: {error}")))
 }
 
-fn title(text: &str) -> Result<String, Fault> {
+fn title(text: &str) -> Result<AeTitle, Fault> {
     let text = text.replace("%20", " ");
-    let title = AeTitle::parse(&text).map_err(|error| Fault::bad_request(format!("the subscriber: {error}")))?;
-    Ok(title.as_str().to_owned())
+    AeTitle::parse(&text).map_err(|error| Fault::bad_request(format!("the subscriber: {error}")))
 }
 
 fn target_of(text: &str) -> Result<Target, Fault> {
