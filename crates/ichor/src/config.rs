@@ -341,7 +341,7 @@ fn host_and_port(address: &str) -> Result<(), String> {
     }
 }
 
-fn names_differ<N: Ord + std::fmt::Debug>(key: &str, names: impl Iterator<Item = N>) -> Result<(), Fault> {
+fn names_differ<N: Copy + Ord + std::fmt::Debug>(key: &str, names: impl Iterator<Item = N>) -> Result<(), Fault> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(name) {

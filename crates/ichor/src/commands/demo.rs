@@ -253,6 +253,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         urgent: Vec::new(),
         forwards: Vec::new(),
         channels: Vec::new(),
+        task_lists: Vec::new(),
         destinations: vec![DestinationConfig::c_store("pacs", pacs.address, pacs.ae_title.clone())],
         retention: None,
         log: LogConfig::default(),
