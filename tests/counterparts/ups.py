@@ -2,10 +2,13 @@
 
     ups.py BASE TOKEN lifecycle      the way of one workitem, with every wrong turn; prints nothing if all answers are right
     ups.py BASE TOKEN race COUNT     so many claim the same workitem at once: exactly one may succeed
-    ups.py BASE TOKEN schedule UID CODE STUDY   schedules a workitem for a study
+    ups.py BASE TOKEN schedule UID CODE STUDY [PRIORITY [URL]]   schedules a workitem for a study, to be had from a URL
+    ups.py BASE TOKEN cancel UID     asks for the cancellation of a workitem; its performer must be there to hear of it
     ups.py BASE TOKEN search QUERY   prints the answer's data sets as JSON
     ups.py BASE TOKEN get UID        prints the data set as JSON
-    ups.py BASE TOKEN hear SUBSCRIBER COUNT     prints so many reports from the event channel as JSON
+    ups.py BASE TOKEN hear SUBSCRIBER COUNT [deaf]     prints so many reports from the event channel as JSON; deaf: and
+                                     breaks the connection before it has answered the server's Ping
+    ups.py BASE TOKEN listen SUBSCRIBER STATUS  opens the event channel: the server must answer with this status
     ups.py BASE TOKEN subscribe SUBSCRIBER      subscribes to the worklist
 
 Ends with 1 and the reason where an answer is not what PS3.18 chapter 11 says.
@@ -32,7 +35,8 @@ def one(vr, value):
     return {"vr": vr, "Value": [value]}
 
 
-def scheduled(code="110005", study="1.2.3", priority="MEDIUM"):
+def scheduled(code="110005", study="1.2.3", priority="MEDIUM", url=None):
+    source = {"0040E025": one("SQ", {"00081190": one("UR", url)})} if url else {}
     return {
         "00741000": one("CS", "SCHEDULED"),
         "00741200": one("CS", priority),
@@ -41,7 +45,7 @@ def scheduled(code="110005", study="1.2.3", priority="MEDIUM"):
         "00404041": one("CS", "READY"),
         "00404018": one("SQ", {"00080100": one("SH", code), "00080102": one("SH", "99TEST"), "00080104": one("LO", code)}),
         "00100020": one("LO", "P-UPS"),
-        "00404021": one("SQ", {"0040E020": one("CS", "DICOM"), "0020000D": one("UI", study)}),
+        "00404021": one("SQ", {"0040E020": one("CS", "DICOM"), "0020000D": one("UI", study), **source}),
     }  # fmt: skip
 
 
@@ -197,7 +201,9 @@ if COMMAND == "lifecycle":
 elif COMMAND == "race":
     race(int(REST[0]))
 elif COMMAND == "schedule":
-    ask("POST", f"/workitems?workitem={REST[0]}", scheduled(REST[1], REST[2]), wanted=201)
+    ask("POST", f"/workitems?workitem={REST[0]}", scheduled(*REST[1:]), wanted=201)
+elif COMMAND == "cancel":
+    ask("POST", f"/workitems/{REST[0]}/cancelrequest", {"00741238": one("LT", "no need")}, wanted=202)
 elif COMMAND == "search":
     answer = requests.get(f"{BASE}/workitems?{REST[0]}", headers=HEADERS, timeout=20)
     print(answer.text if answer.status_code == 200 else json.dumps([]))
@@ -205,10 +211,25 @@ elif COMMAND == "get":
     print(json.dumps(ask("GET", f"/workitems/{REST[0]}").json()[0]))
 elif COMMAND == "subscribe":
     ask("POST", f"/workitems/{WORKLIST}/subscribers/{REST[0]}", wanted=201)
+elif COMMAND == "listen":
+    place = f"{BASE.replace('http', 'ws', 1)}/subscribers/{REST[0]}"
+    try:
+        websocket.create_connection(place, header=[f"Authorization: Bearer {TOKEN}"], timeout=20).close()
+        status = 101
+    except websocket.WebSocketBadStatusException as refused:
+        status = refused.status_code
+    if status != int(REST[1]):
+        sys.exit(f"the channel of {REST[0]}: {status}, not {REST[1]}")
+    if status == 403:
+        for method, path in [("POST", ""), ("DELETE", ""), ("POST", "/suspend")]:
+            ask(method, f"/workitems/{WORKLIST}/subscribers/{REST[0]}{path}", wanted=403, warning="another client's")
 elif COMMAND == "hear":
     place = f"{BASE.replace('http', 'ws', 1)}/subscribers/{REST[0]}"
     channel = websocket.create_connection(place, header=[f"Authorization: Bearer {TOKEN}"], timeout=20)
     print(json.dumps([json.loads(channel.recv()) for _ in range(int(REST[1]))]))
-    channel.close()
+    # What was told counts as heard with the Pong to the Ping behind it, which the library sends.
+    while "deaf" not in REST and channel.recv_data_frame(control_frame=True)[0] != websocket.ABNF.OPCODE_PING:
+        pass
+    channel.close() if "deaf" not in REST else channel.shutdown()
 else:
     sys.exit(__doc__)

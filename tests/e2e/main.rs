@@ -40,6 +40,7 @@ mod retention;
 mod route;
 mod store_faults;
 mod stow;
+mod tasks;
 mod telemetry;
 mod tell;
 mod tls;

@@ -88,7 +88,10 @@ fn finished_studies_wait_to_be_read() {
 
     daemon.kill();
     daemon.start_again();
+    // Told, and not heard: whoever loses the connection before the Pong is told again.
+    let lost = json(&daemon, &["hear", "READER", "1", "deaf"]);
     let heard = json(&daemon, &["hear", "READER", "1"]);
+    assert_eq!(lost, heard);
     assert_eq!(
         (value(&heard[0], "00001000"), value(&heard[0], "00741000")),
         (value(&found[0], "00080018"), &"SCHEDULED".into())
@@ -108,6 +111,49 @@ fn finished_studies_wait_to_be_read() {
     assert_eq!(value(&heard[1], "00001000"), value(&found[0], "00080018"), "that of the first version");
     let name = summary["patient_name"].as_str().unwrap();
     assert!(!daemon.log().contains(name));
+}
+
+/// A subscriber that a client names is nobody else's: neither channel nor subscription.
+#[test]
+fn a_subscriber_is_its_clients_own() {
+    requires!(WebsocketClient);
+    let client = |name: &str, titles: &str| {
+        format!(
+            "[[dicomweb.client]]\nname = \"{name}\"\ntoken_file = \"{name}.token\"\nmay = [\"worklist\"]\n\
+             subscriber_ae_titles = [{titles}]\n"
+        )
+    };
+    let folder = tokens(&["OWNER", "OTHER"]);
+    let sections = [client("OWNER", "\"READER\""), client("OTHER", "")].concat();
+    let sections = sections.replace("token_file = \"", &format!("token_file = \"{}/", folder.path().display()));
+    let settings = Settings { sections: format!("[worklist]\n{sections}"), ..with_worklist("") };
+    let daemon = Daemon::start(&settings);
+    let asks = |token: &str, arguments: &[&str]| {
+        let script = repository("tests/counterparts/ups.py");
+        let output = Command::new(python()).arg(script).args([&daemon.web_url(), token]).args(arguments).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    asks(&token_of("OWNER"), &["subscribe", "READER"]);
+    asks(&token_of("OWNER"), &["listen", "READER", "101"]);
+    asks(&token_of("OTHER"), &["listen", "READER", "403"]);
+    asks(&token_of("OTHER"), &["listen", "ANYBODY", "101"]);
+    asks(WEB_TOKEN, &["listen", "READER", "403"]);
+}
+
+fn token_of(client: &str) -> String {
+    format!("token-of-the-client-{client}")
+}
+
+fn tokens(clients: &[&str]) -> crate::support::scratch::Scratch {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = crate::support::scratch::Scratch::new("tokens");
+    for client in clients {
+        let file = folder.path().join(format!("{client}.token"));
+        std::fs::write(&file, token_of(client)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    folder
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod audit;
 mod lookups;
 mod models;
+mod tasks;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -72,6 +73,7 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     disk(&mut registry, facts);
     let feed = facts.store.audit_feed_figures().await.map_err(|error| error.to_string())?;
     audit::audit(&mut registry, feed.as_ref(), now);
+    tasks::tasks(&mut registry, facts, now).await.map_err(|error| error.to_string())?;
     models::models(&mut registry, facts, &known);
     models::scores(&mut registry, &known);
     let mut text = String::new();

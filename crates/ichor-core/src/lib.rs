@@ -39,7 +39,7 @@ pub use reason::{Reason, ReasonCode};
 pub use rule::{RuleOutcome, RuleVerdict};
 pub use status::{
     ActivationKind, ActivationStatus, DeliveryStatus, MessageStatus, OfferState, Proof, ShadowStatus, StudyStatus,
-    Subject, UnknownStatus,
+    Subject, TaskStatus, UnknownStatus,
 };
 pub use study_rule::StudyRule;
 pub use uid::{InvalidUid, Uid};

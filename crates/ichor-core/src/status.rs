@@ -107,6 +107,28 @@ status! {
 }
 
 status! {
+    /// Where a workitem of others stands that we perform.
+    TaskStatus {
+        /// Ours by its codes, and not claimed: its input is not to be had.
+        Left = "left",
+        /// Being claimed; whether we have it is not known.
+        Claiming = "claiming",
+        /// Ours; its input is being fetched.
+        Claimed = "claimed",
+        /// Its input is here: waits for the analysis, and for its results to be accepted where they go.
+        Waiting = "waiting",
+        /// The outcome stands; it is being told.
+        Ending = "ending",
+        /// Told as COMPLETED.
+        Completed = "completed",
+        /// Told as CANCELED, or canceled before we began.
+        Canceled = "canceled",
+        /// Somebody else's, or gone.
+        Lost = "lost",
+    }
+}
+
+status! {
     /// What is told about a study.
     Subject {
         /// Neighbouring slices are suspicious; the study need not be complete.

@@ -1,5 +1,5 @@
 //! DICOMweb: STOW-RS (PS3.18 10.5), as user agent and, in [`server`], as origin server; as user agent also the question whether
-//! an instance is there.
+//! an instance is there, retrieval (WADO-RS), and workitems of others (UPS-RS, [`ups`]).
 //!
 //! For the client an object counts as stored only when the peer names its SOP Instance UID in the Referenced SOP Sequence of its
 //! answer. Files are streamed; an answer is read up to a cap and never trusted beyond it.
@@ -14,12 +14,15 @@ mod multipart;
 mod native_xml;
 mod options;
 mod outcome;
+mod retrieve;
 pub mod server;
 mod study;
+pub mod ups;
 
 pub use client::{StowClient, StowInstance};
 pub use error::StowError;
 pub use find::{InstanceKey, Lookup};
 pub use options::{Credentials, StowOptions};
 pub use outcome::{FailureReason, InstanceOutcome, StowOutcome};
+pub use retrieve::{InstancesOf, RetrieveError, RetrieveLimits, Retrieved};
 pub use study::WebMatch;

@@ -13,7 +13,7 @@ mod archive;
 mod body;
 mod handler;
 mod listener;
-mod media;
+pub(crate) mod media;
 pub mod multipart;
 mod options;
 mod reading;

@@ -58,6 +58,7 @@ async fn serve(mut options: ServerOptions) -> (u16, CancellationToken) {
         token: Some(Token::new(SECRET)),
         networks: Vec::new(),
         may: vec![Right::Store],
+        subscribers: Vec::new(),
     };
     options.clients = vec![client];
     let server = StowServer::bind("127.0.0.1:0", options, Taker).await.unwrap();

@@ -2,6 +2,7 @@
 //! [`prove`] of what was delivered, [`commit`], which tells peers what is kept, [`tell`], which tells those who read what came of it, and
 //! [`retain`], which gives up files that are no longer kept, and [`lookup`], which asks peers about what is arriving. [`audit`] tells a repository who did what.
 //! [`models`] says which model is active, and in the [`shadow`] others look on.
+//! [`tasks`] performs workitems of others: what it fetches comes in like everything else.
 //!
 //! Architecture Invariant: a stage's only input and output is the store. Wake-ups are hints: a stage that misses
 //! every one of them still finds its work by polling, and a stage that is killed at any moment leaves its work in
@@ -24,6 +25,7 @@ pub mod retain;
 pub mod route;
 pub mod shadow;
 pub mod telemetry;
+pub mod tasks;
 pub mod tell;
 pub mod traffic;
 pub mod triage;

@@ -31,11 +31,13 @@ impl OrderOptions {
     }
 }
 
-/// Decides of what was queued since the last time. Without rules nothing is decided, and everything is routine.
+/// Decides of what was queued since the last time; what an urgent task asks for is urgent by that. Without rules nothing else is
+/// decided, and everything else is routine.
 ///
 /// # Errors
-/// As [`Store::undecided_analyses`] and [`Store::decide_urgency`].
+/// As [`Store::undecided_analyses`], [`Store::decide_urgency`] and [`Store::make_tasks_urgent`].
 pub async fn decide(store: &Store, options: &OrderOptions) -> Result<(), StoreError> {
+    store.make_tasks_urgent(now()).await?;
     if options.rules.is_empty() {
         return Ok(());
     }

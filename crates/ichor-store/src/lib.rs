@@ -42,6 +42,7 @@ mod search;
 mod shadow;
 mod sqlite;
 mod store;
+mod task;
 mod timestamp;
 mod trace;
 mod triage;
@@ -100,6 +101,7 @@ pub use shadow::{
     AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,
 };
 pub use store::{Store, StoreOptions};
+pub use task::{NewTask, Task, TaskDepth, TaskListState, TaskStep, TaskSummary};
 pub use timestamp::Timestamp;
 pub use trace::{TraceArrival, TraceClaim, TraceEvent, TraceFigures, TracePace};
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};

@@ -34,6 +34,7 @@ mod schema;
 mod scores;
 mod search;
 mod shadow;
+mod task;
 mod timeline;
 mod trace;
 mod triage;

@@ -83,6 +83,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Messages(MessagesCommand),
 
+    /// Answers questions about workitems of others that are performed here (UPS-RS).
+    #[command(subcommand)]
+    Tasks(TasksCommand),
+
     /// Looks at everything that a new site gets wrong, and says how to mend it.
     ///
     /// Database and folders, space, limits, clock, ports, certificates, secrets, decoder, model and its self-test, and every
@@ -170,6 +174,7 @@ impl Command {
             | Self::Deliveries(_)
             | Self::Route(_)
             | Self::Messages(_)
+            | Self::Tasks(_)
             | Self::Retention(_)
             | Self::Model(ModelTree::Store(_))
             | Self::Doctor(_)

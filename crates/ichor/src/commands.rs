@@ -18,3 +18,4 @@ pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod studies;
+pub(crate) mod tasks;

@@ -21,7 +21,9 @@ mod proof;
 mod retention;
 mod rule;
 mod telemetry;
+mod task_list;
 mod urgent;
+mod web_endpoint;
 mod worklist;
 
 use std::path::{Path, PathBuf};
@@ -49,7 +51,9 @@ pub(crate) use lookup::{LookupConfig, LookupKind};
 pub(crate) use retention::RetentionConfig;
 pub(crate) use rule::{OutcomeName, RuleConfig};
 pub(crate) use telemetry::TelemetryConfig;
+pub(crate) use task_list::TaskListConfig;
 pub(crate) use urgent::UrgentConfig;
+pub(crate) use web_endpoint::WebEndpoint;
 pub(crate) use worklist::WorklistConfig;
 
 /// A key and what is wrong with its value.
@@ -118,6 +122,9 @@ pub(crate) struct Config {
     /// Who is told what happens to studies.
     #[serde(default, rename = "channel")]
     pub(crate) channels: Vec<ChannelConfig>,
+    /// Whose workitems we perform; empty: nobody's.
+    #[serde(default, rename = "task_list", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) task_lists: Vec<TaskListConfig>,
     /// Storage commitment.
     #[serde(default)]
     pub(crate) commitment: CommitmentConfig,
@@ -272,6 +279,7 @@ impl Config {
         for lookup in &mut self.lookups {
             lookup.resolve(folder);
         }
+        self.task_lists.iter_mut().for_each(|list| list.resolve(folder));
     }
 
     /// Checks what the types cannot say.
@@ -308,6 +316,8 @@ impl Config {
         self.channels.iter().try_for_each(ChannelConfig::check)?;
         names_differ("lookup.name", self.lookups.iter().map(|lookup| &lookup.name))?;
         self.lookups.iter().try_for_each(LookupConfig::check)?;
+        names_differ("task_list.name", self.task_lists.iter().map(|list| &list.name))?;
+        self.task_lists.iter().try_for_each(TaskListConfig::check)?;
         self.retention.iter().try_for_each(|retention| retention.check(self.store.min_free_mib))?;
         self.telemetry.iter().try_for_each(TelemetryConfig::check)?;
         self.destinations.iter().try_for_each(DestinationConfig::check)
@@ -342,6 +352,7 @@ impl Config {
         all.extend(self.destinations.iter().flat_map(DestinationConfig::durations));
         all.extend(self.channels.iter().flat_map(ChannelConfig::durations));
         all.extend(self.lookups.iter().flat_map(LookupConfig::durations));
+        all.extend(self.task_lists.iter().flat_map(TaskListConfig::durations));
         all.extend(self.retention.iter().flat_map(RetentionConfig::durations));
         all.extend(self.telemetry.iter().flat_map(TelemetryConfig::durations));
         all
@@ -374,7 +385,7 @@ fn host_and_port(address: &str) -> Result<(), String> {
     }
 }
 
-fn names_differ<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<(), Fault> {
+fn names_differ<N: Copy + Ord + std::fmt::Debug>(key: &str, names: impl Iterator<Item = N>) -> Result<(), Fault> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(name) {

@@ -28,7 +28,10 @@ use crate::engine::Engine;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
-use crate::{admin, audit, certificates, channels, destinations, lookups, models, retention, secrets, supervisor, telemetry, worklist};
+use crate::{
+    admin, audit, certificates, channels, destinations, lookups, models, performers, retention, secrets, supervisor, telemetry,
+    worklist,
+};
 
 /// What a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,7 @@ impl Daemon {
         let traffic = ingest.traffic();
         let options = scp_options(config)?;
         let web = web::bind(config, ingest.clone(), &store, options.sop_classes.clone()).await?;
+        let performing = (ingest.clone(), options.sop_classes.clone());
         let mut scp = StorageScp::bind(config.listen.address, options, ingest)
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
@@ -132,6 +136,7 @@ impl Daemon {
             "assemble"
         });
         if let Some((roster, decoder)) = workers {
+            performers::start(config, &store, (&performing.0, &performing.1), &stop, &mut tasks)?;
             if config.analysis.while_receiving {
                 let options = triage_options(config, decoder.clone(), traffic);
                 let (stage_store, roster, token) = (store.clone(), roster.clone(), stop.clone());

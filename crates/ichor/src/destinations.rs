@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, ForwardConfig, seconds};
+use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, ForwardConfig, WebEndpoint, seconds};
 use crate::secrets;
 use crate::stages::{Stages, made_of};
 
@@ -179,15 +179,9 @@ pub(crate) fn transport(config: &DestinationConfig, own_title: &AeTitle) -> anyh
             options.tls = tls;
             Transport::CStore(options)
         }
-        Endpoint::StowRs { url, credentials, ca_file, identity } => {
-            let mut options = StowOptions::new(&url);
+        Endpoint::StowRs(endpoint) => {
+            let mut options = web_options(endpoint)?;
             options.timeout = timeout;
-            options.credentials = credentials.map(read_credentials).transpose()?;
-            let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
-            options.root_certificates = ca_file.as_deref().map(read).transpose()?;
-            if let Some((certificate, key)) = identity {
-                options.identity = Some([read(&certificate)?, b"\n".to_vec(), read(&key)?].concat());
-            }
             Transport::StowRs(StowClient::new(options)?)
         }
         Endpoint::Folder(path) => Transport::Folder(path),
@@ -203,6 +197,22 @@ fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Desti
         attempts: config.attempts,
     };
     Ok(Destination { name: config.name.clone(), transport, backoff, proof: config.proof.options(), flow })
+}
+
+/// Settings of a client for a DICOMweb service, with every secret and certificate that they name.
+///
+/// # Errors
+/// What cannot be read.
+pub(crate) fn web_options(endpoint: WebEndpoint) -> anyhow::Result<StowOptions> {
+    let WebEndpoint { url, credentials, ca_file, identity } = endpoint;
+    let mut options = StowOptions::new(&url);
+    options.credentials = credentials.map(read_credentials).transpose()?;
+    let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
+    options.root_certificates = ca_file.as_deref().map(read).transpose()?;
+    if let Some((certificate, key)) = identity {
+        options.identity = Some([read(&certificate)?, b"\n".to_vec(), read(&key)?].concat());
+    }
+    Ok(options)
 }
 
 fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {

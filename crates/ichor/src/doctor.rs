@@ -80,5 +80,6 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(network::telemetry(config).await);
     outcomes.extend(network::provider(config).await);
     outcomes.extend(lookup::examine(config).await);
+    outcomes.extend(network::task_lists(config).await);
     outcomes
 }

@@ -16,6 +16,7 @@ mod http;
 mod logging;
 mod lookups;
 mod models;
+mod performers;
 mod pictures;
 mod reload;
 mod retention;
@@ -33,7 +34,7 @@ use clap::Parser;
 
 use crate::cli::{
     Cli, Command, CommitmentsCommand, ConfigCommand, DeliveriesCommand, MessagesCommand, ModelTree, RetentionCommand,
-    RouteCommand, StudiesCommand,
+    RouteCommand, StudiesCommand, TasksCommand,
 };
 pub use crate::config::{AlsoConfig, ModelConfig};
 use crate::config::{LogConfig, LogFormat};
@@ -90,6 +91,7 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Studies(StudiesCommand::Reanalyse(args)) => in_runtime(commands::models::reanalyse(args, json)),
         Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
+        Command::Tasks(TasksCommand::List(args)) => in_runtime(commands::tasks::list(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
         Command::Doctor(args) => in_runtime(commands::care::doctor(args, json)),
         Command::Backup(args) => in_runtime(commands::care::backup(args, json)),

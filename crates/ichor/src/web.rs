@@ -101,6 +101,7 @@ fn client(config: &DicomWebClientConfig) -> anyhow::Result<ClientRule> {
         token: config.token_file.as_deref().map(token).transpose().context("dicomweb.client.token_file")?,
         networks: networks.context("dicomweb.client.networks")?,
         may: config.may.iter().map(|right| right.right()).collect(),
+        subscribers: config.subscriber_ae_titles.clone(),
     })
 }
 

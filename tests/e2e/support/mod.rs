@@ -19,6 +19,7 @@ pub(crate) mod scratch;
 pub(crate) mod storage_scp;
 pub(crate) mod stow;
 pub(crate) mod study;
+pub(crate) mod task_manager;
 pub(crate) mod tools;
 pub(crate) mod viewer;
 pub(crate) mod webhook;

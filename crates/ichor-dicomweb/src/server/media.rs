@@ -79,7 +79,7 @@ fn is_token(text: &str) -> bool {
 
 /// What a request's body is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum BodyKind {
+pub(crate) enum BodyKind {
     /// One Part 10 file.
     Single,
     /// Parts between boundaries.
@@ -91,7 +91,7 @@ pub(super) enum BodyKind {
 
 /// Why a body is not read at all.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum MediaError {
+pub(crate) enum MediaError {
     /// Not what this service takes: 415.
     #[error("{0}")]
     Unsupported(String),
@@ -102,7 +102,7 @@ pub(super) enum MediaError {
 
 /// What the Content-Type of a request says of its body (PS3.18 10.5.1). A single `application/dicom` is more than the
 /// standard allows; many senders know nothing else.
-pub(super) fn body_kind(content_type: Option<&str>) -> Result<BodyKind, MediaError> {
+pub(crate) fn body_kind(content_type: Option<&str>) -> Result<BodyKind, MediaError> {
     let unsupported = |why: String| Err(MediaError::Unsupported(why));
     let Some(text) = content_type else {
         return unsupported("the request has no Content-Type; multipart/related; type=\"application/dicom\" is".into());
@@ -127,7 +127,7 @@ pub(super) fn body_kind(content_type: Option<&str>) -> Result<BodyKind, MediaErr
 const EXPECTED: &str = "send multipart/related; type=\"application/dicom\" with whole DICOM files as parts";
 
 /// Whether a part of this media type is taken.
-pub(super) fn part_kind(content_type: &str) -> Result<(), MediaError> {
+pub(crate) fn part_kind(content_type: &str) -> Result<(), MediaError> {
     let essence = MediaType::parse(content_type).map(|media| media.essence).unwrap_or_default();
     match essence.as_str() {
         "application/dicom" => Ok(()),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::{IpNetwork, TrustedProxies};
+use ichor_core::{AeTitle, IpNetwork, TrustedProxies};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -151,6 +151,8 @@ pub struct ClientRule {
     pub networks: Vec<IpNetwork>,
     /// What it may do.
     pub may: Vec<Right>,
+    /// Titles of subscribers (UPS-RS) that are this client's alone; titles of no client are anybody's.
+    pub subscribers: Vec<AeTitle>,
 }
 
 impl ClientRule {
@@ -231,6 +233,7 @@ mod tests {
             token: token.map(Token::new),
             networks: vec![network.parse().unwrap()],
             may: vec![Right::Store],
+            subscribers: Vec::new(),
         };
         let clients = vec![
             rule("ROUTER", Some("router's secret"), "10.0.0.0/8"),

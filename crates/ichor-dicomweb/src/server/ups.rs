@@ -4,7 +4,7 @@
 //! Architecture Invariant: this room knows HTTP, DICOM JSON and what may follow what. Where workitems are kept is the
 //! [`WorkitemShelf`]'s.
 
-mod attributes;
+pub(crate) mod attributes;
 mod channel;
 mod fault;
 mod query;
@@ -17,7 +17,7 @@ mod workitem;
 use std::fmt;
 use std::sync::Arc;
 
-pub use attributes::{DataSet, attribute, code, data_set, sequence};
+pub use attributes::{DataSet, attribute, code, data_set, items, sequence, text, uid};
 pub(super) use channel::{Channels, Upgrade};
 pub use fault::Fault;
 pub use report::of_state as state_report;

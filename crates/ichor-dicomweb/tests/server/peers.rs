@@ -108,6 +108,7 @@ async fn who_may_send() {
         token: Some(Token::new(token)),
         networks: vec![network.parse().unwrap()],
         may: vec![Right::Store],
+        subscribers: Vec::new(),
     };
     let clients =
         vec![rule("ROUTER", "a good secret", "127.0.0.0/8"), rule("ELSEWHERE", "another secret", "10.0.0.0/8")];

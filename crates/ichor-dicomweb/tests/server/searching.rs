@@ -132,6 +132,7 @@ async fn rights_and_origins() {
         token: Some(Token::new(token)),
         networks: Vec::new(),
         may,
+        subscribers: Vec::new(),
     };
     let reading =
         ReadingOptions { cors_origins: vec!["https://viewer.example".to_owned()], ..ReadingOptions::default() };

@@ -136,6 +136,7 @@ pub(crate) fn open_to_all() -> ServerOptions {
         token: None,
         networks: Vec::new(),
         may: vec![Right::Store, Right::Search, Right::Retrieve],
+        subscribers: Vec::new(),
     };
     ServerOptions { clients: vec![anyone], ..ServerOptions::default() }
 }

@@ -22,6 +22,9 @@ use super::{Ingest, IngestSink, OpenAssociation, Thread};
 /// What stands where an association has a called AE title.
 const CALLED: &str = "STOW-RS";
 
+/// The same for what we retrieve ourselves.
+const RETRIEVED: &str = "WADO-RS";
+
 /// What announces an instance that comes by STOW-RS.
 const ANNOUNCED_BY_FILE: &str = "the file meta information";
 
@@ -68,6 +71,27 @@ fn described(sender: &Sender) -> NewAssociation {
         peer_address: sender.address.to_string(),
         calling_ae: sender.client.clone(),
         called_ae: CALLED.to_owned(),
+    }
+}
+
+impl StowIngest {
+    /// Opens a retrieval (WADO-RS) on behalf of a client, as if that had sent what comes: `from` is whom it comes from, and
+    /// every instance must be of `study`.
+    ///
+    /// # Errors
+    /// As [`StowHandler::request_opened`].
+    pub async fn retrieval_opened(&self, client: &AeTitle, from: &str, study: &Uid) -> Result<StowRequest, Refusal> {
+        let rule = self.rules.clients.iter().find(|rule| rule.name == *client).ok_or(Refusal::Unauthorized)?;
+        self.ingest.check_room().map_err(|words| Refusal::NoRoom(words.to_owned()))?;
+        let described = NewAssociation {
+            peer_address: from.to_owned(),
+            calling_ae: client.as_str().to_owned(),
+            called_ae: RETRIEVED.to_owned(),
+        };
+        let opened = self.ingest.open(&described, Some(client.clone()), rule.quiet_period).await;
+        let association =
+            opened.map_err(|_| Refusal::Unavailable("the job log cannot record the retrieval".to_owned()))?;
+        Ok(StowRequest { association: Arc::new(association), study: Some(study.clone()) })
     }
 }
 

@@ -257,6 +257,7 @@ async fn shorten_waits(connection: &mut Connection, now: Timestamp) -> Result<()
         ("UPDATE analysis SET not_before = ?1 WHERE status = 'queued' AND not_before > ?1", limit),
         ("UPDATE outbox SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),
         ("UPDATE message SET next_attempt = ?1 WHERE status = 'queued' AND next_attempt > ?1", limit),
+        ("UPDATE task SET next_attempt = ?1 WHERE next_attempt > ?1", limit),
         ("UPDATE refused_context SET until = ?1 WHERE until > ?1", limit),
         ("UPDATE outbox SET next_proof = ?1 WHERE proof IS NOT NULL AND next_proof > ?1", limit),
         ("UPDATE proof_request SET report_by = ?1 WHERE status = 'asked' AND report_by > ?1", limit),

@@ -161,6 +161,14 @@ macro_rules! conformance {
                     urgent_and_alerted_first_then_the_oldest,
                     who_has_waited_long_is_overtaken_no_more,
                 }
+                tasks {
+                    task_is_begun_once_and_outlives_the_process,
+                    what_was_lost_may_be_claimed_again_after_a_while,
+                    cancellation_is_asked_for_once_and_may_be_declined,
+                    input_of_an_urgent_task_goes_first,
+                    missing_instances_are_those_of_this_study,
+                    lists_are_up_or_down_since_a_moment,
+                }
                 retention {
                     files_go_and_rows_stay,
                     what_is_no_longer_kept_is_neither_found_nor_analysed,

@@ -1,7 +1,7 @@
 //! What goes out and comes in: deliveries, messages, commitments, routing.
 
 use clap::{Args, Subcommand};
-use ichor_core::{AeTitle, DeliveryStatus, MessageStatus, Uid};
+use ichor_core::{AeTitle, DeliveryStatus, MessageStatus, TaskStatus, Uid};
 
 use super::StoreArg;
 use crate::config::OutcomeName;
@@ -142,6 +142,26 @@ pub(crate) struct CommitmentsArgs {
     pub(crate) open: bool,
 
     /// Most requests to print.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TasksCommand {
+    /// Lists workitems of task lists that are or were performed here, newest first, and whether the lists answer.
+    List(TasksArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TasksArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Only those in this state: left, claiming, claimed, waiting, ending, completed, canceled or lost.
+    #[arg(long)]
+    pub(crate) status: Option<TaskStatus>,
+
+    /// Most tasks to print.
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: u32,
 }

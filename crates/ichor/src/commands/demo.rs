@@ -255,6 +255,7 @@ fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<C
         forwards: Vec::new(),
         lookups: Vec::new(),
         channels: Vec::new(),
+        task_lists: Vec::new(),
         telemetry: None,
         destinations: vec![DestinationConfig::c_store("pacs", pacs.address, pacs.ae_title.clone())],
         retention: None,

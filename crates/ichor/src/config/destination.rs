@@ -14,6 +14,7 @@ use super::objects::{
     object_kinds,
 };
 use super::proof::ProofConfig;
+use super::web_endpoint::{WebEndpoint, WebKeys};
 use super::{Durations, Fault, host_and_port, none_is_set, seconds};
 
 /// `[[destination]]`
@@ -143,16 +144,7 @@ pub(crate) enum Endpoint {
         tls: Option<ClientTls>,
     },
     /// DICOMweb STOW-RS.
-    StowRs {
-        /// Base URL.
-        url: String,
-        /// Who we say we are.
-        credentials: Option<CredentialFiles>,
-        /// Authorities to trust instead of the system's.
-        ca_file: Option<PathBuf>,
-        /// Own certificate and key.
-        identity: Option<(PathBuf, PathBuf)>,
-    },
+    StowRs(WebEndpoint),
     /// Files in a folder.
     Folder(PathBuf),
 }
@@ -297,24 +289,16 @@ impl DestinationConfig {
 
     fn stow_rs_endpoint(&self) -> Result<Endpoint, String> {
         let url = self.url.clone().ok_or("kind stow-rs needs the key url")?;
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(format!("url {url:?} does not start with http:// or https://"));
-        }
-        let credentials = match (&self.bearer_token_file, &self.user, &self.password_file) {
-            (None, None, None) => None,
-            (Some(file), None, None) => Some(CredentialFiles::Bearer(file.clone())),
-            (None, Some(user), Some(file)) => Some(CredentialFiles::Basic(user.clone(), file.clone())),
-            _ => return Err("give bearer_token_file, or user and password_file together".to_owned()),
+        let keys = WebKeys {
+            url: &url,
+            bearer_token_file: &self.bearer_token_file,
+            user: &self.user,
+            password_file: &self.password_file,
+            tls_ca_file: &self.tls_ca_file,
+            tls_certificate_file: &self.tls_certificate_file,
+            tls_key_file: &self.tls_key_file,
         };
-        let identity = match (&self.tls_certificate_file, &self.tls_key_file) {
-            (None, None) => None,
-            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-            _ => return Err("give tls_certificate_file and tls_key_file together".to_owned()),
-        };
-        if url.starts_with("http://") && (identity.is_some() || self.tls_ca_file.is_some()) {
-            return Err("keys of TLS do nothing with an http:// url".to_owned());
-        }
-        Ok(Endpoint::StowRs { url, credentials, ca_file: self.tls_ca_file.clone(), identity })
+        keys.endpoint().map(Endpoint::StowRs)
     }
 
     /// When and how fast it is sent to.

@@ -111,6 +111,9 @@ pub(crate) struct DicomWebClientConfig {
     /// What it may do.
     #[serde(default = "default::may")]
     pub(crate) may: Vec<ClientRight>,
+    /// Subscribers of the worklist that it alone may be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) subscriber_ae_titles: Vec<AeTitle>,
 }
 
 /// What a client may do.
@@ -184,6 +187,13 @@ impl DicomWebConfig {
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return fault("dicomweb.client.name", format!("{:?} stands twice", twice[0]));
         }
+        let mut titles: Vec<&AeTitle> =
+            self.clients.iter().flat_map(|client| client.subscriber_ae_titles.iter()).collect();
+        titles.sort_unstable();
+        if let Some(twice) = titles.windows(2).find(|pair| pair[0] == pair[1]) {
+            let message = format!("{:?} stands twice: a subscriber is one client's", twice[0].as_str());
+            return fault("dicomweb.client.subscriber_ae_titles", message);
+        }
         self.clients.iter().try_for_each(DicomWebClientConfig::check)
     }
 
@@ -246,6 +256,10 @@ impl DicomWebClientConfig {
         }
         if self.may.is_empty() {
             return fault("dicomweb.client.may", format!("{} may do nothing: store, search, retrieve?", self.name));
+        }
+        if !self.subscriber_ae_titles.is_empty() && !self.may.contains(&ClientRight::Worklist) {
+            let message = format!("{} may not use the worklist, of which these would be subscribers", self.name);
+            return fault("dicomweb.client.subscriber_ae_titles", message);
         }
         Ok(())
     }

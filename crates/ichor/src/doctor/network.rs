@@ -147,7 +147,7 @@ async fn destination(config: &DestinationConfig, own_title: &AeTitle) -> Outcome
                 }
             }
         }
-        Ok(Endpoint::StowRs { url, .. }) => reached(subject, &url, timeout).await,
+        Ok(Endpoint::StowRs(endpoint)) => reached(subject, &endpoint.url, timeout).await,
         Ok(Endpoint::Folder(folder)) if folder.is_dir() => super::machine::writable(&subject, &folder),
         Ok(Endpoint::Folder(folder)) => Outcome::failure(
             subject,
@@ -242,6 +242,19 @@ fn proven(subject: String, address: &str, tried: Result<(), String>) -> Outcome 
             "check address, port and firewall; what is to be sent waits in the queue meanwhile",
         ),
     }
+}
+
+/// A connection to each task list, and to what inputs may be fetched from.
+pub(super) async fn task_lists(config: &Config) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for list in &config.task_lists {
+        let (subject, timeout) = (format!("task list {:?}", list.name.as_str()), seconds(list.timeout_s));
+        outcomes.push(reached(subject.clone(), &list.url, timeout).await);
+        for source in &list.sources {
+            outcomes.push(reached(format!("{subject}, source"), &source.url, timeout).await);
+        }
+    }
+    outcomes
 }
 
 /// Whether somebody listens where a URL points to.

@@ -92,6 +92,12 @@ pub(super) fn files(config: &Config) -> Vec<Outcome> {
     named.extend(headers.map(|file| ("headers of the collector of traces".to_owned(), file)));
     let provider = config.admin.iter().filter_map(|admin| admin.oidc.as_ref()?.client_secret_file.as_ref());
     named.extend(provider.map(|file| ("secret for the OpenID provider".to_owned(), file)));
+    for list in &config.task_lists {
+        let of_sources =
+            list.sources.iter().flat_map(|source| source.bearer_token_file.iter().chain(&source.password_file));
+        let secrets = list.bearer_token_file.iter().chain(&list.password_file).chain(of_sources);
+        named.extend(secrets.map(|file| (format!("secret of task list {:?}", list.name.as_str()), file)));
+    }
     let clients = config.dicomweb.iter().flat_map(|dicomweb| &dicomweb.clients);
     let tokens = clients.filter_map(|client| Some((client, client.token_file.as_deref()?))).map(|(client, file)| {
         let subject = format!("token of client {}", client.name);

@@ -70,8 +70,30 @@ fn check(set: &DataSet, depth: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads an answer: data sets in an array, or one alone.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_all(body: &[u8]) -> Result<Vec<DataSet>, String> {
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| format!("the answer is no JSON: line {}, column {}", error.line(), error.column()))?;
+    let sets = match value {
+        Value::Array(sets) => sets,
+        one => vec![one],
+    };
+    let read = |set: Value| {
+        let Value::Object(set) = set else {
+            return Err("the answer holds what is no data set in DICOM JSON".to_owned());
+        };
+        check(&set, 0)?;
+        Ok(set)
+    };
+    sets.into_iter().map(read).collect()
+}
+
 /// The first value of an attribute, as text.
-pub(crate) fn text<'a>(set: &'a DataSet, tag: &str) -> Option<&'a str> {
+#[must_use]
+pub fn text<'a>(set: &'a DataSet, tag: &str) -> Option<&'a str> {
     set.get(tag)?["Value"][0].as_str().map(str::trim).filter(|text| !text.is_empty())
 }
 
@@ -83,13 +105,17 @@ pub(crate) fn has_value(set: &DataSet, tag: &str) -> bool {
     })
 }
 
-/// A UID; an error says that there is something else.
-pub(crate) fn uid(set: &DataSet, tag: &str) -> Result<Option<Uid>, String> {
+/// A UID.
+///
+/// # Errors
+/// A sentence about what is there instead.
+pub fn uid(set: &DataSet, tag: &str) -> Result<Option<Uid>, String> {
     text(set, tag).map(Uid::parse).transpose().map_err(|error| format!("attribute {tag}: {error}"))
 }
 
 /// The items of a sequence.
-pub(crate) fn items<'a>(set: &'a DataSet, tag: &str) -> Vec<&'a DataSet> {
+#[must_use]
+pub fn items<'a>(set: &'a DataSet, tag: &str) -> Vec<&'a DataSet> {
     let values = set.get(tag).and_then(|attribute| attribute["Value"].as_array());
     values.into_iter().flatten().filter_map(Value::as_object).collect()
 }

@@ -73,8 +73,8 @@ pub(in crate::server) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Tells the subscriber what it has not heard yet, as it comes, until it leaves or `stop`. A report is forgotten once it
-    /// was written.
+    /// Tells the subscriber what it has not heard yet, as it comes, until it leaves or `stop`. A report is forgotten once the
+    /// subscriber has answered the Ping behind it (RFC 6455 5.5.3): what was under way when a connection breaks is told again.
     pub(in crate::server) async fn run<S>(self, stream: S, read: Bytes, stop: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -98,27 +98,28 @@ impl Upgrade {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + PING);
+        let (mut heard, mut next_ping, mut marks) = (Instant::now(), Instant::now() + PING, 0_u64);
+        let mut unanswered: Option<Told> = None;
         loop {
             let changed = self.shelf.changed();
-            match self.shelf.pending(&self.subscriber, AT_ONCE).await {
-                Ok(pending) => {
-                    for report in pending {
-                        send(socket, Message::text(report.body), SILENCE).await?;
-                        if let Err(error) = self.shelf.forget(&self.subscriber, report.id).await {
-                            debug!(%error, "a report will be told again");
-                            sleep(POLL).await;
-                        }
-                    }
-                }
-                Err(error) => debug!(%error, "reports cannot be read"),
+            if unanswered.is_none() {
+                marks += 1;
+                unanswered = self.tell_pending(socket, marks).await?;
             }
             tokio::select! {
-                () = changed => {}
+                () = changed, if unanswered.is_none() => {}
                 () = sleep(POLL) => {}
                 message = socket.next() => match message {
                     None | Some(Ok(Message::Close(_))) => return Ok(()),
-                    Some(Ok(_)) => heard = Instant::now(),
+                    Some(Ok(message)) => {
+                        heard = Instant::now();
+                        if let (Message::Pong(mark), Some(told)) = (&message, &unanswered)
+                            && *mark == told.mark
+                        {
+                            self.forget(told).await;
+                            unanswered = None;
+                        }
+                    }
                     Some(Err(error)) => return Err(error),
                 },
                 () = sleep_until(next_ping) => {
@@ -126,11 +127,53 @@ impl Upgrade {
                     next_ping = Instant::now() + PING;
                 }
             }
-            if heard.elapsed() > SILENCE {
+            let is_deaf = unanswered.as_ref().is_some_and(|told| told.at.elapsed() > SILENCE);
+            if heard.elapsed() > SILENCE || is_deaf {
                 return Ok(());
             }
         }
     }
+
+    /// Tells what is pending, with a Ping behind it; `None` if nothing is.
+    async fn tell_pending<S>(&self, socket: &mut WebSocketStream<S>, number: u64) -> Result<Option<Told>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let pending = match self.shelf.pending(&self.subscriber, AT_ONCE).await {
+            Ok(pending) => pending,
+            Err(error) => {
+                debug!(%error, "reports cannot be read");
+                return Ok(None);
+            }
+        };
+        if pending.is_empty() {
+            return Ok(None);
+        }
+        let mut ids = Vec::with_capacity(pending.len());
+        for report in pending {
+            send(socket, Message::text(report.body), SILENCE).await?;
+            ids.push(report.id);
+        }
+        let mark = Bytes::from(format!("heard {number}"));
+        send(socket, Message::Ping(mark.clone()), SILENCE).await?;
+        Ok(Some(Told { mark, ids, at: Instant::now() }))
+    }
+
+    async fn forget(&self, told: &Told) {
+        for id in &told.ids {
+            if let Err(error) = self.shelf.forget(&self.subscriber, *id).await {
+                debug!(%error, "a report will be told again");
+                sleep(POLL).await;
+            }
+        }
+    }
+}
+
+/// Reports that were written, and that count as heard when the Pong of this mark comes.
+struct Told {
+    mark: Bytes,
+    ids: Vec<i64>,
+    at: Instant,
 }
 
 /// Sends a message; a subscriber that does not take it within a time is gone.
@@ -144,7 +187,12 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::BoxFuture;
+    use ichor_core::Uid;
+
     use super::*;
+    use crate::server::handler::Sender;
+    use crate::server::ups::{DataSet, Deed, Pending, Shelved, Target, UpsState, Workitem};
 
     #[tokio::test]
     async fn a_subscriber_that_does_not_read_is_not_waited_for() {
@@ -156,6 +204,88 @@ mod tests {
         let sent = timeout(Duration::from_secs(10), sent).await.expect("the channel is held for ever");
         assert!(matches!(sent, Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut));
         drop(theirs);
+    }
+
+    /// Two reports for anybody.
+    struct TwoReports(Mutex<Vec<i64>>);
+
+    impl WorkitemShelf for TwoReports {
+        fn insert<'a>(&'a self, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
+            unimplemented!()
+        }
+        fn get<'a>(&'a self, _: &'a Uid) -> Shelved<'a, Option<Workitem>> {
+            unimplemented!()
+        }
+        fn replace<'a>(&'a self, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
+            unimplemented!()
+        }
+        fn list<'a>(&'a self, _: &'a [UpsState], _: u64, _: u32) -> Shelved<'a, Vec<Workitem>> {
+            unimplemented!()
+        }
+        fn subscribe<'a>(&'a self, _: &'a str, _: &'a Target, _: bool, _: &'a [DataSet]) -> Shelved<'a, ()> {
+            unimplemented!()
+        }
+        fn unsubscribe<'a>(&'a self, _: &'a str, _: &'a Target) -> Shelved<'a, bool> {
+            unimplemented!()
+        }
+        fn suspend<'a>(&'a self, _: &'a str) -> Shelved<'a, bool> {
+            unimplemented!()
+        }
+        fn has_subscriber<'a>(&'a self, _: &'a Uid) -> Shelved<'a, bool> {
+            unimplemented!()
+        }
+        fn pending<'a>(&'a self, _: &'a str, _: u32) -> Shelved<'a, Vec<Pending>> {
+            let left = self.0.lock().unwrap().clone();
+            Box::pin(async move { Ok(left.into_iter().map(|id| Pending { id, body: id.to_string() }).collect()) })
+        }
+        fn forget<'a>(&'a self, _: &'a str, id: i64) -> Shelved<'a, ()> {
+            self.0.lock().unwrap().retain(|known| *known != id);
+            Box::pin(async { Ok(()) })
+        }
+        fn audit<'a>(&'a self, _: &'a Sender, _: Deed) -> Shelved<'a, ()> {
+            unimplemented!()
+        }
+        fn changed(&self) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A subscriber that reads the stream raw hears two reports and a Ping, and answers it or leaves without a word.
+    async fn hears(shelf: &Arc<TwoReports>, answers: bool) -> Vec<String> {
+        let (ours, theirs) = tokio::io::duplex(4 << 10);
+        let place = Arc::new(Arc::new(Channels::default()).take("A").unwrap());
+        let upgrade = Upgrade { subscriber: "A".to_owned(), shelf: Arc::clone(shelf) as _, _place: place };
+        let channel = tokio::spawn(upgrade.run(ours, Bytes::new(), CancellationToken::new()));
+        let mut socket = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        let mut heard = Vec::new();
+        loop {
+            match socket.next().await.unwrap().unwrap() {
+                Message::Text(text) => heard.push(text.to_string()),
+                Message::Ping(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        if answers {
+            // The library has queued the Pong.
+            socket.flush().await.unwrap();
+            while !shelf.0.lock().unwrap().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        // The queued Pong goes with the stream.
+        drop(socket);
+        channel.await.unwrap();
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_report_is_forgotten_when_it_was_heard_and_not_before() {
+        let shelf = Arc::new(TwoReports(Mutex::new(vec![7, 8])));
+        assert_eq!(hears(&shelf, false).await, ["7", "8"]);
+        assert_eq!(*shelf.0.lock().unwrap(), [7, 8], "the connection broke before the Pong");
+        let again = timeout(Duration::from_secs(10), hears(&shelf, true)).await.expect("the Pong is not heard");
+        assert_eq!(again, ["7", "8"]);
+        assert!(shelf.0.lock().unwrap().is_empty());
     }
 
     #[test]

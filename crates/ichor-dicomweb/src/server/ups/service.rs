@@ -169,21 +169,24 @@ impl Desk<'_> {
                 self.subscribe(target, subscriber, &query, &head.headers).await
             }
             (Resource::Subscription { target, subscriber }, "DELETE") => {
-                let by = self.by_subscriber("workitems-unsubscribed", subscriber)?;
-                let is_gone = self.options.shelf.unsubscribe(by, &title(subscriber)?, &target_of(target)?).await?;
+                let subscriber = self.subscriber(subscriber)?;
+                let by = self.by_subscriber("workitems-unsubscribed", &subscriber);
+                let is_gone = self.options.shelf.unsubscribe(by, &subscriber, &target_of(target)?).await?;
                 if is_gone { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
             (Resource::Suspension { target, subscriber }, "POST") => {
                 if target_of(target)? != Target::Worklist {
                     return Err(Fault::bad_request("only the subscription to the worklist can be suspended").into());
                 }
-                let by = self.by_subscriber("workitems-suspended", subscriber)?;
-                let is_suspended = self.options.shelf.suspend(by, &title(subscriber)?).await?;
+                let subscriber = self.subscriber(subscriber)?;
+                let by = self.by_subscriber("workitems-suspended", &subscriber);
+                let is_suspended = self.options.shelf.suspend(by, &subscriber).await?;
                 if is_suspended { Ok(self.empty(StatusCode::OK, None)) } else { Err(no_subscription().into()) }
             }
             (Resource::Channel(subscriber), "GET") => {
-                let answer = self.open_channel(&title(subscriber)?, &head.headers)?;
-                self.options.shelf.audit(self.by_subscriber("workitem-events-opened", subscriber)?).await?;
+                let subscriber = self.subscriber(subscriber)?;
+                let answer = self.open_channel(&subscriber, &head.headers)?;
+                self.options.shelf.audit(self.by_subscriber("workitem-events-opened", &subscriber)).await?;
                 Ok(answer)
             }
             _ => {
@@ -218,10 +221,20 @@ impl Desk<'_> {
         By { who: self.sender, deed: Deed { action, study, detail } }
     }
 
+    /// The title of a subscriber, unless it is another client's.
+    fn subscriber(&self, text: &str) -> Result<String, Fault> {
+        let title = title(text)?;
+        let owner = self.server.clients.iter().find(|client| client.subscribers.contains(&title));
+        if owner.is_some_and(|owner| owner.name != self.sender.client) {
+            return Err(Fault::new(403, "this subscriber is another client's"));
+        }
+        Ok(title.as_str().to_owned())
+    }
+
     /// Who does what about a subscriber.
-    fn by_subscriber(&self, action: &'static str, subscriber: &str) -> Result<By<'_>, Fault> {
-        let detail = json!({ "subscriber": title(subscriber)? });
-        Ok(By { who: self.sender, deed: Deed { action, study: None, detail } })
+    fn by_subscriber(&self, action: &'static str, subscriber: &str) -> By<'_> {
+        let detail = json!({ "subscriber": subscriber });
+        By { who: self.sender, deed: Deed { action, study: None, detail } }
     }
 
     async fn retrieve(&self, uid: &Uid) -> Result<Answer, Failure> {
@@ -313,7 +326,7 @@ impl Desk<'_> {
         if target == FILTERED {
             return Err(Fault::new(403, "Filtered Worklist Subscriptions are not supported.").into());
         }
-        let (subscriber, target) = (title(subscriber)?, target_of(target)?);
+        let (subscriber, target) = (self.subscriber(subscriber)?, target_of(target)?);
         let deletion_lock = query.split('&').any(|pair| pair.eq_ignore_ascii_case("deletionlock=true"));
         let shelf = &self.options.shelf;
         // The present state is told at once (CC.2.3.3).
@@ -437,10 +450,9 @@ fn named(text: &str) -> Result<Uid, Fault> {
     Uid::parse(text).map_err(|error| Fault::bad_request(format!("the workitem in the URL is not one: {error}")))
 }
 
-fn title(text: &str) -> Result<String, Fault> {
+fn title(text: &str) -> Result<AeTitle, Fault> {
     let text = text.replace("%20", " ");
-    let title = AeTitle::parse(&text).map_err(|error| Fault::bad_request(format!("the subscriber: {error}")))?;
-    Ok(title.as_str().to_owned())
+    AeTitle::parse(&text).map_err(|error| Fault::bad_request(format!("the subscriber: {error}")))
 }
 
 fn target_of(text: &str) -> Result<Target, Fault> {

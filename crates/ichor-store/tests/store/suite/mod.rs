@@ -19,5 +19,6 @@ pub(crate) mod receive;
 pub(crate) mod recovery;
 pub(crate) mod retention;
 pub(crate) mod shadow;
+pub(crate) mod tasks;
 pub(crate) mod triage;
 pub(crate) mod worklist;

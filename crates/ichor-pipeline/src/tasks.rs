@@ -1,0 +1,245 @@
+//! Tasks: workitems of others that we perform (PS3.4 Annex CC, IHE AIW-I Task Performer). What matches is claimed; its input comes
+//! in like everything else, or is here already; the study goes its ordinary way; and what came of it is told where it was asked for.
+//!
+//! Each step is written down before the next begins, and can be taken twice: a process that is killed between any two goes on with
+//! the claim it has. The Transaction UID is in the store before the server hears of it.
+
+mod ending;
+mod fetch;
+mod listen;
+mod offer;
+mod perform;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ichor_core::{AeTitle, Uid};
+use ichor_dicomweb::server::ups::{DataSet, UpsState};
+use ichor_dicomweb::ups::UpsError;
+use ichor_dicomweb::{RetrieveLimits, StowClient};
+use ichor_store::{NewTask, Store, StoreError, Task};
+use rand::Rng;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+pub use ending::Place;
+pub use offer::{Code, Ours};
+
+use crate::backoff::Backoff;
+use crate::ingest::{StowIngest, chain};
+use crate::now;
+
+/// Longest time between two looks at the store.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A task list of another system, and how its workitems are performed.
+#[derive(Clone, Debug)]
+pub struct TaskList {
+    /// Name; what is fetched has it where a calling AE title stands.
+    pub name: AeTitle,
+    /// The service.
+    pub server: StowClient,
+    /// The title under which we perform and subscribe.
+    pub performer: AeTitle,
+    /// Which workitems are ours.
+    pub ours: Ours,
+    /// Services below whose addresses inputs may be fetched.
+    pub sources: Vec<InputSource>,
+    /// How much is fetched at most.
+    pub limits: RetrieveLimits,
+    /// Pause between two looks at the list.
+    pub poll: Duration,
+    /// Whether we subscribe, so that an event shortens that pause, and hear who wants a workitem canceled.
+    pub events: bool,
+    /// Tasks under way at once.
+    pub at_once: usize,
+    /// Workitems that are taken of an answer.
+    pub most_found: usize,
+    /// After that a task whose input is not to be had is given back.
+    pub give_up_after: Duration,
+    /// Waits after failures.
+    pub backoff: Backoff,
+    /// Where results can be had from, by the name of the destination that accepted them.
+    pub places: Vec<(String, Place)>,
+    /// Where they can be had from if they go nowhere.
+    pub own_place: Option<Place>,
+}
+
+/// A service that inputs may come from.
+#[derive(Clone, Debug)]
+pub struct InputSource {
+    /// Base URL.
+    pub url: String,
+    /// The service.
+    pub client: StowClient,
+}
+
+/// Performs the workitems of a list until told to stop.
+pub async fn run(store: Store, ingest: StowIngest, list: Arc<TaskList>, shutdown: CancellationToken) {
+    let wake = Notify::new();
+    let mut performer = Performer { store: store.clone(), ingest, list: Arc::clone(&list), under_way: JoinSet::new() };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = performer.work(&wake) => {}
+        () = listen::run(&store, &list, &wake), if list.events => {}
+    }
+}
+
+struct Performer {
+    store: Store,
+    ingest: StowIngest,
+    list: Arc<TaskList>,
+    /// Tasks in hand: their numbers, and whether a step was taken.
+    under_way: JoinSet<(i64, bool)>,
+}
+
+impl Performer {
+    async fn work(&mut self, wake: &Notify) {
+        let (mut next_look, mut in_hand) = (Instant::now(), BTreeSet::new());
+        loop {
+            let open = match self.store.open_tasks(self.list.name.as_str()).await {
+                Ok(open) => open,
+                Err(failure) => {
+                    error!(list = %self.list.name, %failure, "tasks cannot be read; trying again");
+                    sleep(TICK).await;
+                    continue;
+                }
+            };
+            self.take_on(&open, &mut in_hand);
+            if Instant::now() >= next_look && open.len() < self.list.at_once {
+                let room = self.list.at_once - open.len();
+                if let Err(failure) = self.look(room).await {
+                    error!(list = %self.list.name, %failure, "the task list was not looked through; trying again");
+                }
+                // Several performers that began together do not go on together.
+                next_look = Instant::now() + self.list.poll.mul_f64(rand::rng().random_range(0.8..=1.0));
+            }
+            tokio::select! {
+                () = sleep(TICK) => {}
+                () = wake.notified() => next_look = Instant::now(),
+                Some(done) = self.under_way.join_next() => {
+                    let moved = match done {
+                        Ok((id, moved)) => in_hand.remove(&id) && moved,
+                        // Which one is not known: all are looked at again. No step is taken twice: it is one change of its row.
+                        Err(failure) => {
+                            error!(%failure, "a task failed");
+                            in_hand.clear();
+                            false
+                        }
+                    };
+                    if !moved {
+                        sleep(TICK).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins the next step of every task that is due and not in hand.
+    fn take_on(&mut self, open: &[Task], in_hand: &mut BTreeSet<i64>) {
+        for task in open.iter().filter(|task| task.next_attempt <= now()) {
+            if in_hand.insert(task.id) {
+                let (store, ingest, list) = (self.store.clone(), self.ingest.clone(), Arc::clone(&self.list));
+                let task = task.clone();
+                self.under_way.spawn(async move {
+                    let id = task.id;
+                    (id, perform::step(&store, &ingest, &list, task).await)
+                });
+            }
+        }
+    }
+
+    /// Looks through the list for what is ours, and begins at most `room` tasks. What is wrong with the list is told, and no error.
+    async fn look(&self, room: usize) -> Result<(), StoreError> {
+        let query = self.list.ours.query();
+        let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let found = self.list.server.search_workitems(&query, self.list.most_found).await;
+        self.note(found.as_ref().err()).await?;
+        let mut candidates: Vec<(bool, Uid)> =
+            found.unwrap_or_default().iter().filter_map(|set| self.candidate(set)).collect();
+        candidates.sort_by_key(|(urgent, _)| !urgent);
+        let mut begun = 0;
+        for (_, uid) in candidates {
+            if begun >= room {
+                break;
+            }
+            let status = self.store.task_status(self.list.name.as_str(), &uid).await?;
+            if status.is_some_and(|status| !offer::may_begin(status)) {
+                continue;
+            }
+            match self.list.server.workitem(&uid).await {
+                Ok(set) => begun += usize::from(self.consider(&uid, &set).await?),
+                Err(failure) => debug!(workitem = %uid, failure = %chain(&failure), "a workitem is not to be had"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes whether the list answers, and says so when that changes.
+    async fn note(&self, failure: Option<&UpsError>) -> Result<(), StoreError> {
+        let (name, words) = (self.list.name.as_str(), failure.map(|failure| chain(failure)));
+        if self.store.task_list_looked_at(name, words.as_deref(), now()).await? {
+            match words {
+                Some(words) => warn!(list = name, words, "the task list does not answer; trying again"),
+                None => info!(list = name, "the task list answers"),
+            }
+        }
+        Ok(())
+    }
+
+    /// What an answer to the search offers: it may not say everything, and may hold what was not asked for.
+    fn candidate(&self, set: &DataSet) -> Option<(bool, Uid)> {
+        let uid = offer::name(set)?;
+        let state = offer::state(set);
+        let is_free = state.is_none_or(|state| state == UpsState::Scheduled);
+        is_free.then(|| (offer::is_urgent(set), uid))
+    }
+
+    /// Begins a task, if the workitem is ours and its input can be had; whether it was begun.
+    async fn consider(&self, uid: &Uid, set: &DataSet) -> Result<bool, StoreError> {
+        if offer::state(set) != Some(UpsState::Scheduled) || !offer::is_ready(set) || !self.list.ours.has(set) {
+            return Ok(false);
+        }
+        let name = self.list.name.as_str();
+        let names = |url: &str| offer::allowed(&self.list, url).map(|(_, what)| what);
+        let (study_instance, request) = match offer::request(set, &self.list.ours, names) {
+            Ok(read) => read,
+            Err(why) => {
+                debug!(list = name, workitem = %uid, why, "a workitem asks for what cannot be done: left to others");
+                let study = offer::any_study(set).unwrap_or_else(|| uid.clone());
+                let new = self.task(uid, study, set, serde_json::Value::Null);
+                self.store.leave_task(&new, &why, now()).await?;
+                return Ok(false);
+            }
+        };
+        let value = serde_json::to_value(&request).unwrap_or_default();
+        let new = self.task(uid, study_instance, set, value);
+        if let Some(why) = fetch::not_to_be_had(&self.store, &self.list, &new.study_instance, &request).await? {
+            debug!(list = name, workitem = %uid, why, "left to others for now");
+            self.store.leave_task(&new, &why, now()).await?;
+            return Ok(false);
+        }
+        let begun = self.store.begin_task(&new, now()).await?;
+        if begun.is_some() {
+            info!(list = name, workitem = %uid, study = %new.study_instance, urgent = new.urgent, "claiming a workitem");
+        }
+        Ok(begun.is_some())
+    }
+
+    fn task(&self, uid: &Uid, study_instance: Uid, set: &DataSet, request: serde_json::Value) -> NewTask {
+        let secret: [u8; 32] = rand::rng().random();
+        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        NewTask {
+            list: self.list.name.as_str().to_owned(),
+            workitem: uid.clone(),
+            transaction: Uid::derive(["transaction", uid.as_str(), secret.as_str()]),
+            study_instance,
+            urgent: offer::is_urgent(set),
+            request,
+        }
+    }
+}

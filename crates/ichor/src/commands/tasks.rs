@@ -1,0 +1,50 @@
+//! `ichor tasks`: workitems of others that are performed here.
+
+use ichor_store::{TaskListState, TaskSummary};
+
+use super::job_log::{clock, open};
+use crate::cli::TasksArgs;
+
+/// `ichor tasks list`
+pub(crate) async fn list(args: TasksArgs, json: bool) -> anyhow::Result<()> {
+    let store = open(&args.store).await?;
+    let (lists, tasks) = (store.task_lists().await?, store.tasks(args.status, args.limit).await?);
+    if json {
+        println!("{}", serde_json::json!({ "lists": lists, "tasks": tasks }));
+        return Ok(());
+    }
+    for TaskListState { name, is_up, since, last_words } in &lists {
+        let word = if *is_up { "answers" } else { "does not answer" };
+        let words = last_words.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
+        println!("task list {name} {word} since {}{words}", clock(*since));
+    }
+    println!("{}", row(["number", "seen", "status", "list", "workitem", "study"]));
+    for task in &tasks {
+        println!("{}", line(task));
+    }
+    if tasks.is_empty() {
+        println!("no task");
+    }
+    Ok(())
+}
+
+fn row(cells: [&str; 6]) -> String {
+    let [number, seen, status, list, workitem, study] = cells;
+    format!("{number:>8}  {seen:<19}  {status:<10}  {list:<16}  {workitem:<40}  {study}")
+}
+
+fn line(task: &TaskSummary) -> String {
+    let cells = row([
+        &task.id.to_string(),
+        &clock(task.seen_at),
+        task.status.as_str(),
+        &task.list,
+        task.workitem.as_str(),
+        task.study_instance.as_str(),
+    ]);
+    let urgent = if task.urgent { " (urgent)" } else { "" };
+    match &task.last_words {
+        Some(words) => format!("{cells}\n          {words}{urgent}"),
+        None => format!("{cells}{urgent}"),
+    }
+}

@@ -1,0 +1,281 @@
+//! `[[task_list]]`: worklists of other systems whose workitems we perform (UPS-RS).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ichor_core::AeTitle;
+use ichor_pipeline::tasks::{Code, Ours};
+use serde::{Deserialize, Serialize};
+
+use super::web_endpoint::{WebEndpoint, WebKeys};
+use super::{Durations, Fault, at_least_one, fault};
+
+/// `[[task_list]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskListConfig {
+    /// Name, unique, of the form of an AE title; what is fetched has it where a calling AE title stands.
+    pub(crate) name: AeTitle,
+    /// Base URL of the service, without `/workitems`.
+    pub(crate) url: String,
+    /// File that holds a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bearer_token_file: Option<PathBuf>,
+    /// User of HTTP basic authentication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// File that holds the user's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Authorities of which one must have issued the service's certificate, PEM; absent: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    /// Own certificate with its chain, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    /// Its private key, PEM, not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+    /// The title under which we perform and subscribe; absent: the listener's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ae_title: Option<AeTitle>,
+    /// Scheduled Workitem Codes of which a workitem has one, as `value` or `value^scheme`.
+    #[serde(default)]
+    pub(crate) workitem_codes: Vec<String>,
+    /// Scheduled Station Name Codes of which it has one.
+    #[serde(default)]
+    pub(crate) station_names: Vec<String>,
+    /// Its Worklist Label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worklist_label: Option<String>,
+    /// Pause between two looks at the list, in seconds.
+    #[serde(default = "default::poll_s")]
+    pub(crate) poll_s: f64,
+    /// Whether we subscribe, and hear events over a WebSocket.
+    #[serde(default)]
+    pub(crate) events: bool,
+    /// Tasks under way at once.
+    #[serde(default = "default::at_once")]
+    pub(crate) at_once: usize,
+    /// Most workitems that are taken of an answer.
+    #[serde(default = "default::max_found")]
+    pub(crate) max_found: usize,
+    /// Longest answer, in MiB.
+    #[serde(default = "default::max_answer_mib")]
+    pub(crate) max_answer_mib: usize,
+    /// Largest input that is fetched with one request, in MiB.
+    #[serde(default = "default::max_input_mib")]
+    pub(crate) max_input_mib: u64,
+    /// Time for an answer, and without a byte of an input, in seconds.
+    #[serde(default = "default::timeout_s")]
+    pub(crate) timeout_s: f64,
+    /// After that a claimed workitem whose input is not to be had is given back, in seconds.
+    #[serde(default = "default::give_up_after_s")]
+    pub(crate) give_up_after_s: f64,
+    /// Quiet period after which a study that was fetched closes, in seconds.
+    #[serde(default = "default::quiet_period_s")]
+    pub(crate) quiet_period_s: f64,
+    /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
+    #[serde(default = "default::first_backoff_s")]
+    pub(crate) first_backoff_s: f64,
+    /// Longest wait, in seconds.
+    #[serde(default = "default::max_backoff_s")]
+    pub(crate) max_backoff_s: f64,
+    /// Services that inputs may be fetched from; none: this one alone.
+    #[serde(default, rename = "source", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sources: Vec<TaskSourceConfig>,
+}
+
+/// `[[task_list.source]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskSourceConfig {
+    /// Base URL of the DICOMweb service, without `/studies`.
+    pub(crate) url: String,
+    /// File that holds a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bearer_token_file: Option<PathBuf>,
+    /// User of HTTP basic authentication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// File that holds the user's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Authorities of which one must have issued the service's certificate, PEM; absent: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    /// Own certificate with its chain, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    /// Its private key, PEM, not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+}
+
+impl TaskSourceConfig {
+    /// The service.
+    ///
+    /// # Errors
+    /// A sentence about the key that cannot be right.
+    pub(crate) fn endpoint(&self) -> Result<WebEndpoint, String> {
+        let keys = WebKeys {
+            url: &self.url,
+            bearer_token_file: &self.bearer_token_file,
+            user: &self.user,
+            password_file: &self.password_file,
+            tls_ca_file: &self.tls_ca_file,
+            tls_certificate_file: &self.tls_certificate_file,
+            tls_key_file: &self.tls_key_file,
+        };
+        keys.endpoint()
+    }
+}
+
+impl TaskListConfig {
+    /// The service.
+    ///
+    /// # Errors
+    /// A sentence about the key that cannot be right.
+    pub(crate) fn endpoint(&self) -> Result<WebEndpoint, String> {
+        let keys = WebKeys {
+            url: &self.url,
+            bearer_token_file: &self.bearer_token_file,
+            user: &self.user,
+            password_file: &self.password_file,
+            tls_ca_file: &self.tls_ca_file,
+            tls_certificate_file: &self.tls_certificate_file,
+            tls_key_file: &self.tls_key_file,
+        };
+        keys.endpoint()
+    }
+
+    /// Which workitems are ours.
+    pub(crate) fn ours(&self) -> Ours {
+        Ours {
+            workitem_codes: self.workitem_codes.iter().map(|text| code(text)).collect(),
+            station_names: self.station_names.iter().map(|text| code(text)).collect(),
+            worklist_label: self.worklist_label.clone(),
+        }
+    }
+
+    fn own_key(&self, key: &str) -> String {
+        format!("task_list {:?} {key}", self.name.as_str())
+    }
+
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        let sources = self.sources.iter_mut().flat_map(|source| {
+            [
+                &mut source.bearer_token_file,
+                &mut source.password_file,
+                &mut source.tls_ca_file,
+                &mut source.tls_certificate_file,
+                &mut source.tls_key_file,
+            ]
+        });
+        let own = [
+            &mut self.bearer_token_file,
+            &mut self.password_file,
+            &mut self.tls_ca_file,
+            &mut self.tls_certificate_file,
+            &mut self.tls_key_file,
+        ];
+        for path in own.into_iter().chain(sources).flatten() {
+            *path = folder.join(&path);
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        for (key, value) in [
+            ("at_once", self.at_once),
+            ("max_found", self.max_found),
+            ("max_answer_mib", self.max_answer_mib),
+            ("max_input_mib", usize::from(self.max_input_mib > 0)),
+        ] {
+            at_least_one(&self.own_key(key), value)?;
+        }
+        for (key, seconds) in [("poll_s", self.poll_s), ("timeout_s", self.timeout_s)] {
+            if seconds < 0.1 {
+                return fault(&self.own_key(key), format!("{seconds} is less than 0.1 seconds"));
+            }
+        }
+        if self.workitem_codes.is_empty() && self.station_names.is_empty() && self.worklist_label.is_none() {
+            let message = "give workitem_codes, station_names or worklist_label: without any, every workitem would be claimed, \
+                           those for people too";
+            return fault(&self.own_key("workitem_codes"), message.to_owned());
+        }
+        for (key, codes) in [("workitem_codes", &self.workitem_codes), ("station_names", &self.station_names)] {
+            if let Some(bad) = codes.iter().find(|text| !is_code(text)) {
+                return fault(&self.own_key(key), format!("{bad:?} is neither value nor value^scheme"));
+            }
+        }
+        self.endpoint().map_err(|message| (self.own_key("url"), message))?;
+        let mut urls = BTreeSet::new();
+        for source in &self.sources {
+            source.endpoint().map_err(|message| (self.own_key("source"), message))?;
+            if !urls.insert(&source.url) {
+                return fault(&self.own_key("source"), format!("{:?} stands twice", source.url));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn durations(&self) -> Durations {
+        [
+            ("poll_s", self.poll_s),
+            ("timeout_s", self.timeout_s),
+            ("give_up_after_s", self.give_up_after_s),
+            ("quiet_period_s", self.quiet_period_s),
+            ("first_backoff_s", self.first_backoff_s),
+            ("max_backoff_s", self.max_backoff_s),
+        ]
+        .into_iter()
+        .map(|(key, value)| (self.own_key(key), value))
+        .collect()
+    }
+}
+
+fn is_code(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('^').collect();
+    (1..=2).contains(&parts.len()) && parts.iter().all(|part| !part.trim().is_empty() && part.len() <= 64)
+}
+
+fn code(text: &str) -> Code {
+    match text.split_once('^') {
+        Some((value, scheme)) => Code { value: value.trim().to_owned(), scheme: Some(scheme.trim().to_owned()) },
+        None => Code { value: text.trim().to_owned(), scheme: None },
+    }
+}
+
+/// The defaults of single keys.
+mod default {
+    pub(super) const fn poll_s() -> f64 {
+        10.0
+    }
+    pub(super) const fn at_once() -> usize {
+        4
+    }
+    pub(super) const fn max_found() -> usize {
+        100
+    }
+    pub(super) const fn max_answer_mib() -> usize {
+        16
+    }
+    pub(super) const fn max_input_mib() -> u64 {
+        4096
+    }
+    pub(super) const fn timeout_s() -> f64 {
+        30.0
+    }
+    pub(super) const fn give_up_after_s() -> f64 {
+        3600.0
+    }
+    pub(super) const fn quiet_period_s() -> f64 {
+        2.0
+    }
+    pub(super) const fn first_backoff_s() -> f64 {
+        1.0
+    }
+    pub(super) const fn max_backoff_s() -> f64 {
+        60.0
+    }
+}
