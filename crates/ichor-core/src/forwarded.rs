@@ -140,8 +140,9 @@ mod tests {
     fn of(peer: &str, plain: &[&str], standard: &[&str]) -> Result<String, UnclearChain> {
         let bytes = |values: &[&str]| values.iter().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>();
         let (plain, standard) = (bytes(plain), bytes(standard));
-        let slices = |values: &[Vec<u8>]| values.iter().map(Vec::as_slice).collect::<Vec<_>>().into_boxed_slice();
-        let client = proxies().client(peer.parse().unwrap(), &slices(&plain), &slices(&standard))?;
+        let plain: Vec<&[u8]> = plain.iter().map(Vec::as_slice).collect();
+        let standard: Vec<&[u8]> = standard.iter().map(Vec::as_slice).collect();
+        let client = proxies().client(peer.parse().unwrap(), &plain, &standard)?;
         Ok(client.to_string())
     }
 

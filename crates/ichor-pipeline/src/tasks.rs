@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::{AeTitle, Uid};
+use ichor_core::{AeTitle, Uid, chain};
 use ichor_dicomweb::server::ups::{DataSet, UpsState};
 use ichor_dicomweb::ups::UpsError;
 use ichor_dicomweb::{RetrieveLimits, StowClient};
@@ -30,7 +30,7 @@ pub use ending::Place;
 pub use offer::{Code, Ours};
 
 use crate::backoff::Backoff;
-use crate::ingest::{StowIngest, chain};
+use crate::ingest::StowIngest;
 use crate::now;
 
 /// Longest time between two looks at the store.

@@ -5,6 +5,7 @@ mod names;
 mod spans;
 mod version;
 
+use ichor_core::chain;
 use std::time::Duration;
 
 use ichor_store::{Store, StoreError, TraceClaim, TracePace};
@@ -13,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::backoff::Backoff;
-use crate::ingest::chain;
 use crate::now;
 
 pub use names::root;

@@ -45,7 +45,7 @@ pub(crate) fn open(config: &Config) -> anyhow::Result<Opened> {
     let address = |destination: &crate::config::DestinationConfig| {
         let address = match destination.endpoint() {
             Ok(Endpoint::CStore { address, .. }) => address,
-            Ok(Endpoint::StowRs { url, .. }) => url,
+            Ok(Endpoint::StowRs(web)) => web.url,
             _ => return None,
         };
         Some((destination.name.clone(), address))

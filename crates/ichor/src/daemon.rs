@@ -29,8 +29,8 @@ use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
 use crate::{
-    admin, audit, certificates, channels, destinations, lookups, models, performers, retention, secrets, supervisor, telemetry,
-    worklist,
+    admin, audit, certificates, channels, destinations, lookups, models, performers, retention, secrets, supervisor,
+    telemetry, worklist,
 };
 
 /// What a daemon does.

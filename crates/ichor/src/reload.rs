@@ -21,7 +21,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Difference, diff};
 use crate::stages::Stages;
-use crate::{admin, audit, certificates, channels, daemon, destinations, logging, retention, telemetry, tls_files, web};
+use crate::{
+    admin, audit, certificates, channels, daemon, destinations, logging, retention, telemetry, tls_files, web,
+};
 
 /// A value that stages look at before each piece of work.
 pub(crate) type Shared<T> = watch::Sender<Arc<T>>;

@@ -133,7 +133,7 @@ pub(crate) async fn login(
 }
 
 /// Begins a session.
-pub(super) async fn come_in(app: &App, peer: Peer, user: &User, action: &'static str) -> Result<Response, Problem> {
+pub(super) async fn come_in(app: &App, peer: Peer, user: &User) -> Result<Response, Problem> {
     let (cookie, csrf, now) = (Secret::new()?, Secret::new()?, (app.facts.now)());
     let session = NewSession {
         digest: cookie.digest(),

@@ -121,7 +121,7 @@ pub(crate) async fn callback(
         Provided::Admitted(user) => {
             app.limiter.succeeded(&address, &key);
             info!(role = %user.role, "somebody came in by the OpenID provider");
-            let mut response = come_in(&app, peer, &user, "logged-in").await?;
+            let mut response = come_in(&app, peer, &user).await?;
             response.headers_mut().append(header::SET_COOKIE, cookie_line(&app, "", 0)?);
             return Ok(response);
         }
@@ -144,7 +144,7 @@ async fn limited(app: &App, peer: Peer) -> Result<Option<Response>, Problem> {
     let address = peer.ip().to_string();
     let Some(wait) = app.limiter.wait(&address, &limiter_key(peer), Instant::now()) else { return Ok(None) };
     if app.limiter.is_refusal_new(&address, Instant::now()) {
-        crate::access::audit_stranger(app, peer, None, "login-limited").await?;
+        crate::access::audit_stranger(app, peer, "login-limited").await?;
         app.limiter.refusal_written(&address, Instant::now());
     }
     let error = format!("Too many failed logins. Try again in {} min.", wait.as_secs().div_ceil(60));

@@ -68,6 +68,7 @@ async fn silent_and_slow_peers_are_ended() {
 #[tokio::test]
 async fn proxies_are_believed_where_they_are_trusted() {
     let ward = ClientRule {
+        subscribers: Vec::new(),
         name: "WARD".to_owned(),
         token: None,
         networks: vec!["203.0.113.0/24".parse().unwrap()],

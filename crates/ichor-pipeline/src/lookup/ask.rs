@@ -1,6 +1,6 @@
 //! One question to a peer, over one association where there is such a thing.
 
-use ichor_core::Uid;
+use ichor_core::{Uid, chain};
 use ichor_dicomweb::{StowClient, StowError, WebMatch};
 use ichor_dimse::scu::{Queried, QueryModel, ScuError, ScuOptions, StorageScu, WorklistKeys, attribute};
 use ichor_store::{DueLookup, LookupAnswer};
@@ -8,7 +8,6 @@ use tracing::debug;
 
 use super::judge::{self, About, Told};
 use super::{Count, Inquiry, LookupOptions, MatchBy};
-use crate::ingest::chain;
 
 /// What came of a question.
 pub(super) enum Asked {

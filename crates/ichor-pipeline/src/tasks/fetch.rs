@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ichor_core::Uid;
+use ichor_core::{Uid, chain};
 use ichor_dicomweb::server::{PartOutcome, RequestEnd, StowHandler};
 use ichor_dicomweb::{InstancesOf, Retrieved};
 use ichor_store::{Store, StoreError, StudyKey};
@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::TaskList;
 use super::offer::{Input, Request, allowed};
-use crate::ingest::{StowIngest, chain};
+use crate::ingest::StowIngest;
 
 /// 0xA900, Data Set Does Not Match SOP Class: the instance is of another study, or is not what its header says.
 const NOT_WHAT_WAS_SAID: u16 = 0xA900;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ichor_core::Uid;
+use ichor_core::{Uid, chain};
 use ichor_dicomweb::server::ups::{DataSet, text};
 use ichor_dicomweb::ups::UpsError;
 use ichor_store::Store;
@@ -12,7 +12,6 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::TaskList;
-use crate::ingest::chain;
 use crate::now;
 
 /// Affected SOP Instance UID: the workitem that an event is about.

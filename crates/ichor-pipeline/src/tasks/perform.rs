@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ichor_core::{StudyStatus, TaskStatus};
+use ichor_core::{StudyStatus, TaskStatus, chain};
 use ichor_dicomweb::server::ups::{UpsState, attribute, data_set, sequence};
 use ichor_dicomweb::ups::UpsError;
 use ichor_store::{Store, StoreError, StudyDetail, StudyKey, Task, TaskStep};
@@ -13,7 +13,7 @@ use super::TaskList;
 use super::ending::{self, Ending, Why};
 use super::fetch::{self, Fetched};
 use super::offer::{self, Request};
-use crate::ingest::{StowIngest, chain};
+use crate::ingest::StowIngest;
 use crate::now;
 
 /// Progress that is told, in percent.

@@ -191,8 +191,7 @@ mod tests {
     use ichor_core::Uid;
 
     use super::*;
-    use crate::server::handler::Sender;
-    use crate::server::ups::{DataSet, Deed, Pending, Shelved, Target, UpsState, Workitem};
+    use crate::server::ups::{By, DataSet, Pending, Shelved, Target, UpsState, Workitem};
 
     #[tokio::test]
     async fn a_subscriber_that_does_not_read_is_not_waited_for() {
@@ -210,25 +209,25 @@ mod tests {
     struct TwoReports(Mutex<Vec<i64>>);
 
     impl WorkitemShelf for TwoReports {
-        fn insert<'a>(&'a self, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
+        fn insert<'a>(&'a self, _: By<'a>, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
             unimplemented!()
         }
         fn get<'a>(&'a self, _: &'a Uid) -> Shelved<'a, Option<Workitem>> {
             unimplemented!()
         }
-        fn replace<'a>(&'a self, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
+        fn replace<'a>(&'a self, _: By<'a>, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
             unimplemented!()
         }
         fn list<'a>(&'a self, _: &'a [UpsState], _: u64, _: u32) -> Shelved<'a, Vec<Workitem>> {
             unimplemented!()
         }
-        fn subscribe<'a>(&'a self, _: &'a str, _: &'a Target, _: bool, _: &'a [DataSet]) -> Shelved<'a, ()> {
+        fn subscribe<'a>(&'a self, _: By<'a>, _: &'a str, _: &'a Target, _: bool, _: &'a [DataSet]) -> Shelved<'a, ()> {
             unimplemented!()
         }
-        fn unsubscribe<'a>(&'a self, _: &'a str, _: &'a Target) -> Shelved<'a, bool> {
+        fn unsubscribe<'a>(&'a self, _: By<'a>, _: &'a str, _: &'a Target) -> Shelved<'a, bool> {
             unimplemented!()
         }
-        fn suspend<'a>(&'a self, _: &'a str) -> Shelved<'a, bool> {
+        fn suspend<'a>(&'a self, _: By<'a>, _: &'a str) -> Shelved<'a, bool> {
             unimplemented!()
         }
         fn has_subscriber<'a>(&'a self, _: &'a Uid) -> Shelved<'a, bool> {
@@ -242,7 +241,7 @@ mod tests {
             self.0.lock().unwrap().retain(|known| *known != id);
             Box::pin(async { Ok(()) })
         }
-        fn audit<'a>(&'a self, _: &'a Sender, _: Deed) -> Shelved<'a, ()> {
+        fn audit<'a>(&'a self, _: By<'a>) -> Shelved<'a, ()> {
             unimplemented!()
         }
         fn changed(&self) -> BoxFuture<'static, ()> {

@@ -104,11 +104,11 @@ mod tests {
         let index = Sqlite::open(&options(&folder)).await.unwrap();
         let anna = user("1", "anna", Role::Viewer);
         let Provided::Admitted(row) = index.admit_provided(&anna, at(1)).await.unwrap() else { panic!() };
-        assert!(index.change_user(row.id, Role::Admin, true).await.is_err(), "the provider's word");
+        assert!(index.change_user(row.id, Role::Admin, true, at(3)).await.is_err(), "the provider's word");
         let root = user("2", "root", Role::Admin);
         let Provided::Admitted(root) = index.admit_provided(&root, at(1)).await.unwrap() else { panic!() };
-        index.change_user(row.id, Role::Viewer, false).await.unwrap();
+        index.change_user(row.id, Role::Viewer, false, at(3)).await.unwrap();
         assert_eq!(index.admit_provided(&anna, at(2)).await.unwrap(), Provided::PutOut);
-        assert!(index.change_user(root.id, Role::Admin, false).await.is_err(), "there would be no admin");
+        assert!(index.change_user(root.id, Role::Admin, false, at(3)).await.is_err(), "there would be no admin");
     }
 }

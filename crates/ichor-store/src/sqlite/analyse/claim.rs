@@ -9,6 +9,7 @@ use crate::blobs::BlobStore;
 use crate::receive::StudyAttributes;
 use crate::sqlite::events::NewEvent;
 use crate::sqlite::failure::During;
+use crate::sqlite::lookup::fix_accession;
 use crate::sqlite::order::ORDER;
 use crate::sqlite::values::{blob as parse_blob, model as parse_model, uid, unsigned};
 use crate::sqlite::{Connection, Sqlite};
