@@ -47,6 +47,12 @@ pub enum SendError {
         /// What happened.
         why: String,
     },
+    /// The peer ended the connection in order (TLS `close_notify`): what it had read by then has arrived.
+    #[error("connection to {peer}: ended by the peer")]
+    Ended {
+        /// The address.
+        peer: String,
+    },
     /// The peer does not take what is sent.
     #[error("{peer} does not take what is sent within {limit:?}")]
     Timeout {
@@ -118,10 +124,10 @@ impl SyslogClient {
                 let mut nothing = [0; 512];
                 loop {
                     match stream.read(&mut nothing).await {
-                        Ok(0) => break "closed by the peer".to_owned(),
+                        Ok(0) => break None,
                         // A repository has nothing to say.
                         Ok(_) => {}
-                        Err(error) => break error.to_string(),
+                        Err(error) => break Some(error.to_string()),
                     }
                 }
             }
@@ -130,13 +136,16 @@ impl SyslogClient {
                 let mut nothing = [0; 1];
                 loop {
                     if let Err(error) = socket.recv(&mut nothing).await {
-                        break error.to_string();
+                        break Some(error.to_string());
                     }
                 }
             }
         };
         self.link = None;
-        self.broken(why)
+        match why {
+            Some(why) => self.broken(why),
+            None => SendError::Ended { peer: self.options.address.clone() },
+        }
     }
 
     /// Ends the connection in order; whether the peer has taken everything before it closed its side.

@@ -27,6 +27,9 @@ const POLL: Duration = Duration::from_millis(500);
 const BATCH: u32 = 100;
 /// So many events may go by that are nothing to a repository before the place is moved on for them.
 const UNNOTED: i64 = 256;
+/// What was sent so long before a repository ends the connection in order, it has read: many end one that is idle, and sooner
+/// than it takes to settle.
+const READ_BY_THE_END: Duration = Duration::from_secs(2);
 /// Time for what waits at the end.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 
@@ -70,8 +73,7 @@ pub async fn run(store: Store, repository: Repository, retired: CancellationToke
             Ok(()) => tokio::select! {
                 () = &mut ended => break,
                 () = tokio::time::sleep(POLL) => None,
-                // One that is closed while everything has arrived is made anew when there is something to tell.
-                why = teller.repository.client.lost() => (!teller.unsettled.is_empty()).then_some(Fault::Send(why)),
+                why = teller.repository.client.lost() => teller.fault_of(why).await,
             },
         };
         let Some(fault) = fault else {
@@ -130,7 +132,7 @@ impl Teller {
     /// Sends everything that there is, and moves the place on over what has settled.
     async fn tell(&mut self) -> Result<(), Fault> {
         loop {
-            self.settle().await?;
+            self.settle(self.repository.client.settling()).await?;
             let place = match self.sent {
                 Some(place) => place,
                 None => self.begin().await?,
@@ -154,8 +156,14 @@ impl Teller {
 
     /// Goes on from the place in the store.
     async fn begin(&mut self) -> Result<AuditPlace, StoreError> {
-        self.store.feed_audit(true).await?;
-        let place = self.store.audit_place().await?;
+        let place = match self.store.audit_place().await {
+            // Only then: whether a repository is told is the configuration's to say, which may have just changed.
+            Err(StoreError::NotFound { .. }) => {
+                self.store.feed_audit(true).await?;
+                self.store.audit_place().await?
+            }
+            place => place?,
+        };
         (self.settled, self.sent) = (Some(place), Some(place));
         self.unsettled.clear();
         Ok(place)
@@ -172,8 +180,19 @@ impl Teller {
         Ok(())
     }
 
-    async fn settle(&mut self) -> Result<(), StoreError> {
-        let settling = self.repository.client.settling();
+    /// What it means that the connection is over. One that ends while everything has arrived is made anew when there is
+    /// something to tell.
+    async fn fault_of(&mut self, why: SendError) -> Option<Fault> {
+        if matches!(why, SendError::Ended { .. })
+            && let Err(error) = self.settle(READ_BY_THE_END).await
+        {
+            return Some(error.into());
+        }
+        (!self.unsettled.is_empty()).then_some(Fault::Send(why))
+    }
+
+    /// Moves the place on over what was sent so long ago.
+    async fn settle(&mut self, settling: Duration) -> Result<(), StoreError> {
         let is_settled = |sent: &Unsettled| sent.sent.elapsed() >= settling;
         let count = self.unsettled.iter().take_while(|sent| is_settled(sent)).count();
         self.settle_first(count).await

@@ -32,6 +32,8 @@ enum Mood {
     Good,
     /// Reads so many frames, and half of the next, and resets the connection.
     Cuts(usize),
+    /// Reads so many frames, nothing for a while, and ends the connection in order.
+    Ends(usize, Duration),
     /// Reads nothing for a while, and resets the connection.
     Hangs(Duration),
 }
@@ -77,7 +79,7 @@ impl Listener {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let mood = moods.pop_front().unwrap_or(Mood::Good);
-                if !matches!(mood, Mood::Good) {
+                if !matches!(mood, Mood::Good | Mood::Ends(..)) {
                     stream.set_zero_linger().unwrap();
                 }
                 hear(acceptor.clone(), stream, mood, &into).await;
@@ -108,6 +110,13 @@ async fn hear(acceptor: TlsAcceptor, stream: TcpStream, mood: Mood, heard: &Mute
         return tokio::time::sleep(time).await;
     }
     for number in 0.. {
+        if let Mood::Ends(frames, after) = mood
+            && frames == number
+        {
+            tokio::time::sleep(after).await;
+            let _ = stream.shutdown().await;
+            return;
+        }
         let Some(length) = frame_length(&mut stream).await else {
             let _ = stream.shutdown().await;
             return;
@@ -257,6 +266,27 @@ async fn what_breaks_off_within_a_frame_is_told_again() {
     let heard = listener.heard(has_all(40)).await;
     check_order(&heard, 40);
     assert!(heard.len() > 40, "some twice rather than one never");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_repository_read_before_it_ended_an_idle_connection_is_told() {
+    let site = Site::new().await;
+    site.write(0..10).await;
+    // Sooner than the 5.5 s after which it would count as told.
+    let moods = [Mood::Ends(10, Duration::from_secs(3)), Mood::Good];
+    let listener = Listener::start(&site.identity, 0, &moods).await;
+    let (stop, task) = site.tell_by_tls(listener.address.port());
+    let told = async {
+        while site.store.audit_feed_figures().await.unwrap().unwrap().told < 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("it does not count as told");
+    site.write(10..12).await;
+    let heard = listener.heard(has_all(12)).await;
+    assert_eq!(heard.len(), 12, "nothing twice");
     stop.cancel();
     task.await.unwrap();
 }

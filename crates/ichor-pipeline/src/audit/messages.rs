@@ -73,12 +73,16 @@ fn peer(title: &str, address: &str) -> Participant {
     }
 }
 
-/// The host of `host:port`, `[host]:port` or a URL.
+/// The host of `host:port`, `[host]:port`, `[host]` or a URL; never the name and password that a URL may have before it.
 fn host_of(address: &str) -> String {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let rest = rest.split('/').next().unwrap_or_default();
+    let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    if let Some((host, _)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return host.to_owned();
+    }
     match (rest.rsplit_once(':'), rest.parse::<std::net::IpAddr>()) {
-        (Some((host, _)), Err(_)) => host.trim_matches(['[', ']']).to_owned(),
+        (Some((host, _)), Err(_)) => host.to_owned(),
         _ => rest.to_owned(),
     }
 }
@@ -226,7 +230,8 @@ fn of_entry(entry: &AuditEntry, study: Option<&AuditedStudy>, by: &Told, at: Off
             subject: Subject {
                 types: vec![kind],
                 outcome,
-                words: (outcome != Outcome::Success).then(|| "name or password is not right".to_owned()),
+                words: (outcome != Outcome::Success)
+                    .then(|| detail["why"].as_str().unwrap_or("name or password is not right").to_owned()),
                 ..subject(codes::USER_AUTHENTICATION, Action::Execute, at)
             },
             participants: vec![person, ourselves],

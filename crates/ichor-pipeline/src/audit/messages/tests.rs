@@ -11,7 +11,7 @@ use super::*;
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/judges/dicom-audit-message.rng");
 
 /// Every action that stands in an audit trail, and whether it is about a study.
-const ACTIONS: [(&str, bool); 40] = [
+const ACTIONS: [(&str, bool); 42] = [
     ("application-started", false),
     ("application-stopped", false),
     ("logged-in", false),
@@ -22,6 +22,8 @@ const ACTIONS: [(&str, bool); 40] = [
     ("user-added", false),
     ("user-changed", false),
     ("user-invited", false),
+    ("user-admitted", false),
+    ("user-withdrawn", false),
     ("token-added", false),
     ("token-revoked", false),
     ("configuration-viewed", false),
@@ -177,6 +179,12 @@ fn actions_become_the_events_of_the_standard() {
     assert_eq!(done("logged-in"), ("110114", Some("110122"), Execute, Success));
     assert_eq!(done("logged-out"), ("110114", Some("110123"), Execute, Success));
     assert_eq!(done("login-failed"), ("110114", Some("110122"), Execute, MinorFailure));
+    let mut refused_login = entry("login-failed", None);
+    assert_eq!(told(&refused_login, &by()).0.subject.words.as_deref(), Some("name or password is not right"));
+    if let AuditMatter::Entry(entry) = &mut refused_login.matter {
+        entry.detail = json!({ "by": "oidc", "why": "the provider refused" });
+    }
+    assert_eq!(told(&refused_login, &by()).0.subject.words.as_deref(), Some("the provider refused"));
     assert_eq!(done("login-limited"), ("110113", Some("110132"), Execute, SeriousFailure));
     assert_eq!(done("user-changed"), ("110113", Some("110137"), Execute, Success));
     assert_eq!(done("studies-searched"), ("110112", None, Execute, Success));
@@ -216,4 +224,8 @@ fn who_took_part_is_said() {
     assert_eq!(host_of("[2001:db8::1]:104"), "2001:db8::1");
     assert_eq!(host_of("https://pacs.example:8443/dicom-web"), "pacs.example");
     assert_eq!(host_of("2001:db8::1"), "2001:db8::1");
+    assert_eq!(host_of("[2001:db8::1]"), "2001:db8::1");
+    assert_eq!(host_of("https://[2001:db8::1]/dicom-web"), "2001:db8::1");
+    assert_eq!(host_of("https://user:pw@pacs:8443/x"), "pacs", "no password goes to a repository");
+    assert_eq!(host_of("https://user:pw@[2001:db8::1]:8443"), "2001:db8::1");
 }
