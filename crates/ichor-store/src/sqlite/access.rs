@@ -65,7 +65,7 @@ impl Sqlite {
     pub(crate) async fn add_user(&self, name: &str, role: Role, now: Timestamp) -> Result<i64, StoreError> {
         let mut tx = self.begin(DURING).await?;
         let id = insert_user(&mut tx, name, role, now).await?;
-        tx.commit().await.during(DURING)?;
+        tx.commit_with(&id).await.during(DURING)?;
         Ok(id)
     }
 

@@ -20,6 +20,15 @@ const DURING: &str = "following the audit trail";
 const KINDS: &str = "('association-closed', 'association-refused', 'delivery-accepted', 'forwarding-done',
     'pixels-removed', 'results-removed')";
 
+/// Of these, the events that say something: not those of associations that brought nothing, nor of studies of which nothing
+/// was accepted.
+const SAYING: &str = "(kind <> 'association-closed'
+        OR EXISTS (SELECT 1 FROM instance i WHERE i.association_id = event.association_id))
+    AND (kind <> 'forwarding-done' OR EXISTS (
+        SELECT 1 FROM outbox o WHERE o.study_id = event.study_id AND o.instance_id IS NOT NULL
+            AND o.destination = json_extract(event.detail, '$.destination')
+            AND o.status IN ('accepted', 'committed', 'visible')))";
+
 /// Study and patient of a row.
 const STUDY: &str = "s.id AS study_row, s.study_instance, s.patient_id, s.patient_name, s.accession_number";
 
@@ -123,12 +132,13 @@ impl Sqlite {
 
     pub(crate) async fn audit_feed_figures(&self) -> Result<Option<AuditFeedFigures>, StoreError> {
         let statement = format!(
-            "SELECT f.told, f.failures, f.words, f.told_at,
-                 (SELECT COUNT(*) FROM audit WHERE id > f.audit_id) AS entries,
-                 (SELECT MIN(at) FROM audit WHERE id > f.audit_id) AS entries_since,
-                 (SELECT COUNT(*) FROM event WHERE id > f.event_id AND kind IN {KINDS}) AS events,
-                 (SELECT MIN(at) FROM event WHERE id > f.event_id AND kind IN {KINDS}) AS events_since
-             FROM audit_feed f WHERE f.is_fed = 1"
+            "SELECT f.told, f.failures, f.words, f.told_at, a.entries, a.entries_since, e.events, e.events_since
+             FROM audit_feed f
+             JOIN (SELECT COUNT(*) AS entries, MIN(at) AS entries_since FROM audit
+                   WHERE id > (SELECT audit_id FROM audit_feed WHERE is_fed = 1)) a
+             JOIN (SELECT COUNT(*) AS events, MIN(at) AS events_since FROM event
+                   WHERE id > (SELECT event_id FROM audit_feed WHERE is_fed = 1) AND kind IN {KINDS} AND {SAYING}) e
+             WHERE f.is_fed = 1"
         );
         // Words of this file only.
         let row = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_optional(&self.read).await.during(DURING)?;
@@ -238,6 +248,9 @@ async fn said(
         "forwarding-done" => {
             let destination = word("destination");
             let classes = forwarded(connection, number(row, "study_row")?, &destination).await?;
+            if classes.is_empty() {
+                return Ok(Vec::new());
+            }
             AuditMatter::Delivered { destination, classes }
         }
         _ => AuditMatter::Removed { what: kind, text: text(row, "text")?.unwrap_or_default() },

@@ -168,6 +168,10 @@ impl Sqlite {
         };
         let text = format!("{} to {} failed: {words}; {consequence}", claim.object.kind, claim.destination);
         write_event(&mut tx, claim, NewEvent::new(now, kind, text), json!(words)).await?;
+        if next_attempt.is_none() && claim.object.kind == SOURCE {
+            // The last one may be the one that is given up.
+            tell_when_all_are_there(&mut tx, claim, now).await?;
+        }
         tx.commit().await.during(during)
     }
 
@@ -198,7 +202,7 @@ impl Sqlite {
 /// What the view `delivery` calls a received instance.
 pub(super) const SOURCE: &str = "source";
 
-/// Says that every received instance of a study that goes to a destination is accepted there.
+/// Says that no received instance of a study that goes to a destination waits for it: each is accepted there, or given up.
 async fn tell_when_all_are_there(
     connection: &mut Connection,
     claim: &DeliveryClaim,

@@ -19,6 +19,21 @@ impl Sqlite {
             return Ok(Provided::NameTaken);
         }
         let statement = format!(
+            "SELECT {USER_COLUMNS} FROM admin_user
+             WHERE subject = ? AND name = ? COLLATE BINARY AND role = ? AND enabled = 1"
+        );
+        let unchanged: Option<UserRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+            .bind(&user.subject)
+            .bind(&user.name)
+            .bind(user.role.as_str())
+            .fetch_optional(&mut *tx)
+            .await
+            .during(DURING)?;
+        if let Some(row) = unchanged {
+            // What changes nothing has no row in the audit trail.
+            return row.user().map(Provided::Admitted);
+        }
+        let statement = format!(
             "INSERT INTO admin_user (name, role, created_at, source, subject) VALUES (?, ?, ?, 'oidc', ?)
              ON CONFLICT (subject) WHERE subject IS NOT NULL DO UPDATE SET name = excluded.name, role = excluded.role
                  WHERE enabled = 1
@@ -32,8 +47,9 @@ impl Sqlite {
             .fetch_optional(&mut *tx)
             .await
             .during(DURING)?;
+        let Some(row) = row else { return Ok(Provided::PutOut) };
         tx.commit().await.during(DURING)?;
-        row.map_or(Ok(Provided::PutOut), |row| row.user().map(Provided::Admitted))
+        row.user().map(Provided::Admitted)
     }
 
     pub(crate) async fn withdraw_provided(&self, subject: &str, now: Timestamp) -> Result<bool, StoreError> {
@@ -60,6 +76,7 @@ impl Sqlite {
 mod tests {
     use super::super::super::tests::options;
     use super::*;
+    use crate::access::{AuditFilter, NewAudit, Witness};
     use crate::folder;
     use crate::{NewSession, Role};
 
@@ -96,6 +113,26 @@ mod tests {
         assert!(!index.withdraw_provided("4", at(3)).await.unwrap());
         assert!(index.session([2; 32], at(4)).await.unwrap().is_none());
         assert!(index.token([3; 32], at(4)).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn changes_by_the_provider_stand_in_the_audit_trail() {
+        let folder = folder();
+        let index = Sqlite::open(&options(&folder)).await.unwrap();
+        let entry = NewAudit::of_ourselves(at(1), "changed", serde_json::json!({}));
+        let witnessed = index.witnessed(Witness::new(entry));
+        let rows = async || index.audited(&AuditFilter::default(), 100).await.unwrap().len();
+        witnessed.admit_provided(&user("1", "anna", Role::Viewer), at(1)).await.unwrap();
+        assert_eq!(rows().await, 1);
+        witnessed.admit_provided(&user("1", "anna", Role::Viewer), at(2)).await.unwrap();
+        witnessed.admit_provided(&user("2", "anna", Role::Viewer), at(2)).await.unwrap();
+        assert!(!witnessed.withdraw_provided("4", at(2)).await.unwrap());
+        assert_eq!(rows().await, 1, "nothing has changed");
+        witnessed.admit_provided(&user("1", "Anna", Role::Viewer), at(3)).await.unwrap();
+        let admin = witnessed.admit_provided(&user("1", "Anna", Role::Admin), at(3)).await.unwrap();
+        let Provided::Admitted(anna) = admin else { panic!() };
+        assert!(witnessed.withdraw_provided("1", at(4)).await.unwrap());
+        assert_eq!((rows().await, anna.name.as_str(), anna.role), (4, "Anna", Role::Admin));
     }
 
     #[tokio::test]
