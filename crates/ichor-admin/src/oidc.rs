@@ -73,9 +73,6 @@ pub enum OidcError {
     /// A claim is missing, or no name.
     #[error("{0}")]
     Claim(String),
-    /// Too many logins are under way, of all or of one address.
-    #[error("too many logins are under way")]
-    TooMany,
     /// No random numbers.
     #[error("{0}")]
     Random(String),
@@ -129,8 +126,10 @@ impl Oidc {
 
     /// Asks the provider about itself, and begins a login: where the browser goes.
     pub(crate) async fn begin(&self, address: &str, browser: [u8; 32]) -> Result<String, OidcError> {
-        let provider = self.discover().await?;
         let (state, nonce, verifier) = (Secret::new()?, Secret::new()?, Secret::new()?);
+        let kept = Kept { nonce: nonce.reveal().to_owned(), verifier: verifier.reveal().to_owned(), browser };
+        self.begun.keep(state.reveal(), kept, address, Instant::now());
+        let provider = self.discover().await?;
         let scopes = ["openid"].into_iter().chain(self.options.scopes.iter().map(String::as_str));
         let mut url = provider.authorization.clone();
         url.query_pairs_mut()
@@ -142,11 +141,7 @@ impl Oidc {
             .append_pair("nonce", nonce.reveal())
             .append_pair("code_challenge", &jws::sha256(verifier.reveal()))
             .append_pair("code_challenge_method", "S256");
-        let kept = Kept { nonce: nonce.reveal().to_owned(), verifier: verifier.reveal().to_owned(), browser };
-        match self.begun.keep(state.reveal(), kept, address, Instant::now()) {
-            true => Ok(url.into()),
-            false => Err(OidcError::TooMany),
-        }
+        Ok(url.into())
     }
 
     /// The login that has begun with this state in this browser; once.

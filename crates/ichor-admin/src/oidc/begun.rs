@@ -31,16 +31,20 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// Remembers a login; whether there was room.
-    pub(super) fn keep(&self, state: &str, kept: Kept, address: &str, now: Instant) -> bool {
+    /// Remembers a login. Where there are too many the oldest goes, of the same address if that has too many: nobody is kept
+    /// from beginning one.
+    pub(super) fn keep(&self, state: &str, kept: Kept, address: &str, now: Instant) {
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
         logins.retain(|_, (_, _, since)| now.duration_since(*since) < MOST_AGE);
-        let of_address = logins.values().filter(|(_, of, _)| of == address).count();
-        if logins.len() >= MOST || of_address >= MOST_OF_ADDRESS {
-            return false;
+        let is_address_full = logins.values().filter(|(_, of, _)| of == address).count() >= MOST_OF_ADDRESS;
+        if is_address_full || logins.len() >= MOST {
+            let those = logins.iter().filter(|(_, (_, of, _))| !is_address_full || of == address);
+            let oldest = those.min_by_key(|(_, (_, _, since))| *since).map(|(oldest, _)| oldest.clone());
+            if let Some(oldest) = oldest {
+                logins.remove(&oldest);
+            }
         }
         logins.insert(state.to_owned(), (kept, address.to_owned(), now));
-        true
     }
 
     /// Takes a login, once, if it is the browser's own and not too old.
@@ -67,23 +71,34 @@ mod tests {
     #[test]
     fn a_login_is_good_once_and_for_its_own_browser() {
         let (begun, now) = (Begun::default(), Instant::now());
-        assert!(begun.keep("s", kept(1), "10.0.0.1", now));
+        begun.keep("s", kept(1), "10.0.0.1", now);
         assert_eq!(begun.take("other", [1; 32], now), None);
         assert_eq!(begun.take("s", [2; 32], now), None, "another browser");
         assert_eq!(begun.take("s", [1; 32], now), Some(kept(1)));
         assert_eq!(begun.take("s", [1; 32], now), None, "a second time");
-        assert!(begun.keep("late", kept(1), "10.0.0.1", now));
+        begun.keep("late", kept(1), "10.0.0.1", now);
         assert_eq!(begun.take("late", [1; 32], now + MOST_AGE), None);
     }
 
     #[test]
     fn they_are_bounded() {
-        let (begun, now) = (Begun::default(), Instant::now());
-        for number in 0..MOST_OF_ADDRESS {
-            assert!(begun.keep(&number.to_string(), kept(1), "10.0.0.1", now));
+        let (begun, start) = (Begun::default(), Instant::now());
+        let at = |number: usize| start + Duration::from_millis(number as u64);
+        let count = || begun.logins.lock().unwrap().len();
+        begun.keep("another's", kept(1), "10.0.0.2", start);
+        for number in 0..=MOST_OF_ADDRESS {
+            begun.keep(&number.to_string(), kept(1), "10.0.0.1", at(number + 1));
         }
-        assert!(!begun.keep("one more", kept(1), "10.0.0.1", now));
-        assert!(begun.keep("another's", kept(1), "10.0.0.2", now));
-        assert!(begun.keep("later", kept(1), "10.0.0.1", now + MOST_AGE));
+        assert_eq!(count(), MOST_OF_ADDRESS + 1);
+        assert_eq!(begun.take("0", [1; 32], at(100)), None, "the oldest of the address has gone");
+        assert!(begun.take("1", [1; 32], at(100)).is_some() && begun.take("another's", [1; 32], at(100)).is_some());
+        for number in 0..MOST {
+            begun.keep(&format!("from {number}"), kept(1), &number.to_string(), at(200));
+        }
+        assert_eq!(count(), MOST);
+        assert_eq!(begun.take("2", [1; 32], at(300)), None, "the oldest of all have gone");
+        assert!(begun.take("from 0", [1; 32], at(300)).is_some());
+        begun.keep("later", kept(1), "10.0.0.1", at(200) + MOST_AGE);
+        assert_eq!(count(), 1);
     }
 }

@@ -7,14 +7,14 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ichor_store::{NewAudit, Provided};
+use ichor_store::{NewAudit, Provided, Role, Witness};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::enter::{check_served, come_in, login_refused};
 use crate::App;
-use crate::access::{Peer, Secret};
+use crate::access::{Peer, Secret, stranger};
 use crate::oidc::{Oidc, OidcError, longest_login};
 use crate::problem::Problem;
 
@@ -36,10 +36,6 @@ pub(crate) async fn begin(State(app): State<Arc<App>>, peer: Peer) -> Result<Res
     let browser = Secret::new()?;
     let url = match oidc.begin(&peer.ip().to_string(), browser.digest()).await {
         Ok(url) => url,
-        Err(OidcError::TooMany) => {
-            let words = "Too many logins are under way. Try again in some minutes.";
-            return Ok(login_refused(&app, StatusCode::TOO_MANY_REQUESTS, words.to_owned()));
-        }
         Err(error) => {
             warn!(%error, "nobody can log in by the OpenID provider");
             let words = format!(
@@ -75,16 +71,14 @@ pub(crate) async fn callback(
     if let Some(limited) = limited(&app, peer).await? {
         return Ok(limited);
     }
-    // Counted before it is known: attempts at once do not slip through.
-    let (address, key) = (peer.ip().to_string(), limiter_key(peer));
-    app.limiter.failed(&address, &key, Instant::now());
     let browser = cookie(&app, &headers).map(|cookie| Secret::brought(&cookie).digest());
     let kept = browser.zip(back.state.as_deref());
     let Some(kept) = kept.and_then(|(browser, state)| oidc.take(state, browser)) else {
-        let why = "no login of this browser that is under way has this state";
-        let words = "This login was used, took too long, or was begun elsewhere. Begin it anew.";
-        return refuse(&app, peer, ("-", json!({ "by": "oidc", "why": why })), StatusCode::BAD_REQUEST, words).await;
+        return refuse_state(&app, peer).await;
     };
+    // Counted before it is known what comes of it: attempts at once do not slip through.
+    let key = limiter_key(peer);
+    app.limiter.failed(&key, &key, Instant::now());
     if back.iss.is_some_and(|issuer| issuer != oidc.options().issuer) {
         let detail = json!({ "by": "oidc", "why": "the answer is another provider's (iss)" });
         return refuse(&app, peer, ("-", detail), StatusCode::BAD_REQUEST, "The answer is another provider's.").await;
@@ -112,14 +106,20 @@ pub(crate) async fn callback(
         }
     };
     let Some(user) = vouched.user() else {
-        app.facts.store.withdraw_provided(&vouched.subject, (app.facts.now)()).await?;
+        let detail = json!({ "by": "oidc", "subject": vouched.subject });
+        let row = entry(&app, peer, (&vouched.name, None), "user-withdrawn", detail);
+        let store = app.facts.store.witnessed(Witness::new(row));
+        store.withdraw_provided(&vouched.subject, (app.facts.now)()).await?;
         let detail = json!({ "by": "oidc", "why": "nothing gives this user a role here", "subject": vouched.subject });
         let words = "You are known, and have no role here. Ask whoever looks after ichor.";
         return refuse(&app, peer, (&vouched.name, detail), StatusCode::FORBIDDEN, words).await;
     };
-    let (why, words) = match app.facts.store.admit_provided(&user, (app.facts.now)()).await? {
+    let detail = json!({ "by": "oidc", "subject": user.subject });
+    let row = entry(&app, peer, (&user.name, Some(user.role)), "user-admitted", detail);
+    let store = app.facts.store.witnessed(Witness::new(row));
+    let (why, words) = match store.admit_provided(&user, (app.facts.now)()).await? {
         Provided::Admitted(user) => {
-            app.limiter.succeeded(&address, &key);
+            app.limiter.succeeded(&key, &key);
             info!(role = %user.role, "somebody came in by the OpenID provider");
             let mut response = come_in(&app, peer, &user).await?;
             response.headers_mut().append(header::SET_COOKIE, cookie_line(&app, "", 0)?);
@@ -134,18 +134,19 @@ pub(crate) async fn callback(
     refuse(&app, peer, (&vouched.name, detail), StatusCode::FORBIDDEN, words).await
 }
 
-/// Of one address only: nobody locks others out.
+/// What is counted: of one address only, and not with its wrong passwords, so that nobody locks others out, nor out of the local
+/// login.
 fn limiter_key(peer: Peer) -> String {
     format!("oidc {}", peer.ip())
 }
 
 /// The answer to an address that has failed too often.
 async fn limited(app: &App, peer: Peer) -> Result<Option<Response>, Problem> {
-    let address = peer.ip().to_string();
-    let Some(wait) = app.limiter.wait(&address, &limiter_key(peer), Instant::now()) else { return Ok(None) };
-    if app.limiter.is_refusal_new(&address, Instant::now()) {
+    let key = limiter_key(peer);
+    let Some(wait) = app.limiter.wait(&key, &key, Instant::now()) else { return Ok(None) };
+    if app.limiter.is_refusal_new(&key, Instant::now()) {
         crate::access::audit_stranger(app, peer, "login-limited").await?;
-        app.limiter.refusal_written(&address, Instant::now());
+        app.limiter.refusal_written(&key, Instant::now());
     }
     let error = format!("Too many failed logins. Try again in {} min.", wait.as_secs().div_ceil(60));
     let mut response = login_refused(app, StatusCode::TOO_MANY_REQUESTS, error);
@@ -161,16 +162,32 @@ async fn refuse(
     status: StatusCode,
     words: &str,
 ) -> Result<Response, Problem> {
-    let entry = NewAudit {
-        at: (app.facts.now)(),
-        actor: actor.to_owned(),
-        role: None,
-        address: peer.ip().to_string(),
-        action: "login-failed",
-        study: None,
-        detail,
-    };
-    app.facts.store.audit(&entry).await?;
+    app.facts.store.audit(&entry(app, peer, (actor, None), "login-failed", detail)).await?;
+    refused(app, status, words)
+}
+
+/// A state that is unknown comes from any page elsewhere that sends a browser here: it counts for nobody, and is written down
+/// once a window.
+async fn refuse_state(app: &App, peer: Peer) -> Result<Response, Problem> {
+    let words = "This login was used, took too long, or was begun elsewhere. Begin it anew.";
+    let key = format!("{} state", limiter_key(peer));
+    if !app.limiter.is_refusal_new(&key, Instant::now()) {
+        return refused(app, StatusCode::BAD_REQUEST, words);
+    }
+    let why = "no login of this browser that is under way has this state";
+    let detail = json!({ "by": "oidc", "why": why });
+    let response = refuse(app, peer, ("-", detail), StatusCode::BAD_REQUEST, words).await?;
+    app.limiter.refusal_written(&key, Instant::now());
+    Ok(response)
+}
+
+/// A row about somebody whom the provider vouches for, or does not.
+fn entry(app: &App, peer: Peer, (name, role): (&str, Option<Role>), action: &'static str, detail: Value) -> NewAudit {
+    NewAudit { detail, ..stranger(app, peer, (Some(name), role), action) }
+}
+
+/// The login page with these words; the login that was under way is over.
+fn refused(app: &App, status: StatusCode, words: &str) -> Result<Response, Problem> {
     let mut response = login_refused(app, status, words.to_owned());
     response.headers_mut().insert(header::SET_COOKIE, cookie_line(app, "", 0)?);
     Ok(response)
