@@ -124,7 +124,7 @@ impl Oidc {
         &self.options
     }
 
-    /// Asks the provider about itself, and begins a login: where the browser goes.
+    /// Begins a login, and asks the provider about itself: where the browser goes.
     pub(crate) async fn begin(&self, address: &str, browser: [u8; 32]) -> Result<String, OidcError> {
         let (state, nonce, verifier) = (Secret::new()?, Secret::new()?, Secret::new()?);
         let kept = Kept { nonce: nonce.reveal().to_owned(), verifier: verifier.reveal().to_owned(), browser };

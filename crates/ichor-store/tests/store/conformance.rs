@@ -66,6 +66,7 @@ macro_rules! conformance {
                     repository_hears_in_order_what_happened,
                     small_steps_lead_to_the_same_place,
                     deliveries_and_deletions_are_heard_of,
+                    forwarding_of_which_some_is_given_up_is_heard_of,
                 }
                 forward {
                     instances_of_closed_studies_are_queued_once,

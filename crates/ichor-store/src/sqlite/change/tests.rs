@@ -110,6 +110,7 @@ async fn change_and_its_row_are_there_together_or_not_at_all() {
     assert_eq!(number, 13);
     let rows = index.audited(&AuditFilter::default(), 100).await.unwrap();
     assert_eq!(rows[rows.len() - 4].detail["what"], 1, "what came of the token is said: its number");
+    assert_eq!(rows[rows.len() - 7].detail["what"], 2, "and of the user");
 }
 
 #[tokio::test]

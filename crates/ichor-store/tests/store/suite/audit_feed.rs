@@ -1,3 +1,4 @@
+use ichor_core::Reason;
 use ichor_store::{
     AssociationEnd, AuditMatter, AuditPlace, AuditRecord, FileKind, Forwarding, NewAssociation, NewAudit, ProofPlan,
     Store,
@@ -136,4 +137,27 @@ pub(crate) async fn deliveries_and_deletions_are_heard_of(backend: impl Backend)
     assert_eq!(words(&heard.records), ["refused STRANGER", "refused STRANGER"]);
     store.audit_told(heard.place, 2, at(60)).await.unwrap();
     assert!(store.remove_events(at(1_000), 100).await.unwrap() > 0);
+}
+
+pub(crate) async fn forwarding_of_which_some_is_given_up_is_heard_of(backend: impl Backend) {
+    let store = backend.open().await;
+    store.feed_audit(true).await.unwrap();
+    let begin = store.audit_place().await.unwrap();
+    for (study, accepted, seconds) in [("a", 2, 0), ("b", 0, 1_000)] {
+        closed_study(&store, study, accepted + 1, seconds).await;
+        for study in store.undecided_studies(10).await.unwrap() {
+            let vna = Forwarding { destinations: vec!["vna".to_owned()], ..Forwarding::default() };
+            store.forward(&study, &vna, at(seconds + 100)).await.unwrap();
+        }
+        let now = at(seconds + 110);
+        for _ in 0..accepted {
+            let claim = store.claim_delivery("vna", now).await.unwrap().unwrap();
+            store.delivery_accepted(claim, "Success", ProofPlan::default(), now, now).await.unwrap();
+        }
+        let claim = store.claim_delivery("vna", now).await.unwrap().unwrap();
+        store.delivery_failed(claim, Reason::new("refused", "0xA900"), None, now).await.unwrap();
+    }
+    let heard = store.audit_after(begin, 100).await.unwrap();
+    assert_eq!(words(&heard.records), ["2 to vna"], "of the other nothing is there");
+    assert_eq!(store.audit_feed_figures().await.unwrap().unwrap().waiting, 1);
 }
