@@ -60,6 +60,17 @@ impl Sqlite {
             .await
             .during(DURING)?;
         let Some(user) = user else { return Ok(false) };
+        let has_any: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM admin_session WHERE user_id = ?1)
+                 OR EXISTS (SELECT 1 FROM admin_token WHERE user_id = ?1 AND revoked_at IS NULL)",
+        )
+        .bind(user)
+        .fetch_one(&mut *tx)
+        .await
+        .during(DURING)?;
+        if !has_any {
+            return Ok(true);
+        }
         end_sessions(&mut tx, user).await?;
         sqlx::query("UPDATE admin_token SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL")
             .bind(now.as_millis())
@@ -132,6 +143,9 @@ mod tests {
         let admin = witnessed.admit_provided(&user("1", "Anna", Role::Admin), at(3)).await.unwrap();
         let Provided::Admitted(anna) = admin else { panic!() };
         assert!(witnessed.withdraw_provided("1", at(4)).await.unwrap());
+        assert_eq!(rows().await, 3, "there was nothing to end");
+        index.add_token([3; 32], anna.id, "test", at(4), None).await.unwrap();
+        assert!(witnessed.withdraw_provided("1", at(5)).await.unwrap());
         assert_eq!((rows().await, anna.name.as_str(), anna.role), (4, "Anna", Role::Admin));
     }
 
