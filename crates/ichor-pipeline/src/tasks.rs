@@ -124,9 +124,10 @@ impl Performer {
                 Some(done) = self.under_way.join_next() => {
                     let moved = match done {
                         Ok((id, moved)) => in_hand.remove(&id) && moved,
-                        // Which one is not known: all are looked at again. No step is taken twice: it is one change of its row.
+                        // Which one is not known: all are ended and looked at again. A step can be taken twice.
                         Err(failure) => {
                             error!(%failure, "a task failed");
+                            self.under_way.shutdown().await;
                             in_hand.clear();
                             false
                         }
