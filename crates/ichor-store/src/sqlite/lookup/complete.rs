@@ -187,7 +187,7 @@ async fn say(
 ) -> Result<(), StoreError> {
     let (missing, here) = (balance.missing, expected - balance.missing);
     let text = match missing {
-        0 => format!("{} knows of no instance that is not here; {here} are here", due.peer),
+        0 => format!("{} tells of no instance that is waited for; {here} are here", due.peer),
         _ => format!("{} tells of {expected} instances, {here} are here: {missing} are missing", due.peer),
     };
     NewEvent::new(now, "looked-up", text)
