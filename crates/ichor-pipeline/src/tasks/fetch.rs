@@ -128,9 +128,9 @@ async fn retrieve(
     let request = opened.map_err(|refusal| Fetched::NotYet(refusal.to_string()))?;
     let mut retrieved = Retrieved::default();
     let retrieving = source.client.retrieve(what, &list.limits, &mut retrieved, || ingest.begin(&request));
-    // Whoever sends a byte now and then does not hold a claim for ever.
-    let ended = timeout(list.give_up_after, retrieving).await;
-    let ended = ended.unwrap_or(Err(RetrieveError::Late(list.give_up_after)));
+    // Whoever sends a byte now and then does not hold a claim for ever; the first try is one, however soon it is given up.
+    let longest = list.give_up_after.max(list.limits.idle);
+    let ended = timeout(longest, retrieving).await.unwrap_or(Err(RetrieveError::Late(longest)));
     let mut counted = Counted::default();
     for part in &retrieved.parts {
         counted.add(&part.outcome);
