@@ -254,7 +254,8 @@ class Handler(BaseHTTPRequestHandler):
         match (self.command, parts):
             case ("GET", ["workitems"]):
                 found = [item.data.to_json_dict() for item in ITEMS.values() if DO["lie"] == "scheduled" or matches(item, query)]
-                return lied(found), None
+                first = int(query.get("offset", 0))
+                return lied(found[first : first + int(query.get("limit", len(found)))]), None
             case ("GET", ["workitems", uid]):
                 return [self.item(uid).data.to_json_dict()], None
             case ("PUT", ["workitems", uid, "state"]):

@@ -301,6 +301,21 @@ fn of_two_performers_one_performs() {
     assert_eq!(first(&item, &["00741002", "0074100E", "00080100"]), &json!("110513"));
 }
 
+/// What matches the question and cannot be begun stays in front: it does not hide what stands behind it.
+#[test]
+fn what_stands_behind_a_full_answer_is_found() {
+    requires!(Orthanc);
+    let (pacs, manager) = (Orthanc::start(), TaskManager::start());
+    let daemon = Daemon::start(&settings(&pacs, &manager.url(), "max_found = 1"));
+    let study = called_negative().write(&daemon.folder("study"));
+    pacs.keep(&study);
+    let url = place(&pacs, &study);
+    manager.schedule(&Wanted { url: None, ..wanted("2.25.80", "2.25.81", "") });
+    manager.schedule(&wanted("2.25.82", &study.study_uid, &url));
+    manager.wait_for("2.25.82", "COMPLETED", 120);
+    assert_eq!(manager.workitem("2.25.80")["state"], "SCHEDULED");
+}
+
 trait SlowPoll {
     fn slow_poll(self) -> Self;
 }

@@ -111,6 +111,9 @@ pub enum RetrieveError {
     /// Nothing came for too long.
     #[error("nothing of the answer came for {0:?}")]
     Silent(Duration),
+    /// It came too slowly.
+    #[error("the answer was not over after {0:?}")]
+    Late(Duration),
     /// The answer is larger than it may be.
     #[error("the answer is longer than {0}")]
     TooLarge(String),
@@ -122,7 +125,7 @@ impl RetrieveError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Web(error) => !error.is_permanent(),
-            Self::Broken(_) | Self::Silent(_) | Self::Media(_) => true,
+            Self::Broken(_) | Self::Silent(_) | Self::Late(_) | Self::Media(_) => true,
             Self::TooLarge(_) => false,
         }
     }

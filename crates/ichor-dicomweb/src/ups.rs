@@ -68,13 +68,22 @@ impl UpsError {
 }
 
 impl StowClient {
-    /// Workitems that match (11.9), at most `limit`; `query` holds keywords or tags with values.
+    /// Workitems that match (11.9), at most `limit` behind the first `offset`; `query` holds keywords or tags with values.
     ///
     /// # Errors
     /// [`UpsError`].
-    pub async fn search_workitems(&self, query: &[(&str, &str)], limit: usize) -> Result<Vec<DataSet>, UpsError> {
+    pub async fn search_workitems(
+        &self,
+        query: &[(&str, &str)],
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<DataSet>, UpsError> {
         let mut url = self.resource(&["workitems"]);
         url.query_pairs_mut().extend_pairs(query).append_pair("limit", &limit.to_string());
+        // Not every server knows it.
+        if offset > 0 {
+            url.query_pairs_mut().append_pair("offset", &offset.to_string());
+        }
         let (status, body) = self.ask(Method::GET, url, None).await?;
         if status == 204 || body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Vec::new());

@@ -81,7 +81,8 @@ pub struct InputSource {
 /// Performs the workitems of a list until told to stop.
 pub async fn run(store: Store, ingest: StowIngest, list: Arc<TaskList>, shutdown: CancellationToken) {
     let wake = Notify::new();
-    let mut performer = Performer { store: store.clone(), ingest, list: Arc::clone(&list), under_way: JoinSet::new() };
+    let under_way = JoinSet::new();
+    let mut performer = Performer { store: store.clone(), ingest, list: Arc::clone(&list), under_way, offset: 0 };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = performer.work(&wake) => {}
@@ -95,6 +96,8 @@ struct Performer {
     list: Arc<TaskList>,
     /// Tasks in hand: their numbers, and whether a step was taken.
     under_way: JoinSet<(i64, bool)>,
+    /// How many matches the next search leaves out.
+    offset: usize,
 }
 
 impl Performer {
@@ -124,9 +127,10 @@ impl Performer {
                 Some(done) = self.under_way.join_next() => {
                     let moved = match done {
                         Ok((id, moved)) => in_hand.remove(&id) && moved,
-                        // Which one is not known: all are looked at again. No step is taken twice: it is one change of its row.
+                        // Which one is not known: all are ended and looked at again. A step can be taken twice.
                         Err(failure) => {
                             error!(%failure, "a task failed");
+                            self.under_way.shutdown().await;
                             in_hand.clear();
                             false
                         }
@@ -154,13 +158,13 @@ impl Performer {
     }
 
     /// Looks through the list for what is ours, and begins at most `room` tasks. What is wrong with the list is told, and no error.
-    async fn look(&self, room: usize) -> Result<(), StoreError> {
-        let query = self.list.ours.query();
+    async fn look(&mut self, room: usize) -> Result<(), StoreError> {
+        let (query, most) = (self.list.ours.query(), self.list.most_found);
         let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let found = self.list.server.search_workitems(&query, self.list.most_found).await;
+        let found = self.list.server.search_workitems(&query, self.offset, most).await;
         self.note(found.as_ref().err()).await?;
-        let mut candidates: Vec<(bool, Uid)> =
-            found.unwrap_or_default().iter().filter_map(|set| self.candidate(set)).collect();
+        let found = found.unwrap_or_default();
+        let mut candidates: Vec<(bool, Uid)> = found.iter().filter_map(|set| self.candidate(set)).collect();
         candidates.sort_by_key(|(urgent, _)| !urgent);
         let mut begun = 0;
         for (_, uid) in candidates {
@@ -173,9 +177,15 @@ impl Performer {
             }
             match self.list.server.workitem(&uid).await {
                 Ok(set) => begun += usize::from(self.consider(&uid, &set).await?),
+                Err(failure @ UpsError::Web(_)) if failure.may_pass() => {
+                    debug!(workitem = %uid, failure = %chain(&failure), "the list answers no more; the rest another time");
+                    break;
+                }
                 Err(failure) => debug!(workitem = %uid, failure = %chain(&failure), "a workitem is not to be had"),
             }
         }
+        // What is not for us may fill an answer for good: then what stands behind it is looked at next.
+        self.offset = if begun == 0 && found.len() >= most { self.offset.saturating_add(most) } else { 0 };
         Ok(())
     }
 

@@ -110,8 +110,8 @@ impl Store {
         let kept = self.keep_files().await?;
         copy_database(self.database(), &partial).await?;
         sync(&partial)?;
-        let blobs = self.blobs().clone();
-        let copied = copy_blobs(&partial, move |blob| blobs.path_of(blob), &to.join(BLOBS), header).await?;
+        let (blobs, present) = (self.blobs().clone(), (header, Present::Believed));
+        let copied = copy_blobs(&partial, move |blob| blobs.path_of(blob), &to.join(BLOBS), present).await?;
         drop(kept);
         rename(&partial, &to.join(DATABASE))?;
         sync(to)?;
@@ -133,7 +133,8 @@ impl Store {
 /// # Errors
 /// [`StoreError::Occupied`] if there is a database already, or a log that another one left: they are not touched. [`StoreError::NotFound`] if the folder
 /// holds no backup; [`StoreError::ForeignDatabase`], [`StoreError::NewerDatabase`] and [`StoreError::Corrupt`] if its
-/// database cannot be used; else as [`Store::back_up`]. The database takes its place last.
+/// database cannot be used; else as [`Store::back_up`]. What is at its place already is held against its digest, and replaced if it is
+/// damaged. The database takes its place last.
 pub async fn restore(
     from: &Path,
     options: &StoreOptions,
@@ -158,7 +159,8 @@ pub async fn restore(
     let owner = LockFile::open(beside(database, "owner"))?.try_lock()?;
     let Some(_owner) = owner else { return Err(StoreError::InUse { path: database.clone() }) };
     let blobs = from.join(BLOBS);
-    let copied = copy_blobs(&backup, move |blob| blobs.join(blob.as_str()), &options.blobs, header).await?;
+    let present = (header, Present::Read);
+    let copied = copy_blobs(&backup, move |blob| blobs.join(blob.as_str()), &options.blobs, present).await?;
     let partial = beside(database, "restoring");
     copy_file(&backup, &partial).map_err(|source| StoreError::file("writing", &partial, source))?;
     // Who was logged in when the backup was made is not logged in again.
@@ -285,12 +287,21 @@ impl Pace {
     }
 }
 
-/// Copies the blobs that a database names, those that are not at their place with their size.
+/// What is done about a file that is at its place already, with its length.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Present {
+    /// It was held against its digest when it came.
+    Believed,
+    /// It is held against its digest now: a medium may have forgotten something of it.
+    Read,
+}
+
+/// Copies the blobs that a database names, those that are not at their place.
 async fn copy_blobs(
     database: &Path,
     source: impl Fn(&BlobRef) -> PathBuf + Clone + Send + 'static,
     to: &Path,
-    header: HeaderLength,
+    how: (HeaderLength, Present),
 ) -> Result<Copied, StoreError> {
     make_folder(to)?;
     let mut all = Copied::default();
@@ -300,7 +311,7 @@ async fn copy_blobs(
         let Some(last) = listed.last() else { return Ok(all) };
         after = Some(last.blob.clone());
         let (source, to) = (source.clone(), to.to_owned());
-        let part = spawn_blocking(move || copy_listed(&listed, &source, &to, header)).await;
+        let part = spawn_blocking(move || copy_listed(&listed, &source, &to, how)).await;
         let part = part.map_err(|error| StoreError::task("copying blobs", error))??;
         all.blobs += part.blobs;
         all.copied += part.copied;
@@ -313,12 +324,12 @@ fn copy_listed(
     listed: &[ListedBlob],
     source: &impl Fn(&BlobRef) -> PathBuf,
     to: &Path,
-    header: HeaderLength,
+    (header, present): (HeaderLength, Present),
 ) -> Result<Copied, StoreError> {
     let mut copied = Copied { blobs: listed.len() as u64, ..Copied::default() };
     for one in listed {
         let (from, place) = (source(&one.blob), to.join(one.blob.as_str()));
-        if fs::metadata(&place).is_ok_and(|file| file.is_file() && file.len() == one.size) {
+        if is_at_its_place(one, &place, header, present) {
             continue;
         }
         match copy_checked(one, &from, &place, header)? {
@@ -330,6 +341,15 @@ fn copy_listed(
         }
     }
     Ok(copied)
+}
+
+fn is_at_its_place(listed: &ListedBlob, place: &Path, header: HeaderLength, present: Present) -> bool {
+    let has_length = fs::metadata(place).is_ok_and(|file| file.is_file() && file.len() == listed.size);
+    let is_sound = || {
+        let read = Content::read(place, header, |_| Ok(()));
+        read.is_ok_and(|content| content.check(listed.size, &listed.digest).is_ok())
+    };
+    has_length && (present == Present::Believed || is_sound())
 }
 
 /// Copies a blob to its place; what is wrong with it otherwise.

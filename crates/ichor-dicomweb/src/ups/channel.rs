@@ -14,14 +14,15 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tracing::warn;
 
 use super::UpsError;
 use crate::client::StowClient;
 use crate::error::StowError;
 use crate::server::ups::attributes::{self, DataSet};
 
-/// Longest report, in bytes.
-const LONGEST: usize = 1 << 20;
+/// Longest report, in bytes. A longer one ends the channel, and may come again on the next one.
+const LONGEST: usize = 16 << 20;
 /// Silence after which the server is asked whether it is there.
 const PING: Duration = Duration::from_secs(20);
 /// A server of which nothing is heard for so long is gone.
@@ -68,11 +69,11 @@ impl StowClient {
 }
 
 impl EventChannel {
-    /// The next report; `None` once the channel is over. What the caller has done about a report is done before it asks for the next
-    /// one: the server's Ping behind it is answered only then.
+    /// The next report, empty if it holds no data set; `None` once the channel is over. A text that is no report is passed over. What
+    /// the caller has done about a report is done before it asks for the next one: the server's Ping behind it is answered only then.
     ///
     /// # Errors
-    /// [`UpsError`] for a broken channel, or for a report that is none.
+    /// [`UpsError`] for a broken channel.
     pub async fn next(&mut self) -> Result<Option<DataSet>, UpsError> {
         loop {
             let message = match timeout(PING, self.socket.next()).await {
@@ -87,10 +88,12 @@ impl EventChannel {
             };
             self.heard = Instant::now();
             match message {
-                Message::Text(text) => {
-                    let sets = attributes::parse_all(text.as_bytes()).map_err(UpsError::NotAnAnswer)?;
-                    return Ok(sets.into_iter().next());
-                }
+                Message::Text(text) => match attributes::parse_all(text.as_bytes()) {
+                    // Without a data set it says at least that something has happened.
+                    Ok(sets) => return Ok(Some(sets.into_iter().next().unwrap_or_default())),
+                    // Heard like any other: refused, it would come again for ever.
+                    Err(why) => warn!(why, "a report of the event channel is no data set: passed over"),
+                },
                 Message::Close(_) => return Ok(None),
                 _ => {}
             }

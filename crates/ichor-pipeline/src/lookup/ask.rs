@@ -53,6 +53,10 @@ impl<'a> Asker<'a> {
         match &options.inquiry {
             Inquiry::Worklist(scu, matching) => {
                 let about = About { by: matching.by, ..about };
+                if about.by == MatchBy::Patient && !is_one_patient(about.patient_id, study.study_date.as_deref()) {
+                    let doubts = vec!["not asked: the study has no patient ID or no study date".to_owned()];
+                    return Asked::Answered(LookupAnswer { doubts, ..LookupAnswer::default() });
+                }
                 match self.find(scu, Question::Worklist(&keys(study, matching))).await {
                     Ok(matches) => answered(&matches, |told, answer| judge::accession(told, about, answer)),
                     Err(other) => other,
@@ -128,6 +132,12 @@ impl<'a> Asker<'a> {
     }
 }
 
+/// Whether a patient can be asked about: with either key empty the question would be about all patients, or all days.
+fn is_one_patient(patient_id: Option<&str>, date: Option<&str>) -> bool {
+    let is_date = |date: &str| date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
+    patient_id.is_some_and(|id| !id.trim().is_empty()) && date.is_some_and(is_date)
+}
+
 /// What a worklist is asked for.
 fn keys(study: &DueLookup, matching: &super::Match) -> WorklistKeys {
     let by_patient = matching.by == MatchBy::Patient;
@@ -194,5 +204,25 @@ fn told(get: impl Fn((u16, u16)) -> Option<String>) -> Told {
         patient_id: get(attribute::PATIENT_ID),
         accession_number: get(attribute::ACCESSION_NUMBER),
         instances: get(attribute::SERIES_INSTANCES).or_else(|| get(attribute::STUDY_INSTANCES)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_by_patient_has_a_patient_and_a_day() {
+        assert!(is_one_patient(Some("P-1"), Some("20260131")));
+        for (patient, date) in [
+            (None, Some("20260131")),
+            (Some(" "), Some("20260131")),
+            (Some("P-1"), None),
+            (Some("P-1"), Some("")),
+            (Some("P-1"), Some("2026-1-3")),
+            (Some("P-1"), Some("20260101-20261231")),
+        ] {
+            assert!(!is_one_patient(patient, date), "{patient:?} {date:?}");
+        }
     }
 }

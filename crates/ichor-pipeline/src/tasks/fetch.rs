@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use ichor_core::{Uid, chain};
 use ichor_dicomweb::server::{PartOutcome, RequestEnd, StowHandler};
-use ichor_dicomweb::{InstancesOf, Retrieved};
+use ichor_dicomweb::{InstancesOf, RetrieveError, Retrieved};
 use ichor_store::{Store, StoreError, StudyKey};
+use tokio::time::timeout;
 use tracing::info;
 
 use super::TaskList;
@@ -126,7 +127,10 @@ async fn retrieve(
     let opened = ingest.retrieval_opened(&list.name, &url, &what.study).await;
     let request = opened.map_err(|refusal| Fetched::NotYet(refusal.to_string()))?;
     let mut retrieved = Retrieved::default();
-    let ended = source.client.retrieve(what, &list.limits, &mut retrieved, || ingest.begin(&request)).await;
+    let retrieving = source.client.retrieve(what, &list.limits, &mut retrieved, || ingest.begin(&request));
+    // Whoever sends a byte now and then does not hold a claim for ever; the first try is one, however soon it is given up.
+    let longest = list.give_up_after.max(list.limits.idle);
+    let ended = timeout(longest, retrieving).await.unwrap_or(Err(RetrieveError::Late(longest)));
     let mut counted = Counted::default();
     for part in &retrieved.parts {
         counted.add(&part.outcome);

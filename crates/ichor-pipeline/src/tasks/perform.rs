@@ -113,6 +113,9 @@ impl Hand<'_> {
                         let words = format!("given back, as its list does not take our reports: {}", chain(&other));
                         self.advance(&TaskStep::Ended(TaskStatus::Canceled), &words).await
                     }
+                    Err(later) if later.may_pass() => {
+                        self.again(&format!("not given back yet: {}", chain(&later))).await
+                    }
                     Err(_) => self.lose(&format!("not claimed: {}", chain(refused))).await,
                 }
             }

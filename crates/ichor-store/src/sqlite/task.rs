@@ -195,8 +195,10 @@ impl Sqlite {
             _ => (0, now),
         };
         let mut tx = self.begin(during).await?;
+        // Cancellation that was asked for while this step was under way is not put off by it.
         let changed = sqlx::query(
-            "UPDATE task SET status = ?1, ending = COALESCE(?2, ending), progress = ?3, failures = ?4, next_attempt = ?5,
+            "UPDATE task SET status = ?1, ending = COALESCE(?2, ending), progress = ?3, failures = ?4,
+                 next_attempt = CASE WHEN ?14 AND cancel_words IS NOT NULL THEN MIN(?5, next_attempt) ELSE ?5 END,
                  claimed_at = CASE WHEN ?6 THEN ?7 ELSE claimed_at END,
                  ended_at = CASE WHEN ?8 THEN ?7 ELSE ended_at END, last_words = ?9,
                  cancel_words = CASE WHEN ?13 THEN NULL ELSE cancel_words END
@@ -215,6 +217,7 @@ impl Sqlite {
         .bind(task.status.as_str())
         .bind(task.new.transaction.as_str())
         .bind(matches!(step, TaskStep::CancelDeclined))
+        .bind(task.cancel_words.is_none())
         .execute(&mut *tx)
         .await
         .during(during)?;

@@ -299,6 +299,24 @@ async fn what_is_damaged_is_named_and_not_copied() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_at_its_place_is_restored_if_it_is_damaged() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = busy(&backend).await;
+    let to = folder.path().join("backup");
+    store.back_up(&to, HEADER).await.unwrap();
+    // The database is lost, the files are still there; of one the medium has forgotten something.
+    let options = restored_in(folder.path());
+    restore(&to, &options, HEADER, None).await.unwrap();
+    std::fs::remove_file(&options.database).unwrap();
+    let object = detail(&store, "done").await.objects[0].path.clone();
+    let kept = options.blobs.join(object.strip_prefix(backend.blobs()).unwrap());
+    damage(&kept);
+    let restored = restore(&to, &options, HEADER, None).await.unwrap();
+    assert_eq!((restored.copied, restored.missing.len()), (1, 0), "{restored:?}");
+    assert_eq!(std::fs::read(&kept).unwrap(), std::fs::read(&object).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_everything_finds_what_a_medium_forgot() {
     let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
     let store = busy(&backend).await;

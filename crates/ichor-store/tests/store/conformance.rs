@@ -53,6 +53,7 @@ macro_rules! conformance {
                     object_made_again_with_other_content_is_not_replaced,
                     study_of_two_thousand_slices,
                     positive_stands_until_there_is_another_result,
+                    positive_stands_however_often_it_is_repeated,
                 }
                 worklist {
                     workitem_is_created_once_and_changed_by_one,

@@ -123,7 +123,9 @@ impl Upgrade {
                     Some(Err(error)) => return Err(error),
                 },
                 () = sleep_until(next_ping) => {
-                    send(socket, Message::Ping(Bytes::new()), SILENCE).await?;
+                    // Only the last Ping need be answered: it has the mark that is waited for.
+                    let mark = unanswered.as_ref().map(|told| told.mark.clone()).unwrap_or_default();
+                    send(socket, Message::Ping(mark), SILENCE).await?;
                     next_ping = Instant::now() + PING;
                 }
             }

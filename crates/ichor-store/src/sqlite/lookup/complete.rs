@@ -138,14 +138,16 @@ async fn held(connection: &mut Connection, study: i64, instances: i64) -> Result
 }
 
 /// Holds what was told against what is here. A number of a whole study says nothing certain once there are results that were
-/// made here: the peer may count them.
+/// made here: the peer may count them. Nothing is waited for then, and nothing closes.
 fn balance(told: &ToldInstances, held: &Held) -> Balance {
     match told {
         ToldInstances::Study(told) => {
-            let own: i64 = held.made_here.iter().filter_map(|series| held.series.get(series)).sum();
             let (told, here) = (i64::from(*told), held.instances);
-            let doubt = i64::from(!held.made_here.is_empty());
-            Balance { missing: (told - here - own).max(0), untold: (here - told).max(doubt) }
+            if held.made_here.is_empty() {
+                Balance { missing: (told - here).max(0), untold: (here - told).max(0) }
+            } else {
+                Balance { missing: 0, untold: (here - told).max(1) }
+            }
         }
         ToldInstances::Series(series) => {
             let mut balance = Balance { missing: 0, untold: 0 };
@@ -185,7 +187,7 @@ async fn say(
 ) -> Result<(), StoreError> {
     let (missing, here) = (balance.missing, expected - balance.missing);
     let text = match missing {
-        0 => format!("{} knows of no instance that is not here; {here} are here", due.peer),
+        0 => format!("{} tells of no instance that is waited for; {here} are here", due.peer),
         _ => format!("{} tells of {expected} instances, {here} are here: {missing} are missing", due.peer),
     };
     NewEvent::new(now, "looked-up", text)
@@ -264,6 +266,8 @@ mod tests {
         }
         let came_back = held(&[("1.1", 28), ("1.9", 1)], &["1.9"], 28);
         assert_eq!(balance(&ToldInstances::Study(29), &came_back), Balance { missing: 0, untold: 1 });
+        let went_there = held(&[("1.1", 28)], &["1.9"], 28);
+        assert_eq!(balance(&ToldInstances::Study(31), &went_there), Balance { missing: 0, untold: 1 });
         let one_lacks = held(&[("1.1", 27)], &["1.9"], 27);
         assert_ne!(balance(&ToldInstances::Study(27), &one_lacks).untold, 0, "one of the 27 may be our own result");
     }

@@ -263,6 +263,23 @@ pub(crate) async fn positive_stands_until_there_is_another_result(backend: impl 
     assert_eq!(detail(&store, "a").await.summary.positive, None);
 }
 
+pub(crate) async fn positive_stands_however_often_it_is_repeated(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "a", 3, 0).await;
+    analyse(&store, true, &[], at(20)).await;
+    // The first takes the place of the result in its row, the second finds nothing there.
+    for seconds in [30, 40] {
+        store.retry(&key_of(&store).await, at(seconds)).await.unwrap();
+        let claim = store.claim_analysis("w", at(seconds + 1)).await.unwrap().unwrap();
+        store.complete_analysis(claim, not_analysed(), at(seconds + 2)).await.unwrap();
+        let timeline = store.timeline(&study_uid("a")).await.unwrap();
+        let said = &timeline.iter().rfind(|one| one.kind == "not-analysed").unwrap().detail["standing"];
+        assert_eq!((&said["version"], &said["finding"]["verdict"]), (&1.into(), &"positive".into()), "{said}");
+        let summary = detail(&store, "a").await.summary;
+        assert_eq!((summary.status, summary.positive), (StudyStatus::NotAnalysed, Some(true)));
+    }
+}
+
 async fn key_of(store: &ichor_store::Store) -> Uid {
     detail(store, "a").await.summary.study_instance
 }

@@ -99,11 +99,13 @@ pub(crate) async fn cancellation_is_asked_for_once_and_may_be_declined(backend: 
     let store = backend.open().await;
     let workitem = uid(&["workitem", "a"]);
     assert!(!store.ask_task_cancel("TASKS", &workitem, "why not", at(0)).await.unwrap(), "not ours");
-    store.begin_task(&new("a", "study"), at(1)).await.unwrap().unwrap();
+    let before = store.begin_task(&new("a", "study"), at(1)).await.unwrap().unwrap();
     assert!(store.ask_task_cancel("TASKS", &workitem, "no need", at(2)).await.unwrap());
     assert!(!store.ask_task_cancel("TASKS", &workitem, "really", at(3)).await.unwrap());
+    // A step that was under way, and did not know of it, does not put it off.
+    store.advance_task(&before, &TaskStep::Again(at(500)), "not yet", at(3)).await.unwrap();
     let task = open(&store).await.remove(0);
-    assert_eq!(task.cancel_words.as_deref(), Some("no need"));
+    assert_eq!((task.cancel_words.as_deref(), task.next_attempt), (Some("no need"), at(2)));
     store.advance_task(&task, &TaskStep::CancelDeclined, "it goes on", at(4)).await.unwrap();
     let task = open(&store).await.remove(0);
     assert_eq!((task.cancel_words, task.status), (None, TaskStatus::Claiming));
