@@ -51,7 +51,12 @@ fn metrics_follow_a_study() {
     let sections = format!("{sections}\n[[model.also]]\nweights = {also:?}\n[shadow]\nrun = false\n");
     let relay = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let audit = format!("[audit]\naddress = \"{}\"\ntransport = \"udp\"\n", relay.local_addr().unwrap());
-    let sections = format!("{sections}{audit}");
+    // A list of work that is not there, either.
+    let list = format!(
+        "[[task_list]]\nname = \"tasks\"\nurl = \"http://127.0.0.1:{}\"\nworkitem_codes = [\"ICH^99TEST\"]\n",
+        free_port()
+    );
+    let sections = format!("{sections}{audit}{list}");
     // Nobody listens at the destination.
     let pacs = Destination::CStore { name: "pacs", port: free_port(), timeout_s: 1.0 };
     let mut daemon = Daemon::start(&Settings { sections, ..Settings::to([pacs]) });

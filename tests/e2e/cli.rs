@@ -207,12 +207,13 @@ fn echo_send_and_the_queries() {
         (&["--status", "analysed"], 1),
         (&["--status", "failed"], 0),
         (&["--source", "STORESCU"], 1),
-        (&["--source", "STRANGER"], 0),
         (&[positive.as_str()], 1),
         (&[negative.as_str()], 0),
     ] {
         assert_eq!(count(filter), wanted, "{filter:?}");
     }
+    let unknown = daemon.studies(&["list", "--source", "STRANGER"]);
+    assert!(!unknown.status.success() && text(&unknown.stderr).contains("STRANGER"), "{}", text(&unknown.stderr));
     // By the accession number, and by the beginning of the UID.
     for name in [accession.as_str(), &study.study_uid[..study.study_uid.len() - 4]] {
         assert!(daemon.why(name).contains("STORESCU"), "{name}");

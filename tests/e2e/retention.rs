@@ -88,7 +88,7 @@ fn files_go_by_rule_and_protected_studies_stay() {
     // Sent once more it is kept again, until its time comes again.
     StoreScu::to(daemon.port).send(&gone).expect_all(8);
     let why = daemon.why(&gone.study_uid);
-    assert!(why.contains("came again and replaces the file that is gone"), "{why}");
+    assert!(why.contains("8 files came again and replace those that are gone"), "{why}");
     // The hold is released: its time has long come.
     said(&daemon, &["studies", "release-hold", &held.study_uid]);
     eventually(seconds(30), "the other one gone too", || {

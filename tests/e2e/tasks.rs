@@ -220,6 +220,9 @@ fn a_list_that_misbehaves_is_outlasted() {
     list_is(&daemon, true);
     let (uid, url) = ("2.25.30", place(&pacs, &study));
     manager.schedule(&wanted(uid, &study.study_uid, &url));
+    // A name that is none, and one of nothing, are asked for no further.
+    stays(seconds(1), || assert_eq!(manager.workitem(uid)["state"], "SCHEDULED"));
+    manager.make(&json!({ "lie": null }));
     manager.wait_for(uid, "IN PROGRESS", 30);
     manager.make(&json!({ "lie": "scheduled", "status": 503 }));
     list_is(&daemon, false);

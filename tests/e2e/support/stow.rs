@@ -129,6 +129,9 @@ fn get_raw(daemon: &Daemon, path: &str, accept: &str) -> (String, Vec<u8>, bool)
     let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return (String::new(), bytes, false) };
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let rest = &bytes[end + 4..];
+    if head.starts_with("HTTP/1.1 204 ") {
+        return (head, rest.to_vec(), rest.is_empty());
+    }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
     match length {
         Some(length) => (head, rest.to_vec(), rest.len() == length),

@@ -111,8 +111,8 @@ pub(super) async fn weigh(
         && balance == (Balance { missing: 0, untold: 0 })
         && !row.others_hold
         && row.senders == 0
-        && row.last_instance_at <= since
-        && completeness.asked_at.as_millis() >= since.saturating_add(stable)
+        // So long the same was told, and so long nothing came.
+        && completeness.asked_at.as_millis() >= since.max(row.last_instance_at).saturating_add(stable)
         && quiet_until > now.as_millis();
     if is_complete {
         close_now(connection, due, now).await?;

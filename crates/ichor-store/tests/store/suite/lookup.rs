@@ -216,7 +216,7 @@ pub(crate) async fn failed_look_up_holds_nothing_up(backend: impl Backend) {
     );
     let failed = texts(&store, "a", "look-up-failed").await;
     assert_eq!(failed.len(), 2, "the first and the last: {failed:?}");
-    assert!(failed[0].contains("pacs failed: no connection; it is asked again"), "{failed:?}");
+    assert!(failed[0].contains("pacs failed: no connection ; it is asked again"), "{failed:?}");
     let figures = store.lookup_figures().await.unwrap();
     assert_eq!(figures.iter().map(|f| (f.outcome, f.count)).collect::<Vec<_>>(), [("failed", 3)]);
 }
