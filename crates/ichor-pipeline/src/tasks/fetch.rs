@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(judge(&[failed(0x0122, false)], None), "wrong");
         assert_eq!(judge(&[stored.clone(), failed(0xA900, false)], None), "wrong", "a file of another study");
         assert_eq!(judge(&[stored.clone(), failed(0xA700, true)], None), "later", "a full disk");
-        assert_eq!(judge(&[stored.clone()], Some((true, "cut"))), "later");
+        assert_eq!(judge(std::slice::from_ref(&stored), Some((true, "cut"))), "later");
         assert_eq!(judge(&[stored], Some((false, "too long"))), "wrong");
         assert_eq!(judge(&[], None), "later");
     }

@@ -26,21 +26,18 @@ pub(crate) fn run<E: Engine>(args: &ServeArgs) -> anyhow::Result<()> {
         let daemon = Daemon::start::<E>(&config, work).await?;
         let watch = tokio::spawn(supervisor::watch(daemon.store().clone()));
         supervisor::ready();
-        let ended = daemon
-            .run_reloading(
-                async {
-                    tokio::select! {
-                        _ = terminate.recv() => {}
-                        _ = interrupt.recv() => {}
-                    }
-                    supervisor::stopping();
-                },
-                async || match hangup.recv().await {
-                    Some(()) => path.clone(),
-                    None => std::future::pending().await,
-                },
-            )
-            .await;
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            supervisor::stopping();
+        };
+        let reload = async || match hangup.recv().await {
+            Some(()) => path.clone(),
+            None => std::future::pending().await,
+        };
+        let ended = Box::pin(daemon.run_reloading(stop, reload)).await;
         watch.abort();
         ended
     })

@@ -156,6 +156,9 @@ pub(crate) enum MatchName {
     Patient,
 }
 
+/// A key, and whether it is set.
+type Key = (&'static str, bool);
+
 impl LookupConfig {
     /// Which numbers are asked for.
     pub(crate) const fn counting(&self) -> Count {
@@ -196,7 +199,7 @@ impl LookupConfig {
         let worklist_keys =
             [("match_by", self.match_by.is_some()), ("scheduled_ae_title", self.scheduled_ae_title.is_some())];
         let count_keys = [("count", self.count.is_some()), ("close_when_complete", self.close_when_complete)];
-        let (foreign, needed): ([&[(&str, bool)]; 2], &[(&str, bool)]) = match self.kind {
+        let (foreign, needed): ([&[Key]; 2], &[Key]) = match self.kind {
             LookupKind::Mwl => ([&web_keys, &count_keys], &dicom_keys[..2]),
             LookupKind::CFind => ([&web_keys, &worklist_keys], &dicom_keys[..2]),
             LookupKind::QidoRs => ([&dicom_keys, &worklist_keys], &web_keys[..1]),

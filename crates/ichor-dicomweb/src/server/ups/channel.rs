@@ -212,28 +212,28 @@ mod tests {
 
     impl WorkitemShelf for TwoReports {
         fn insert<'a>(&'a self, _: By<'a>, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn get<'a>(&'a self, _: &'a Uid) -> Shelved<'a, Option<Workitem>> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn replace<'a>(&'a self, _: By<'a>, _: &'a Workitem, _: &'a [DataSet]) -> Shelved<'a, bool> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn list<'a>(&'a self, _: &'a [UpsState], _: u64, _: u32) -> Shelved<'a, Vec<Workitem>> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn subscribe<'a>(&'a self, _: By<'a>, _: &'a str, _: &'a Target, _: bool, _: &'a [DataSet]) -> Shelved<'a, ()> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn unsubscribe<'a>(&'a self, _: By<'a>, _: &'a str, _: &'a Target) -> Shelved<'a, bool> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn suspend<'a>(&'a self, _: By<'a>, _: &'a str) -> Shelved<'a, bool> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn has_subscriber<'a>(&'a self, _: &'a Uid) -> Shelved<'a, bool> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn pending<'a>(&'a self, _: &'a str, _: u32) -> Shelved<'a, Vec<Pending>> {
             let left = self.0.lock().unwrap().clone();
@@ -244,7 +244,7 @@ mod tests {
             Box::pin(async { Ok(()) })
         }
         fn audit<'a>(&'a self, _: By<'a>) -> Shelved<'a, ()> {
-            unimplemented!()
+            unreachable!("not asked for events")
         }
         fn changed(&self) -> BoxFuture<'static, ()> {
             Box::pin(std::future::pending())
