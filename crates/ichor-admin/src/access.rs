@@ -14,7 +14,7 @@ use ichor_store::{NewAudit, Role, Store, Witness};
 use serde_json::Value;
 
 pub(crate) use caller::{
-    AsAdmin, AsOperator, AsViewer, COOKIE, Caller, PageAdmin, PageViewer, Peer, check_origin, cookie_name,
+    AsAdmin, AsOperator, AsViewer, COOKIE, Caller, PageAdmin, PageViewer, Peer, check_origin, cookie, cookie_name,
 };
 pub(crate) use limiter::Limiter;
 pub(crate) use secrets::{Passwords, Secret, check_name, check_password};

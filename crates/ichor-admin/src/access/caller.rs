@@ -125,10 +125,14 @@ fn shown(headers: &HeaderMap, is_tls: bool) -> Option<Shown> {
         let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
         return scheme.eq_ignore_ascii_case("bearer").then(|| Shown::Token(Secret::brought(token.trim()).digest()));
     }
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, cookie) = pairs.find(|(name, _)| *name == cookie_name(is_tls))?;
-    Some(Shown::Session(Secret::brought(cookie).digest()))
+    Some(Shown::Session(cookie(headers, cookie_name(is_tls))?.digest()))
+}
+
+/// The secret that the browser brought in the cookie of this name.
+pub(crate) fn cookie(headers: &HeaderMap, name: &str) -> Option<Secret> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(found, _)| *found == name).map(|(_, value)| Secret::brought(value))
 }
 
 /// Refuses what another site's page made a browser send.

@@ -107,17 +107,8 @@ pub(crate) async fn login(
     let Form(LoginForm { name, password }) = form?;
     let (name, address) = (name.trim().to_owned(), peer.ip().to_string());
     let refused = |status, error: String| login_refused(&app, status, error);
-    if let Some(wait) = app.limiter.wait(&address, &name, Instant::now()) {
-        let minutes = wait.as_secs().div_ceil(60);
-        // Once: whoever goes on shall not fill the trail.
-        if app.limiter.is_refusal_new(&address, Instant::now()) {
-            audit_stranger(&app, peer, "login-limited").await?;
-            app.limiter.refusal_written(&address, Instant::now());
-        }
-        let error = format!("Too many failed logins. Try again in {minutes} min.");
-        let mut response = refused(StatusCode::TOO_MANY_REQUESTS, error);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
-        return Ok(response);
+    if let Some(limited) = limited(&app, peer, (&address, &name)).await? {
+        return Ok(limited);
     }
     // Counted before it is known: attempts at once do not slip through.
     app.limiter.failed(&address, &name, Instant::now());
@@ -132,6 +123,20 @@ pub(crate) async fn login(
     come_in(&app, peer, &user).await
 }
 
+/// The answer to who has failed too often, as the limiter knows them; `None`: not yet.
+pub(super) async fn limited(app: &App, peer: Peer, (address, name): (&str, &str)) -> Result<Option<Response>, Problem> {
+    let Some(wait) = app.limiter.wait(address, name, Instant::now()) else { return Ok(None) };
+    // Once: whoever goes on shall not fill the trail.
+    if app.limiter.is_refusal_new(address, Instant::now()) {
+        audit_stranger(app, peer, "login-limited").await?;
+        app.limiter.refusal_written(address, Instant::now());
+    }
+    let error = format!("Too many failed logins. Try again in {} min.", wait.as_secs().div_ceil(60));
+    let mut response = login_refused(app, StatusCode::TOO_MANY_REQUESTS, error);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    Ok(Some(response))
+}
+
 /// Begins a session.
 pub(super) async fn come_in(app: &App, peer: Peer, user: &User) -> Result<Response, Problem> {
     let (cookie, csrf, now) = (Secret::new()?, Secret::new()?, (app.facts.now)());
@@ -144,14 +149,18 @@ pub(super) async fn come_in(app: &App, peer: Peer, user: &User) -> Result<Respon
     let entry = stranger(app, peer, (Some(&user.name), Some(user.role)), "logged-in");
     app.facts.store.witnessed(Witness::new(entry)).begin_session(&session, now).await?;
     let mut response = Redirect::to("/").into_response();
-    let set = cookie_line(app, cookie.reveal(), app.facts.access.session.as_secs());
+    let set = session_line(app, cookie.reveal(), app.facts.access.session.as_secs());
     response.headers_mut().insert(header::SET_COOKIE, set?);
     Ok(response)
 }
 
-fn cookie_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
-    let is_tls = app.facts.access.is_tls;
-    let (name, secure) = (cookie_name(is_tls), if is_tls { "; Secure" } else { "" });
+fn session_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
+    cookie_line(app, cookie_name(app.facts.access.is_tls), value, seconds)
+}
+
+/// A cookie that no script reads and no other site sends along, but by a link.
+pub(super) fn cookie_line(app: &App, name: &str, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
+    let secure = if app.facts.access.is_tls { "; Secure" } else { "" };
     let line = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::from_str(&line).map_err(|error| Problem::bad(error.to_string()))
 }
@@ -162,7 +171,7 @@ pub(crate) async fn logout(State(app): State<Arc<App>>, AsViewer(caller): AsView
         None => audit(&app, &caller, "logged-out", None, json!({})).await?,
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    response.headers_mut().insert(header::SET_COOKIE, cookie_line(&app, "", 0)?);
+    response.headers_mut().insert(header::SET_COOKIE, session_line(&app, "", 0)?);
     Ok(response)
 }
 

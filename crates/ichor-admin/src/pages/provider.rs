@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::enter::{check_served, come_in, login_refused};
+use super::enter::{check_served, come_in, cookie_line, limited, login_refused};
 use crate::App;
-use crate::access::{Peer, Secret, stranger};
+use crate::access::{Peer, Secret, cookie, stranger};
 use crate::oidc::{Oidc, OidcError, longest_login};
 use crate::problem::Problem;
 
@@ -30,7 +30,8 @@ fn provider(app: &App) -> Result<&Oidc, Problem> {
 /// Sends the browser to the provider.
 pub(crate) async fn begin(State(app): State<Arc<App>>, peer: Peer) -> Result<Response, Problem> {
     let oidc = provider(&app)?;
-    if let Some(limited) = limited(&app, peer).await? {
+    let key = limiter_key(peer);
+    if let Some(limited) = limited(&app, peer, (&key, &key)).await? {
         return Ok(limited);
     }
     let browser = Secret::new()?;
@@ -46,7 +47,7 @@ pub(crate) async fn begin(State(app): State<Arc<App>>, peer: Peer) -> Result<Res
         }
     };
     let location = HeaderValue::from_str(&url).map_err(|_| Problem::new(StatusCode::BAD_GATEWAY, "no URL"))?;
-    let set = cookie_line(&app, browser.reveal(), longest_login().as_secs())?;
+    let set = cookie_line(&app, cookie_name(&app), browser.reveal(), longest_login().as_secs())?;
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location), (header::SET_COOKIE, set)]).into_response())
 }
 
@@ -68,16 +69,16 @@ pub(crate) async fn callback(
 ) -> Result<Response, Problem> {
     let oidc = provider(&app)?;
     let Query(back) = query?;
-    if let Some(limited) = limited(&app, peer).await? {
+    let key = limiter_key(peer);
+    if let Some(limited) = limited(&app, peer, (&key, &key)).await? {
         return Ok(limited);
     }
-    let browser = cookie(&app, &headers).map(|cookie| Secret::brought(&cookie).digest());
+    let browser = cookie(&headers, cookie_name(&app)).map(|secret| secret.digest());
     let kept = browser.zip(back.state.as_deref());
     let Some(kept) = kept.and_then(|(browser, state)| oidc.take(state, browser)) else {
         return refuse_state(&app, peer).await;
     };
     // Counted before it is known what comes of it: attempts at once do not slip through.
-    let key = limiter_key(peer);
     app.limiter.failed(&key, &key, Instant::now());
     if back.iss.is_some_and(|issuer| issuer != oidc.options().issuer) {
         let detail = json!({ "by": "oidc", "why": "the answer is another provider's (iss)" });
@@ -122,7 +123,7 @@ pub(crate) async fn callback(
             app.limiter.succeeded(&key, &key);
             info!(role = %user.role, "somebody came in by the OpenID provider");
             let mut response = come_in(&app, peer, &user).await?;
-            response.headers_mut().append(header::SET_COOKIE, cookie_line(&app, "", 0)?);
+            response.headers_mut().append(header::SET_COOKIE, cookie_line(&app, cookie_name(&app), "", 0)?);
             return Ok(response);
         }
         Provided::PutOut => ("this user was put out", "You were put out. Ask whoever looks after ichor."),
@@ -138,20 +139,6 @@ pub(crate) async fn callback(
 /// login.
 fn limiter_key(peer: Peer) -> String {
     format!("oidc {}", peer.ip())
-}
-
-/// The answer to an address that has failed too often.
-async fn limited(app: &App, peer: Peer) -> Result<Option<Response>, Problem> {
-    let key = limiter_key(peer);
-    let Some(wait) = app.limiter.wait(&key, &key, Instant::now()) else { return Ok(None) };
-    if app.limiter.is_refusal_new(&key, Instant::now()) {
-        crate::access::audit_stranger(app, peer, "login-limited").await?;
-        app.limiter.refusal_written(&key, Instant::now());
-    }
-    let error = format!("Too many failed logins. Try again in {} min.", wait.as_secs().div_ceil(60));
-    let mut response = login_refused(app, StatusCode::TOO_MANY_REQUESTS, error);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
-    Ok(Some(response))
 }
 
 /// Writes down who does not come in and why, and says so.
@@ -189,23 +176,10 @@ fn entry(app: &App, peer: Peer, (name, role): (&str, Option<Role>), action: &'st
 /// The login page with these words; the login that was under way is over.
 fn refused(app: &App, status: StatusCode, words: &str) -> Result<Response, Problem> {
     let mut response = login_refused(app, status, words.to_owned());
-    response.headers_mut().insert(header::SET_COOKIE, cookie_line(app, "", 0)?);
+    response.headers_mut().insert(header::SET_COOKIE, cookie_line(app, cookie_name(app), "", 0)?);
     Ok(response)
 }
 
 fn cookie_name(app: &App) -> &'static str {
     if app.facts.access.is_tls { TLS_COOKIE } else { COOKIE }
-}
-
-fn cookie_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
-    let secure = if app.facts.access.is_tls { "; Secure" } else { "" };
-    // Lax: the provider sends the browser here by a link of its own.
-    let line = format!("{}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(app));
-    HeaderValue::from_str(&line).map_err(|error| Problem::bad(error.to_string()))
-}
-
-fn cookie(app: &App, headers: &HeaderMap) -> Option<String> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == cookie_name(app)).map(|(_, value)| value.to_owned())
 }
