@@ -5,9 +5,9 @@ mod names;
 mod spans;
 mod version;
 
-use ichor_core::chain;
 use std::time::Duration;
 
+use ichor_core::chain;
 use ichor_store::{Store, StoreError, TraceClaim, TracePace};
 use ichor_telemetry::{OtlpClient, Resource, Span};
 use tokio_util::sync::CancellationToken;

@@ -39,7 +39,7 @@ pub(super) struct Attention {
     pub(super) tokens: i64,
     /// Windows of a slice.
     pub(super) windows: i64,
-    /// Position bias, shift mask added where there is one, float32: `[windows or 1, heads, N, N]`.
+    /// Position bias, shift mask added a hundredfold where there is one, in the block's precision: `[windows or 1, heads, N, N]`.
     pub(super) bias: Tensor,
 }
 
