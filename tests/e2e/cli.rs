@@ -56,6 +56,7 @@ fn values_that_cannot_work_are_refused_by_name() {
     for (from, to, named) in [
         ("max_pdu = 131072", "max_pdu = 100", "max_pdu"),
         ("max_associations = 64", "max_associations = 0", "max_associations"),
+        ("time_zone = \"UTC\"", "time_zone = \"Europe/Bonn\"", "\"Europe/Bonn\" is no time zone"),
         ("quiet_period_s = 10.0", "quiet_period_s = -1.0", "quiet_period_s"),
         ("\"10.0.0.0/8\"", "\"10.0.0.0/80\"", "networks"),
         ("device = \"auto\"", "device = \"quantum\"", "device"),

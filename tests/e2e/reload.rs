@@ -1,13 +1,15 @@
 //! The configuration, read again while the daemon works.
 
 use serde_json::Value;
+use time::{Duration, OffsetDateTime};
 
-use crate::support::chosen::called_positive;
+use crate::support::chosen::{called_negative, called_positive};
 use crate::support::daemon::{Daemon, Destination, Settings};
 use crate::support::dcmtk::StoreScu;
 use crate::support::orthanc::Orthanc;
 use crate::support::proxy::{Proxy, Toxic};
 use crate::support::raw::RawAssociation;
+use crate::support::scratch::Scratch;
 use crate::support::tools::requires;
 use crate::support::{eventually, seconds};
 
@@ -85,6 +87,39 @@ fn a_delivery_under_way_outlives_a_new_configuration() {
     reload(&daemon, &old, "configuration read again", 3);
     assert!(RawAssociation::open(daemon.port).and_then(|mut association| association.echo()).is_ok());
     assert!(daemon.is_running());
+}
+
+#[test]
+fn another_time_zone_opens_a_window_at_once() {
+    requires!(Dcmtk);
+    // By UTC the window opens in five hours; in India, five and a half hours ahead, it is open.
+    let clock = |hours| {
+        let at = OffsetDateTime::now_utc() + Duration::hours(hours);
+        format!("{:02}:{:02}", at.hour(), at.minute())
+    };
+    let scratch = Scratch::new("archive");
+    let archive = scratch.path();
+    let sections = format!(
+        "[[destination]]\nname = \"archive\"\nkind = \"folder\"\npath = {archive:?}\nobjects = [\"report\"]\n\
+         hours = \"{}-{}\"\n",
+        clock(5),
+        clock(6)
+    );
+    let daemon = Daemon::start(&Settings { sections, ..Settings::default() });
+    let study = called_negative().write(&daemon.folder("negative"));
+    StoreScu::to(daemon.port).send(&study).expect_all(study.instances.len());
+    daemon.wait_for_status(&study.study_uid, "analysed", seconds(120));
+    std::thread::sleep(seconds(3));
+    assert_eq!(daemon.deliveries(&study.study_uid, "archive"), [("queued".to_owned(), 0)], "its hour has not come");
+
+    let old = std::fs::read_to_string(&daemon.config).unwrap();
+    reload(&daemon, &format!("time_zone = \"Asia/Kolkata\"\n{old}"), "configuration read again", 1);
+    assert_eq!(daemon.wait_for_acceptance(&study.study_uid, "archive", seconds(20)), 1);
+    let log = daemon.log();
+    assert!(log.contains("time_zone") && log.contains("destination archive is served anew"), "{log}");
+    // A zone that there is not changes nothing.
+    reload(&daemon, &format!("time_zone = \"Asia/Calcuta\"\n{old}"), "nothing changes", 1);
+    assert!(daemon.log().contains("is no time zone"), "{}", daemon.log());
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn positive_findings_wait_for_no_hour() {
         let at = OffsetDateTime::now_utc() + Duration::hours(hours);
         format!("{:02}:{:02}", at.hour(), at.minute())
     };
-    let keys = format!("hours_utc = \"{}-{}\"\nobjects = [\"report\"]", clock(10), clock(11));
+    let keys = format!("hours = \"{}-{}\"\nobjects = [\"report\"]", clock(10), clock(11));
     let daemon = Daemon::start(&to(&format!("{}{keys}", c_store(pacs.port))));
     let negative = send(&daemon, called_negative(), "negative");
     let positive = send(&daemon, called_positive()[0], "positive");
@@ -180,7 +180,8 @@ fn settings_that_cannot_work_are_refused() {
         ),
         ("kind = \"stow-rs\"\nurl = \"http://h\"\ntls_ca_file = \"x\"", "do nothing with an http:// url"),
         ("kind = \"stow-rs\"\nurl = \"https://h\"\ntls_key_file = \"x\"", "together"),
-        ("kind = \"folder\"\npath = \"x\"\nhours_utc = \"8-18\"", "hours_utc"),
+        ("kind = \"folder\"\npath = \"x\"\nhours = \"8-18\"", "hours: \"8-18\" is not of the form"),
+        ("kind = \"folder\"\npath = \"x\"\nhours_utc = \"08:00-18:00\"", "those of time_zone"),
         ("kind = \"folder\"\npath = \"x\"\nproof = { ask = [\"faith\"] }", "faith"),
     ] {
         let said = Daemon::refuses_to_start(&to(keys));

@@ -25,6 +25,8 @@ REFERENCE = ROOT / "docs/configuration.md"
 HEADER = re.compile(r"(# )?(\[\[?)([a-z_.]+)\]\]?$")
 KEY = re.compile(r"(# )?([a-z][a-z0-9_]*) = (.+)$")
 ABSENT = object()
+TOP = ""
+"""The section of keys that stand before every section."""
 
 INTRODUCTION = """\
 # Configuration
@@ -92,7 +94,7 @@ def read(text: str) -> list[Section]:
             comment = []
         elif found := KEY.fullmatch(line):
             if current is None:
-                raise Wrong(f"line {number + 1}: a key outside of a section")
+                current = sections.setdefault(TOP, Section(TOP, False, [], False))
             add(current, found, number, comment)
             comment = []
         elif line.startswith("#"):
@@ -188,7 +190,7 @@ def place(lines: list[str], number: int) -> list[tuple[str, int | None]]:
             if found[2] == "[[":
                 counts[current] = counts.get(current, -1) + 1
     way, name = [], ""
-    for part in current.split("."):
+    for part in current.split(".") if current else []:
         name = f"{name}.{part}" if name else part
         way.append((part, counts.get(name)))
     return way
@@ -280,7 +282,7 @@ def render(program: Program, text: str) -> str:
     out = [INTRODUCTION]
     for section in read(text):
         brackets = ("[[", "]]") if section.is_list else ("[", "]")
-        out.append(f"## `{brackets[0]}{section.name}{brackets[1]}`\n")
+        out.append("## At the top\n" if section.name == TOP else f"## `{brackets[0]}{section.name}{brackets[1]}`\n")
         out += [f"{part}\n" for part in section.words]
         if not section.keys:
             continue

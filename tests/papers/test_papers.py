@@ -104,8 +104,14 @@ class Configuring(unittest.TestCase):
         self.assertEqual(first.keys[0].words, ["One. Two."])
         self.assertTrue(first.keys[2].is_shown_only and second.is_shown_only)
 
+    def test_keys_may_stand_before_every_section(self) -> None:
+        top, first = configuration.read("# About the file.\n\n# One.\nx = 1\n\n# About a.\n[a]\ny = 2\n")
+        self.assertEqual((top.name, top.words, [key.names for key in top.keys]), (configuration.TOP, [], [["x"]]))
+        self.assertEqual((top.keys[0].words, first.words), (["One."], ["About a."]))
+        self.assertEqual(configuration.place(["x = 1", "[a]", "y = 2"], 0), [])
+
     def test_what_is_not_understood_is_refused(self) -> None:
-        for text in ("x = 1\n", "[a]\nx=1\n", "[a]\nnonsense\n"):
+        for text in ("x=1\n", "[a]\nx=1\n", "[a]\nnonsense\n"):
             with self.assertRaises(configuration.Wrong, msg=text):
                 configuration.read(text)
 

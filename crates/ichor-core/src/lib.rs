@@ -22,6 +22,7 @@ mod status;
 mod study_rule;
 mod uid;
 mod volume;
+mod zone;
 
 pub use ae_title::{AeTitle, InvalidAeTitle};
 pub use agreement::{Agreement, BlandAltman, Estimate, Overlap, Pair, stability_index};
@@ -44,6 +45,7 @@ pub use status::{
 pub use study_rule::StudyRule;
 pub use uid::{InvalidUid, Uid};
 pub use volume::VolumeUncertainty;
+pub use zone::{UnknownZone, Zone};
 
 /// Implementation Class UID that ichor's associations and files carry (PS3.7 D.3.3.2, PS3.10 7.1): derived from a
 /// UUID, as PS3.5 B.2 allows, and never reused for another program.

@@ -50,7 +50,7 @@ pub struct Destination {
 }
 
 /// When and how fast a destination is sent to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Flow {
     /// How long an association is kept that has nothing to do.
     pub idle: Duration,
@@ -170,8 +170,8 @@ impl Worker {
     /// Delivers everything that is due and says how long to wait for the next look.
     async fn deliver_due(&mut self) -> Result<Duration, StoreError> {
         let destination = Arc::clone(&self.destination);
-        let among = match destination.flow.hours {
-            Some(hours) if hours.opens_in(now()).is_some() => Among::Urgent,
+        let among = match &destination.flow.hours {
+            Some(hours) if !hours.are_open(now()) => Among::Urgent,
             _ => Among::All,
         };
         loop {

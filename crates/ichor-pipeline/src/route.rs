@@ -146,10 +146,10 @@ impl Rule {
         let outcome = facts.outcome.map(Outcome::as_str);
         one_of("the verdict", self.outcomes.iter().map(|outcome| outcome.as_str()).collect(), outcome)?;
         one_of("the reason", self.reasons.iter().map(String::as_str).collect(), facts.reason)?;
-        if let Some(hours) = self.hours
-            && hours.opens_in(facts.now).is_some()
+        if let Some(hours) = &self.hours
+            && !hours.are_open(facts.now)
         {
-            return Err(format!("it is not between {hours} UTC"));
+            return Err(format!("it is not between {hours}"));
         }
         for (keyword, pattern) in &self.tags {
             match facts.instance.and_then(|instance| value(instance, keyword)) {
@@ -256,7 +256,7 @@ mod tests {
         let er = vec![AeTitle::parse("CT_ER").unwrap()];
         let rules = [
             Rule { sources: er.clone(), outcomes: vec![Outcome::Positive], ..rule("urgent") },
-            Rule { hours: Some("19:00-06:30".parse().unwrap()), ..rule("night") },
+            Rule { hours: Some(Hours::parse("19:00-06:30", &ichor_core::Zone::UTC).unwrap()), ..rule("night") },
             Rule { tags: vec![("StationName".to_owned(), Pattern::new("ER*"))], ..rule("station") },
             Rule { reasons: vec!["single-slice".to_owned()], ..rule("reason") },
             Rule { sources: er, ..rule("er") },

@@ -64,6 +64,7 @@ pub(crate) async fn link_for(config: &Config, store: &Store, name: &str) -> anyh
 /// If the configuration cannot be written as JSON.
 pub(crate) fn site(config: &Config) -> anyhow::Result<Site> {
     Ok(Site {
+        zone: config.time_zone.clone(),
         longest_overtaken: seconds(config.analysis.longest_overtaken_s),
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
         channels: config.channels.iter().map(|channel| channel.name.clone()).collect(),

@@ -29,7 +29,7 @@ mod worklist;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ichor_core::{InvalidNetwork, TrustedProxies};
+use ichor_core::{InvalidNetwork, TrustedProxies, Zone};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -66,6 +66,9 @@ type Durations = Vec<(String, f64)>;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    /// Whose hours and days are meant wherever the configuration or a page speaks of them.
+    #[serde(default)]
+    pub(crate) time_zone: Zone,
     /// Where studies and the job log are kept.
     pub(crate) store: StoreConfig,
     /// Where instances arrive.
@@ -223,7 +226,7 @@ impl Config {
             path: path.to_owned(),
             message: match place::unknown_at_the_top::<Self>(&text) {
                 Some((line, words)) => format!("line {line}: {words}"),
-                None => error.to_string().trim_end().to_owned(),
+                None => with_new_name(error.to_string().trim_end()),
             },
         })?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
@@ -240,6 +243,7 @@ impl Config {
     /// A key, and why its value does not fit what stays.
     pub(crate) fn with_live_parts_of(&self, new: &Self) -> Result<Self, Fault> {
         let mut config = Self {
+            time_zone: new.time_zone.clone(),
             sources: new.sources.clone(),
             destinations: new.destinations.clone(),
             rules: new.rules.clone(),
@@ -357,6 +361,17 @@ impl Config {
         all.extend(self.telemetry.iter().flat_map(TelemetryConfig::durations));
         all
     }
+}
+
+/// A parser's words, and how a key is called now that they call unknown because it was renamed.
+fn with_new_name(words: &str) -> String {
+    if words.contains("unknown field `hours_utc`") {
+        return format!(
+            "{words}\nhours_utc is now called hours, and hours are those of time_zone: a key at the top of the file, such as \
+             time_zone = \"Europe/Berlin\". Left out it is UTC, as before"
+        );
+    }
+    words.to_owned()
 }
 
 /// Refuses the value of a key.

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, DestinationConfig, Prefer, RuleConfig, UrgentConfig, seconds};
+use crate::config::{Config, DestinationConfig, Prefer, seconds};
 use crate::engine::Engine;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
@@ -375,7 +375,7 @@ pub(crate) fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Resu
         },
         min_lesion_ml: config.analysis.min_lesion_ml,
         destinations: config.destinations.iter().map(objects).collect::<Result<_, _>>()?,
-        rules: (config.rules.iter().map(RuleConfig::rule).collect::<Result<_, _>>())
+        rules: (config.rules.iter().map(|rule| rule.rule(&config.time_zone)).collect::<Result<_, _>>())
             .map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
         reading: worklist::reading(config),
         order: order_options(config)?,
@@ -383,7 +383,7 @@ pub(crate) fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Resu
 }
 
 fn order_options(config: &Config) -> anyhow::Result<OrderOptions> {
-    let rules = config.urgent.iter().map(UrgentConfig::rule).collect::<Result<_, _>>();
+    let rules = config.urgent.iter().map(|rule| rule.rule(&config.time_zone)).collect::<Result<_, _>>();
     Ok(OrderOptions {
         rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
         longest_overtaken: seconds(config.analysis.longest_overtaken_s),

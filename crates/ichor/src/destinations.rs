@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ichor_core::{AeTitle, DeliveryStatus, Proof};
+use ichor_core::{AeTitle, DeliveryStatus, Proof, Zone};
 use ichor_dicomweb::{Credentials, StowClient, StowOptions};
 use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::backoff::Backoff;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, ForwardConfig, WebEndpoint, seconds};
+use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, WebEndpoint, seconds};
 use crate::secrets;
 use crate::stages::{Stages, made_of};
 
@@ -41,9 +41,10 @@ pub(crate) async fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
     let mut opened = Vec::new();
     for section in &config.destinations {
         refuse_ourselves(config, section).await?;
-        let destination = open(section, &config.listen.ae_title)?;
+        let destination = open(section, &config.listen.ae_title, &config.time_zone)?;
         warn_of_unheard_reports(config, section);
-        let of = made_of(&(section, &config.listen.ae_title))?;
+        let zone = section.hours.as_ref().map(|_| &config.time_zone);
+        let of = made_of(&(section, &config.listen.ae_title, zone))?;
         opened.push(Opened { stage: format!("{STAGE}{}", section.name), of, destination });
     }
     Ok(opened)
@@ -105,7 +106,7 @@ pub(crate) async fn warn_of_orphans(config: &Config, store: &Store) -> anyhow::R
 /// # Errors
 /// A rule that cannot be.
 pub(crate) fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
-    let rules = config.forwards.iter().map(ForwardConfig::rule).collect::<Result<_, _>>();
+    let rules = config.forwards.iter().map(|rule| rule.rule(&config.time_zone)).collect::<Result<_, _>>();
     let titles = config.destinations.iter();
     Ok(ForwardOptions {
         rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
@@ -188,9 +189,9 @@ pub(crate) fn transport(config: &DestinationConfig, own_title: &AeTitle) -> anyh
     })
 }
 
-fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {
+fn open(config: &DestinationConfig, own_title: &AeTitle, zone: &Zone) -> anyhow::Result<Destination> {
     let transport = transport(config, own_title)?;
-    let flow = config.flow().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+    let flow = config.flow(zone).map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),
         longest: seconds(config.max_backoff_s),

@@ -14,7 +14,6 @@ use crate::App;
 use crate::access::{AsAdmin, AsViewer, audit};
 use crate::problem::Problem;
 
-const DAY_MS: i64 = 86_400_000;
 /// Days of statistics, if not said otherwise.
 const DAYS: u32 = 30;
 /// The most of them: each study in between is read.
@@ -25,7 +24,7 @@ const MOST_DAYS: u32 = 366;
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StatisticsQuery {
-    /// The last so many days, 1 to 366; 30 if left out.
+    /// The last so many days of the site's time zone, 1 to 366; 30 if left out.
     pub(crate) days: Option<u32>,
 }
 
@@ -35,10 +34,10 @@ pub(crate) async fn last_days(app: &App, days: Option<u32>) -> Result<Statistics
     if !(1..=MOST_DAYS).contains(&days) {
         return Err(Problem::bad(format!("days {days} is not from 1 to {MOST_DAYS}")));
     }
-    let now = (app.facts.now)().as_millis();
+    let (now, zone) = ((app.facts.now)().as_millis(), app.facts.site().zone.clone());
     // Whole days: the first of them too.
-    let from = (now.div_euclid(DAY_MS) + 1 - i64::from(days)) * DAY_MS;
-    Ok(app.facts.store.statistics(Timestamp::from_millis(from), Timestamp::from_millis(now + 1)).await?)
+    let from = zone.start_of_day(now, days - 1);
+    Ok(app.facts.store.statistics(Timestamp::from_millis(from), Timestamp::from_millis(now + 1), &zone).await?)
 }
 
 /// Turn-around, positives and reasons, by source and by day

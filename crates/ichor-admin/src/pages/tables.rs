@@ -181,6 +181,7 @@ struct Group {
 struct StatisticsPage {
     frame: Frame,
     spans: Vec<(u32, bool)>,
+    zone: String,
     whole: Group,
     alerted: u64,
     days: Vec<Group>,
@@ -215,6 +216,7 @@ fn statistics_page(frame: Frame, days: u32, all: Statistics) -> StatisticsPage {
     StatisticsPage {
         frame,
         spans: [1, 7, 30, 90, 365].into_iter().map(|span| (span, span == days)).collect(),
+        zone: all.time_zone,
         whole: group("All".to_owned(), whole, &all.turnaround, all.studies),
         alerted: all.alerted,
         days: (all.days.into_iter().rev())

@@ -154,6 +154,9 @@ async fn the_site_is_told() {
     let statistics = site.get(&admin, "/api/statistics?days=1").await.json();
     assert_eq!((statistics["studies"].as_u64(), statistics["positive"].as_u64()), (Some(4), Some(1)), "{statistics}");
     assert_eq!(statistics["reasons"][0]["code"], "single-slice");
+    assert_eq!(statistics["time_zone"], "Asia/Kolkata", "{statistics}");
+    let page = site.get(&admin, "/statistics?days=1").await.text;
+    assert!(page.contains("By day (Asia/Kolkata)"), "{page}");
     assert_eq!(statistics["sources"][0]["source_ae"], "SCANNER");
     assert!(site.get(&admin, "/api/statistics?days=0").await.refusal(400).contains("days"));
     let queues = site.get(&admin, "/api/queues").await.json();

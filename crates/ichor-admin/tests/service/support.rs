@@ -114,6 +114,7 @@ impl Site {
             min_free_bytes: 0,
             active: active.clone(),
             site: tokio::sync::watch::channel(Arc::new(ichor_admin::Site {
+                zone: ichor_core::Zone::parse("Asia/Kolkata").unwrap(),
                 longest_overtaken: std::time::Duration::from_secs(900),
                 destinations: vec!["pacs".to_owned()],
                 channels: Vec::new(),

@@ -1,56 +1,53 @@
 //! When a destination is sent to: so many objects a minute, within a window of hours.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use ichor_core::Zone;
 use ichor_store::Timestamp;
 
-const DAY_MINUTES: i64 = 24 * 60;
-
-/// A window of the day in UTC, such as `19:00-06:30`; one that ends before it begins goes over midnight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A window of the day in a zone, such as `19:00-06:30`; one that ends before it begins goes over midnight. The clock on the
+/// wall decides: what it leaves out when it is set forward is in no window, and what it says twice is in a window twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hours {
-    /// Minutes from midnight.
-    from: i64,
-    to: i64,
+    /// Minutes from midnight, by the clock.
+    from: u16,
+    to: u16,
+    zone: Zone,
 }
 
 impl Hours {
-    /// How long it is until the window is open; `None`: it is.
-    #[must_use]
-    pub fn opens_in(self, now: Timestamp) -> Option<Duration> {
-        let day = DAY_MINUTES * 60_000;
-        let of_day = now.as_millis().rem_euclid(day);
-        let (from, to) = (self.from * 60_000, self.to * 60_000);
-        let is_open = if from <= to { (from..to).contains(&of_day) } else { of_day >= from || of_day < to };
-        let left = u64::try_from((from - of_day).rem_euclid(day)).unwrap_or(0);
-        (!is_open).then(|| Duration::from_millis(left))
-    }
-}
-
-impl FromStr for Hours {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    /// Reads a window in a zone.
+    ///
+    /// # Errors
+    /// A sentence about the text.
+    pub fn parse(text: &str, zone: &Zone) -> Result<Self, String> {
         let minutes = |part: &str| {
             let (hour, minute) = part.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2)?;
             let (hour, minute): (u8, u8) = (hour.parse().ok()?, minute.parse().ok()?);
-            (hour < 24 && minute < 60).then(|| i64::from(hour) * 60 + i64::from(minute))
+            (hour < 24 && minute < 60).then(|| u16::from(hour) * 60 + u16::from(minute))
         };
-        let window = text.split_once('-').and_then(|(from, to)| Some(Self { from: minutes(from)?, to: minutes(to)? }));
+        let window = text.split_once('-').and_then(|(from, to)| Some((minutes(from)?, minutes(to)?)));
         match window {
-            Some(window) if window.from != window.to => Ok(window),
+            Some((from, to)) if from != to => Ok(Self { from, to, zone: zone.clone() }),
             Some(_) => Err(format!("{text:?} is a window of no length; leave the key out for the whole day")),
             None => Err(format!("{text:?} is not of the form 19:00-06:30")),
         }
+    }
+
+    /// Whether the window is open.
+    #[must_use]
+    pub fn are_open(&self, now: Timestamp) -> bool {
+        let of_day = self.zone.minute_of_day(now.as_millis());
+        let Self { from, to, .. } = *self;
+        if from <= to { (from..to).contains(&of_day) } else { of_day >= from || of_day < to }
     }
 }
 
 impl fmt::Display for Hours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to } = self;
-        write!(f, "{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60)
+        let Self { from, to, zone } = self;
+        write!(f, "{:02}:{:02}-{:02}:{:02} {zone}", from / 60, from % 60, to / 60, to % 60)
     }
 }
 
@@ -82,38 +79,74 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
 
-    fn opens(window: &str, hour: i64, minute: i64) -> Option<u64> {
-        let window: Hours = window.parse().unwrap();
-        let day = 20_000 * DAY_MINUTES;
-        let now = Timestamp::from_millis((day + hour * 60 + minute) * 60_000);
-        window.opens_in(now).map(|wait| wait.as_secs() / 60)
+    /// Whether a window is open at a moment in UTC.
+    fn is_open(window: &str, zone: &str, at: time::OffsetDateTime) -> bool {
+        let window = Hours::parse(window, &Zone::parse(zone).unwrap()).unwrap();
+        window.are_open(Timestamp::from_millis(at.unix_timestamp() * 1_000))
     }
 
     #[test]
     fn windows_open_and_close() {
-        for (window, hour, minute, wait) in [
-            ("08:00-18:00", 8, 0, None),
-            ("08:00-18:00", 17, 59, None),
-            ("08:00-18:00", 18, 0, Some(14 * 60)),
-            ("08:00-18:00", 7, 30, Some(30)),
-            ("19:00-06:30", 23, 0, None),
-            ("19:00-06:30", 0, 0, None),
-            ("19:00-06:30", 6, 29, None),
-            ("19:00-06:30", 6, 30, Some(12 * 60 + 30)),
+        for (window, zone, at, open) in [
+            ("08:00-18:00", "UTC", datetime!(2026-01-15 08:00 UTC), true),
+            ("08:00-18:00", "UTC", datetime!(2026-01-15 17:59:59 UTC), true),
+            ("08:00-18:00", "UTC", datetime!(2026-01-15 18:00 UTC), false),
+            ("08:00-18:00", "UTC", datetime!(2026-01-15 07:59:59 UTC), false),
+            ("19:00-06:30", "UTC", datetime!(2026-01-15 23:00 UTC), true),
+            ("19:00-06:30", "UTC", datetime!(2026-01-15 00:00 UTC), true),
+            ("19:00-06:30", "UTC", datetime!(2026-01-15 06:29:59 UTC), true),
+            ("19:00-06:30", "UTC", datetime!(2026-01-15 06:30 UTC), false),
+            // India is five and a half hours ahead.
+            ("19:00-06:30", "Asia/Kolkata", datetime!(2026-01-15 13:29:59 UTC), false),
+            ("19:00-06:30", "Asia/Kolkata", datetime!(2026-01-15 13:30 UTC), true),
         ] {
-            assert_eq!(opens(window, hour, minute), wait, "{window} at {hour}:{minute}");
+            assert_eq!(is_open(window, zone, at), open, "{window} {zone} at {at}");
+        }
+    }
+
+    #[test]
+    fn windows_follow_summer_time() {
+        // Berlin is an hour ahead in winter and two in summer: forward on 2026-03-29 at 01:00 UTC, back on 2026-10-25 at 01:00 UTC.
+        for (window, at, open) in [
+            // The evening before, the morning of the change, and the evening after.
+            ("19:00-06:30", datetime!(2026-03-28 17:59:59 UTC), false),
+            ("19:00-06:30", datetime!(2026-03-28 18:00 UTC), true),
+            ("19:00-06:30", datetime!(2026-03-29 04:29:59 UTC), true),
+            ("19:00-06:30", datetime!(2026-03-29 04:30 UTC), false),
+            ("19:00-06:30", datetime!(2026-03-29 17:00 UTC), true),
+            ("19:00-06:30", datetime!(2026-10-24 17:00 UTC), true),
+            ("19:00-06:30", datetime!(2026-10-25 05:29:59 UTC), true),
+            ("19:00-06:30", datetime!(2026-10-25 05:30 UTC), false),
+            ("19:00-06:30", datetime!(2026-10-25 17:59:59 UTC), false),
+            ("19:00-06:30", datetime!(2026-10-25 18:00 UTC), true),
+            // From 02:00 the clock goes to 03:00: a window that begins between opens then, one that lies between does not.
+            ("02:30-05:00", datetime!(2026-03-29 00:59:59 UTC), false),
+            ("02:30-05:00", datetime!(2026-03-29 01:00 UTC), true),
+            ("02:15-02:45", datetime!(2026-03-29 00:59:59 UTC), false),
+            ("02:15-02:45", datetime!(2026-03-29 01:00 UTC), false),
+            ("01:00-02:30", datetime!(2026-03-29 00:59:59 UTC), true),
+            ("01:00-02:30", datetime!(2026-03-29 01:00 UTC), false),
+            // It says 02:00 to 03:00 twice.
+            ("02:15-02:45", datetime!(2026-10-25 00:30 UTC), true),
+            ("02:15-02:45", datetime!(2026-10-25 00:45 UTC), false),
+            ("02:15-02:45", datetime!(2026-10-25 01:30 UTC), true),
+            ("02:15-02:45", datetime!(2026-10-25 01:45 UTC), false),
+        ] {
+            assert_eq!(is_open(window, "Europe/Berlin", at), open, "{window} at {at}");
         }
     }
 
     #[test]
     fn windows_are_parsed_and_refused() {
         for good in ["00:00-23:59", "19:00-06:30"] {
-            assert_eq!(good.parse::<Hours>().unwrap().to_string(), good);
+            assert_eq!(Hours::parse(good, &Zone::UTC).unwrap().to_string(), format!("{good} UTC"));
         }
         for bad in ["", "8-18", "08:00", "08:00-24:00", "08:60-09:00", "08:00-08:00", "-1:00-02:00", "08:00 - 09:00"] {
-            assert!(bad.parse::<Hours>().is_err(), "{bad:?}");
+            assert!(Hours::parse(bad, &Zone::UTC).is_err(), "{bad:?}");
         }
     }
 

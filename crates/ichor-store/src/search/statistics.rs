@@ -1,5 +1,6 @@
 //! Statistics of the studies that arrived within a span of time.
 
+use ichor_core::Zone;
 use serde::Serialize;
 
 use crate::{Store, StoreError, Timestamp};
@@ -20,7 +21,9 @@ pub struct Statistics {
     pub turnaround: Turnaround,
     /// Why studies were not analysed, or failed, the most frequent first.
     pub reasons: Vec<ReasonCount>,
-    /// By the day of arrival (UTC), oldest first.
+    /// The time zone whose days are counted, by its name in the IANA database.
+    pub time_zone: String,
+    /// By the day of arrival, oldest first.
     pub days: Vec<DayFigures>,
     /// By source, the busiest first.
     pub sources: Vec<SourceFigures>,
@@ -65,7 +68,7 @@ pub struct ReasonCount {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DayFigures {
-    /// YYYY-MM-DD, UTC.
+    /// YYYY-MM-DD, in the statistics' time zone.
     pub day: String,
     /// Studies that arrived.
     pub studies: u64,
@@ -98,12 +101,12 @@ pub struct SourceFigures {
 }
 
 impl Store {
-    /// Statistics of the studies whose first instance was recorded from `from` on and before `to`.
+    /// Statistics of the studies whose first instance was recorded from `from` on and before `to`, by the days of a zone.
     ///
     /// # Errors
     /// [`StoreError::Busy`], [`StoreError::Database`].
-    pub async fn statistics(&self, from: Timestamp, to: Timestamp) -> Result<Statistics, StoreError> {
-        self.index().statistics(from, to).await
+    pub async fn statistics(&self, from: Timestamp, to: Timestamp, zone: &Zone) -> Result<Statistics, StoreError> {
+        self.index().statistics(from, to, zone).await
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ichor_core::{AeTitle, StudyStatus};
+use ichor_core::{AeTitle, StudyStatus, Zone};
 use ichor_dimse::scu::ScuOptions;
 use ichor_phantom::{PhantomOptions, WrittenStudy};
 use ichor_store::{Store, StudyKey, StudySummary};
@@ -221,6 +221,7 @@ fn verdict(outcome: &Outcome) -> anyhow::Result<()> {
 /// A configuration for the demonstration, written into the folder too, so that `ichor studies` can read it.
 fn config(args: &DemoArgs, folder: &Path, pacs: &FolderPacs) -> anyhow::Result<Config> {
     let config = Config {
+        time_zone: Zone::UTC,
         store: StoreConfig { database: folder.join("ichor.db"), blobs: folder.join("blobs"), min_free_mib: 64 },
         listen: ListenConfig::on(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), AeTitle::parse("ICHOR")?),
         sources: vec![SourceConfig {

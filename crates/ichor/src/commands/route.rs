@@ -12,7 +12,7 @@ use crate::config::Config;
 /// `ichor route test`
 pub(crate) async fn test(args: RouteTestArgs, json: bool) -> anyhow::Result<()> {
     let config = Config::load(&args.store.config)?;
-    let rules = config.rules.iter().map(|rule| rule.rule()).collect::<Result<Vec<_>, _>>();
+    let rules = config.rules.iter().map(|rule| rule.rule(&config.time_zone)).collect::<Result<Vec<_>, _>>();
     let rules = rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?;
     let mut asked = Asked::of(&args).await?;
     if let Some(source) = &args.source {

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, Zone};
 use ichor_dimse::tls::{ClientTls, IdentityFiles};
 use ichor_pipeline::analyse::{DestinationObjects, ObjectKind};
-use ichor_pipeline::deliver::Flow;
+use ichor_pipeline::deliver::{Flow, Hours};
 use serde::{Deserialize, Serialize};
 
 use super::objects::{
@@ -47,9 +47,9 @@ pub(crate) struct DestinationConfig {
     /// Most objects a minute; 0: as fast as it goes.
     #[serde(default)]
     pub(crate) per_minute: u32,
-    /// Hours in which others than positive findings go out, in UTC, such as `19:00-06:30`; absent: all.
+    /// Hours in which others than positive findings go out, in the site's zone, such as `19:00-06:30`; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hours_utc: Option<String>,
+    pub(crate) hours: Option<String>,
     /// `c-store`, `stow-rs` or `folder`.
     pub(crate) kind: DestinationKind,
     /// C-STORE: `host:port`.
@@ -178,7 +178,7 @@ impl DestinationConfig {
             failures: default::failures(),
             propose_again_s: default::propose_again_s(),
             per_minute: 0,
-            hours_utc: None,
+            hours: None,
             path: None,
             kind: DestinationKind::CStore,
             address: None,
@@ -301,18 +301,18 @@ impl DestinationConfig {
         keys.endpoint().map(Endpoint::StowRs)
     }
 
-    /// When and how fast it is sent to.
+    /// When and how fast it is sent to; its hours are those of a zone.
     ///
     /// # Errors
     /// A sentence about the key that cannot be right.
-    pub(crate) fn flow(&self) -> Result<Flow, String> {
-        let hours = self.hours_utc.as_deref().map(str::parse).transpose();
+    pub(crate) fn flow(&self, zone: &Zone) -> Result<Flow, String> {
+        let hours = self.hours.as_deref().map(|text| Hours::parse(text, zone)).transpose();
         Ok(Flow {
             idle: seconds(self.idle_s),
             failures: self.failures,
             propose_again: seconds(self.propose_again_s),
             per_minute: self.per_minute,
-            hours: hours.map_err(|message: String| format!("hours_utc: {message}"))?,
+            hours: hours.map_err(|message| format!("hours: {message}"))?,
         })
     }
 
@@ -335,7 +335,7 @@ impl DestinationConfig {
             .endpoint()
             .and_then(|_| self.objects())
             .and_then(|_| self.proof.check(self.kind))
-            .and_then(|()| self.flow().map(drop));
+            .and_then(|()| self.flow(&Zone::UTC).map(drop));
         checked.map_err(|message| (format!("destination {:?}", self.name), message))
     }
 

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::Config;
 
 /// Sections and keys that come in force without a restart.
-const LIVE: [&str; 11] = [
+const LIVE: [&str; 12] = [
+    "time_zone",
     "source",
     "destination",
     "rule",
@@ -172,6 +173,7 @@ mod tests {
             ("destination \"pacs\" proof.ask", true),
             ("rule.order", true),
             ("rulers", false),
+            ("time_zone", true),
             ("listen.address", false),
             ("analysis.longest_overtaken_s", true),
             ("analysis.attempts", false),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, Zone};
 use ichor_pipeline::route::Rule;
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +21,9 @@ pub(crate) struct ForwardConfig {
     /// Keywords of attributes, with patterns for their values.
     #[serde(default)]
     pub(crate) tags: BTreeMap<String, String>,
-    /// Hours in UTC, such as `19:00-06:30`.
+    /// Hours in the site's zone, such as `19:00-06:30`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hours_utc: Option<String>,
+    pub(crate) hours: Option<String>,
     /// Where to.
     pub(crate) destinations: Vec<String>,
     /// How soon; absent: with others.
@@ -33,22 +33,22 @@ pub(crate) struct ForwardConfig {
 
 impl ForwardConfig {
     fn when(&self) -> When<'_> {
-        let Self { name, sources, tags, hours_utc, .. } = self;
-        When { section: "forward", name, sources, tags, hours_utc: hours_utc.as_deref() }
+        let Self { name, sources, tags, hours, .. } = self;
+        When { section: "forward", name, sources, tags, hours: hours.as_deref() }
     }
 
-    /// What the pipeline asks.
+    /// What the pipeline asks; hours are those of a zone.
     ///
     /// # Errors
     /// A key, and what is wrong with it.
-    pub(crate) fn rule(&self) -> Result<Rule, Fault> {
+    pub(crate) fn rule(&self, zone: &Zone) -> Result<Rule, Fault> {
         let urgent = self.priority.map(PriorityName::is_urgent);
-        Ok(Rule { destinations: Some(self.destinations.clone()), urgent, ..self.when().rule()? })
+        Ok(Rule { destinations: Some(self.destinations.clone()), urgent, ..self.when().rule(zone)? })
     }
 
     /// Checks what the types cannot say; `destinations` are the names of those that are configured.
     pub(super) fn check(&self, destinations: &[&str]) -> Result<(), Fault> {
         self.when().check_destinations(&self.destinations, destinations)?;
-        self.rule().map(drop)
+        self.rule(&Zone::UTC).map(drop)
     }
 }

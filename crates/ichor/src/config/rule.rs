@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, Zone};
+use ichor_pipeline::deliver::Hours;
 use ichor_pipeline::route::{Outcome, Pattern, Rule, is_keyword};
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +28,9 @@ pub(crate) struct RuleConfig {
     /// Codes of the reason why a study was not analysed.
     #[serde(default)]
     pub(crate) reasons: Vec<String>,
-    /// Hours in UTC, such as `19:00-06:30`.
+    /// Hours in the site's zone, such as `19:00-06:30`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hours_utc: Option<String>,
+    pub(crate) hours: Option<String>,
     /// Which destinations get results; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) destinations: Option<Vec<String>>,
@@ -80,7 +81,7 @@ pub(super) struct When<'a> {
     pub(super) name: &'a str,
     pub(super) sources: &'a [AeTitle],
     pub(super) tags: &'a BTreeMap<String, String>,
-    pub(super) hours_utc: Option<&'a str>,
+    pub(super) hours: Option<&'a str>,
 }
 
 impl When<'_> {
@@ -91,25 +92,25 @@ impl When<'_> {
 
     /// Whether it holds of every study.
     pub(super) fn is_always(&self) -> bool {
-        self.sources.is_empty() && self.tags.is_empty() && self.hours_utc.is_none()
+        self.sources.is_empty() && self.tags.is_empty() && self.hours.is_none()
     }
 
-    /// A rule of the pipeline with these conditions, and nothing that it asks for.
+    /// A rule of the pipeline with these conditions, and nothing that it asks for; its hours are those of a zone.
     ///
     /// # Errors
     /// A key, and what is wrong with it.
-    pub(super) fn rule(&self) -> Result<Rule, Fault> {
+    pub(super) fn rule(&self, zone: &Zone) -> Result<Rule, Fault> {
         if let Some(unknown) = self.tags.keys().find(|keyword| !is_keyword(keyword)) {
             return fault(&self.key("tags"), format!("{unknown:?} is no keyword of an attribute (PS3.6)"));
         }
-        let hours = self.hours_utc.map(str::parse).transpose();
+        let hours = self.hours.map(|text| Hours::parse(text, zone)).transpose();
         Ok(Rule {
             name: self.name.to_owned(),
             sources: self.sources.to_vec(),
             tags: self.tags.iter().map(|(keyword, text)| (keyword.clone(), Pattern::new(text))).collect(),
             outcomes: Vec::new(),
             reasons: Vec::new(),
-            hours: hours.map_err(|message: String| (self.key("hours_utc"), message))?,
+            hours: hours.map_err(|message| (self.key("hours"), message))?,
             destinations: None,
             objects: None,
             urgent: None,
@@ -127,15 +128,15 @@ impl When<'_> {
 
 impl RuleConfig {
     fn when(&self) -> When<'_> {
-        let Self { name, sources, tags, hours_utc, .. } = self;
-        When { section: "rule", name, sources, tags, hours_utc: hours_utc.as_deref() }
+        let Self { name, sources, tags, hours, .. } = self;
+        When { section: "rule", name, sources, tags, hours: hours.as_deref() }
     }
 
-    /// What the pipeline asks.
+    /// What the pipeline asks; hours are those of a zone.
     ///
     /// # Errors
     /// A key, and what is wrong with it.
-    pub(crate) fn rule(&self) -> Result<Rule, Fault> {
+    pub(crate) fn rule(&self, zone: &Zone) -> Result<Rule, Fault> {
         let names = |objects: &Vec<ObjectName>| objects.iter().map(|object| object.as_str().to_owned()).collect();
         Ok(Rule {
             outcomes: self.verdicts.iter().map(|name| (*name).into()).collect(),
@@ -143,14 +144,14 @@ impl RuleConfig {
             destinations: self.destinations.clone(),
             objects: self.objects.as_ref().map(names),
             urgent: self.priority.map(PriorityName::is_urgent),
-            ..self.when().rule()?
+            ..self.when().rule(zone)?
         })
     }
 
     /// Checks what the types cannot say; `destinations` are the names of those that are configured.
     pub(super) fn check(&self, destinations: &[&str]) -> Result<(), Fault> {
         self.when().check_destinations(self.destinations.as_deref().unwrap_or_default(), destinations)?;
-        self.rule().map(drop)
+        self.rule(&Zone::UTC).map(drop)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, Zone};
 use ichor_pipeline::route::Rule;
 use serde::{Deserialize, Serialize};
 
@@ -21,23 +21,23 @@ pub(crate) struct UrgentConfig {
     /// Keywords of attributes, with patterns for their values.
     #[serde(default)]
     pub(crate) tags: BTreeMap<String, String>,
-    /// Hours in UTC, such as `19:00-06:30`.
+    /// Hours in the site's zone, such as `19:00-06:30`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hours_utc: Option<String>,
+    pub(crate) hours: Option<String>,
 }
 
 impl UrgentConfig {
     fn when(&self) -> When<'_> {
-        let Self { name, sources, tags, hours_utc } = self;
-        When { section: "urgent", name, sources, tags, hours_utc: hours_utc.as_deref() }
+        let Self { name, sources, tags, hours } = self;
+        When { section: "urgent", name, sources, tags, hours: hours.as_deref() }
     }
 
-    /// What the pipeline asks.
+    /// What the pipeline asks; hours are those of a zone.
     ///
     /// # Errors
     /// A key, and what is wrong with it.
-    pub(crate) fn rule(&self) -> Result<Rule, Fault> {
-        self.when().rule()
+    pub(crate) fn rule(&self, zone: &Zone) -> Result<Rule, Fault> {
+        self.when().rule(zone)
     }
 
     /// Checks what the types cannot say.
@@ -46,6 +46,6 @@ impl UrgentConfig {
             let key = format!("urgent {:?}", self.name);
             return fault(&key, "a rule without a condition would make every study urgent".to_owned());
         }
-        self.rule().map(drop)
+        self.rule(&Zone::UTC).map(drop)
     }
 }

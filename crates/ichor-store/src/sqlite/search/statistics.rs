@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use ichor_core::Zone;
+
 use super::super::Sqlite;
 use super::super::failure::During;
 use crate::search::{DayFigures, ReasonCount, SourceFigures, Statistics, Turnaround};
@@ -9,7 +11,7 @@ use crate::{StoreError, Timestamp};
 
 #[derive(sqlx::FromRow)]
 struct Row {
-    day: String,
+    received_at: i64,
     source_ae: Option<String>,
     status: String,
     positive: Option<bool>,
@@ -44,10 +46,15 @@ impl Group {
 }
 
 impl Sqlite {
-    pub(crate) async fn statistics(&self, from: Timestamp, to: Timestamp) -> Result<Statistics, StoreError> {
+    pub(crate) async fn statistics(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        zone: &Zone,
+    ) -> Result<Statistics, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT strftime('%Y-%m-%d', received_at / 1000, 'unixepoch') AS day, source_ae, status, positive,
-                 alerted_at IS NOT NULL AS is_alerted, reason_code, analysed_at - last_instance_at AS turnaround
+            "SELECT received_at, source_ae, status, positive, alerted_at IS NOT NULL AS is_alerted, reason_code,
+                 analysed_at - last_instance_at AS turnaround
              FROM study WHERE received_at >= ? AND received_at < ?",
         )
         .bind(from.as_millis())
@@ -56,12 +63,13 @@ impl Sqlite {
         .await
         .during("counting studies")?;
         let mut all = Group::default();
-        let mut days: BTreeMap<&str, Group> = BTreeMap::new();
+        let mut days: BTreeMap<String, Group> = BTreeMap::new();
         let mut sources: BTreeMap<Option<&str>, Group> = BTreeMap::new();
         let mut reasons: HashMap<&str, u64> = HashMap::new();
         for row in &rows {
             all.add(row);
-            days.entry(&row.day).or_default().add(row);
+            // A day has 23 to 25 hours: only the zone knows whose moment it is.
+            days.entry(zone.day(row.received_at)).or_default().add(row);
             sources.entry(row.source_ae.as_deref()).or_default().add(row);
             if let Some(code) = row.reason_code.as_deref() {
                 *reasons.entry(code).or_default() += 1;
@@ -79,15 +87,16 @@ impl Sqlite {
             alerted: all.alerted,
             turnaround: Turnaround::of(all.times),
             reasons,
+            time_zone: zone.name().to_owned(),
             days: days.into_iter().map(|(name, group)| day(name, group)).collect(),
             sources,
         })
     }
 }
 
-fn day(name: &str, group: Group) -> DayFigures {
+fn day(name: String, group: Group) -> DayFigures {
     DayFigures {
-        day: name.to_owned(),
+        day: name,
         studies: group.studies,
         positive: group.positive,
         not_analysed: group.not_analysed,

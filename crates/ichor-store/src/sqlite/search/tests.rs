@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use ichor_core::{AeTitle, StudyStatus};
+use ichor_core::{AeTitle, StudyStatus, Zone};
 use sqlx::Row;
 use tempfile::TempDir;
 
@@ -152,10 +152,48 @@ async fn every_question_is_quick(studies: i64) {
     let refused = index.studies(&common, 50).await.unwrap_err().to_string();
     assert!(refused.contains("too many"), "{refused}");
     let begun = Instant::now();
-    let month = index.statistics(moment(studies - 30 * 274).unwrap(), moment(studies).unwrap()).await.unwrap();
+    let month =
+        index.statistics(moment(studies - 30 * 274).unwrap(), moment(studies).unwrap(), &Zone::UTC).await.unwrap();
     println!("{:<36} {:>8.2} ms", "statistics of a month", begun.elapsed().as_secs_f64() * 1e3);
     assert_eq!((month.studies, month.turnaround.p99_ms), (30 * 274, Some(40_000)));
     assert!(slow.is_empty(), "{slow:?}");
+}
+
+#[tokio::test]
+async fn days_of_statistics_are_those_of_the_zone() {
+    let folder = folder();
+    let index = many_studies(&folder, 1_000).await;
+    // The first study arrives at midnight of Berlin before the clock is set back, 2026-10-24 at 22:00 UTC.
+    let begin = 1_792_879_200_000_i64;
+    sqlx::query("UPDATE study SET received_at = received_at + ?")
+        .bind(begin - 1_700_000_000_000)
+        .execute(&index.write)
+        .await
+        .unwrap();
+    let days = async |zone: &str| {
+        let (from, to) = (Timestamp::from_millis(begin), Timestamp::from_millis(begin + 1_000 * PACE));
+        let zone = Zone::parse(zone).unwrap();
+        let told = index.statistics(from, to, &zone).await.unwrap();
+        assert_eq!((told.time_zone.as_str(), told.studies), (zone.name(), 1_000));
+        told.days.into_iter().map(|day| (day.day, day.studies)).collect::<Vec<_>>()
+    };
+    // Studies before a moment so many hours after the first.
+    let before = |hours: i64| u64::try_from((hours * 3_600_000 + PACE - 1) / PACE).unwrap();
+    let day = |name: &str, from: i64, to: i64| (name.to_owned(), before(to).min(1_000) - before(from));
+    assert_eq!(
+        days("Europe/Berlin").await,
+        [day("2026-10-25", 0, 25), day("2026-10-26", 25, 49), day("2026-10-27", 49, 73), day("2026-10-28", 73, 97)]
+    );
+    assert_eq!(
+        days("UTC").await,
+        [
+            day("2026-10-24", 0, 2),
+            day("2026-10-25", 2, 26),
+            day("2026-10-26", 26, 50),
+            day("2026-10-27", 50, 74),
+            day("2026-10-28", 74, 98)
+        ]
+    );
 }
 
 #[tokio::test]
