@@ -197,6 +197,46 @@ fn complete_study_closes_before_its_quiet_period() {
 }
 
 #[test]
+fn alert_about_an_order_waits_for_its_number() {
+    requires!(Dcmtk, Pynetdicom);
+    let scratch = crate::support::scratch::Scratch::new("order");
+    let study = without_accession(&Phantom::BLEEDING.write(&scratch.folder("made")), &scratch.folder("sent"));
+    // The peer thinks for four seconds; every slice is suspicious, so that the alert comes long before.
+    let found = json!([[{ "StudyInstanceUID": "$study", "AccessionNumber": "A-9" }]]);
+    let peer = AnsweringPeer::start(&json!({ "hang": 4, "STUDY": found }));
+    let (results, orders) = (Receiver::start(&[]), Receiver::start(&[]));
+    let alerts = |channel: String, name: &str| {
+        let channel = channel.replace("\"ris\"", &format!("{name:?}"));
+        channel.trim_end().to_owned() + "\nsubjects = [\"alert\"]\n"
+    };
+    let mut sections = "[alert]\nthreshold = 0.0\nslices = 4\n\n".to_owned();
+    sections += &alerts(hl7(&results), "results");
+    sections += &(alerts(hl7(&orders), "orders") + "template = \"orm\"\norder_wait_s = 30.0\n\n");
+    let place = format!("{}count = \"none\"\n", c_find(peer.port, "PEER"));
+    sections += &lookup("pacs", &place).replace("timeout_s = 2.0", "timeout_s = 10.0");
+    let daemon = Daemon::start(&with(sections, 60.0));
+    send(&daemon, &study.instances);
+    eventually(seconds(20), "an order with its number", || match orders.received().as_slice() {
+        [] => Err(daemon.log()),
+        received => {
+            assert_eq!(received[0].fields("ORC")[2..4], ["A-9", "A-9"], "{}", received[0].text);
+            Ok(())
+        }
+    });
+    let output = daemon.studies(&["why", &study.study_uid, "--json"]);
+    let why: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kinds: Vec<&str> =
+        why["timeline"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    let place =
+        |kind: &str| kinds.iter().position(|one| *one == kind).unwrap_or_else(|| panic!("no {kind}: {kinds:?}"));
+    assert!(place("alert") < place("message-waits") && place("message-waits") < place("looked-up"), "{kinds:?}");
+    assert_eq!(kinds.iter().filter(|kind| **kind == "message-waits").count(), 1, "said once: {kinds:?}");
+    // The observation waited for nothing.
+    assert_eq!(results.received()[0].fields("OBR")[3], "", "{}", results.received()[0].text);
+    assert!(results.received()[0].at < orders.received()[0].at);
+}
+
+#[test]
 fn growing_number_closes_nothing() {
     requires!(Dcmtk, Pynetdicom);
     let study_folder = crate::support::scratch::Scratch::new("growing");

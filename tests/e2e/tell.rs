@@ -3,12 +3,14 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use dicom_core::VR;
+use dicom_dictionary_std::tags;
 use serde_json::Value;
 
 use crate::support::daemon::{Daemon, Settings};
 use crate::support::mllp::{Answer, Received, Receiver};
 use crate::support::raw::RawAssociation;
-use crate::support::study::{Phantom, Study};
+use crate::support::study::{Phantom, Study, put_text};
 use crate::support::tools::python;
 use crate::support::webhook::{self, Posted};
 use crate::support::{eventually, seconds};
@@ -156,6 +158,52 @@ fn alert_reaches_the_reading_list_before_the_study_is_complete() {
     daemon.is_told_in_time(&study.study_uid);
 }
 
+/// An order that nobody names cannot be changed: its message waits, is given up aloud, and goes once the number is known.
+#[test]
+fn an_order_without_a_number_waits_and_delays_no_result() {
+    let (ris, orders) = (Receiver::start(&[]), Receiver::start(&[]));
+    let results = "subjects = [\"positive\", \"negative\", \"not-analysed\"]";
+    let order = format!("template = \"omg\"\norder_wait_s = 2.0\n{results}");
+    let sections = hl7(ris.port, results) + &hl7(orders.port, &order).replace("\"ris\"", "\"orders\"");
+    // Longer than it takes to find that the number is known: the old message goes before the next version is analysed.
+    let daemon = Daemon::start(&Settings { quiet_period_s: 6.0, sections, ..Settings::default() });
+    let made = STUDY.write(&daemon.folder("made"));
+    let study = made.edited(&daemon.folder("sent"), |_, object| put_text(object, tags::ACCESSION_NUMBER, VR::SH, ""));
+    let (last, first) = study.instances.split_last().unwrap();
+    let mut association = RawAssociation::open(daemon.port).unwrap();
+    for instance in first {
+        assert_eq!(association.store(instance).unwrap().code, 0);
+    }
+    association.release().unwrap();
+    let told = settled(&daemon, 2);
+    let of = |channel: &str| told.iter().find(|message| message["channel"] == channel).unwrap();
+    assert_eq!(of("ris")["status"], "acknowledged");
+    assert_eq!((&of("orders")["status"], &of("orders")["attempts"]), (&Value::from("dead"), &Value::from(1)));
+    assert!(of("orders")["last_words"].as_str().unwrap().contains("no-order"), "{told:?}");
+    assert_eq!((ris.received().len(), orders.received().len()), (1, 0), "nothing that changes no order is sent");
+    let why = daemon.why(&study.study_uid);
+    assert_eq!(why.matches("message-waits").count(), 1, "{why}");
+    assert!(why.contains("message-dead") && why.contains("the accession number that names the order"), "{why}");
+
+    // A late slice brings the number: the dead message goes, before the one of the new version.
+    let late =
+        made.edited(&daemon.folder("late"), |_, object| put_text(object, tags::ACCESSION_NUMBER, VR::SH, "LATE-1"));
+    let late = late.instances.iter().find(|instance| instance.sop_instance == last.sop_instance).unwrap();
+    let mut association = RawAssociation::open(daemon.port).unwrap();
+    assert_eq!(association.store(late).unwrap().code, 0);
+    association.release().unwrap();
+    eventually(seconds(60), "the order, twice", || match orders.received().len() {
+        2 => Ok(()),
+        count => Err(format!("{count} of 2: {:?}", messages(&daemon, &[]))),
+    });
+    for message in judge(&daemon, &orders.received()) {
+        let order = message.iter().find(|(field, _)| field == "ORC").unwrap();
+        assert!(order.1.iter().any(|field| field == "LATE-1"), "{message:?}");
+    }
+    let why = daemon.why(&study.study_uid);
+    assert!(why.contains("the accession number is known now"), "{why}");
+}
+
 /// The same message, under the same number, until the receiver itself says that it has it.
 #[test]
 fn a_receiver_that_misbehaves_is_told_again() {
@@ -294,6 +342,7 @@ fn mistakes_in_a_channel_keep_the_daemon_from_starting() {
         (hl7(2575, "subjects = []"), "subjects"),
         (hl7(2575, "subjects = [\"everything\"]"), "everything"),
         (hl7(2575, "processing_id = \"X\""), "processing_id"),
+        (hl7(2575, "order_wait_s = -1.0"), "order_wait_s"),
         (hl7(2575, "") + &hl7(2576, ""), "stands twice"),
         ("[[channel]]\nname = \"x\"\nkind = \"hl7\"\n".to_owned(), "address"),
         ("[[channel]]\nname = \"x\"\nkind = \"webhook\"\nurl = \"ftp://x\"\n".to_owned(), "http"),

@@ -1,7 +1,7 @@
 //! Tell: one task a channel follows the event log and says what happened to a study, in the order in which it happened to
 //! that study, until the peer itself says that it has it. A channel that does not answer delays no other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ichor_core::{Finding, Reason, Subject, chain};
 use ichor_store::{MessageClaim, Store, StoreError, Topic};
@@ -13,13 +13,16 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::now;
 
 /// Longest time between two looks at the event log, whatever the wake-ups say.
 const POLL: Duration = Duration::from_millis(500);
+
+/// Between two looks for messages that were given up for want of an order that is known by now.
+const REVIVE: Duration = Duration::from_secs(2);
 
 /// Who is told, and how.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Channel {
     pub transport: Transport,
     /// Waits between attempts.
     pub backoff: Backoff,
+    /// How long after the event a message that is about an order waits for the accession number that names it.
+    pub order_wait: Duration,
     /// Program and version.
     pub software: String,
 }
@@ -64,10 +69,15 @@ pub async fn run_until_retired(
     let mut retries = store.changes(Topic::Messages);
     // After an error of the store a claim may be lost: its message must not wait for a restart.
     let mut claim_lost = false;
+    let mut revived: Option<Instant> = None;
     loop {
         let work = async {
             if claim_lost {
                 store.requeue_messages(Some(&channel.name), now()).await?;
+            }
+            if revived.is_none_or(|at| at.elapsed() >= REVIVE) {
+                revive(&store, &channel).await?;
+                revived = Some(Instant::now());
             }
             tell_due(&store, &channel, &retired).await
         };
@@ -92,6 +102,17 @@ pub async fn run_until_retired(
             () = retries.changed(), if !claim_lost => {}
         }
     }
+}
+
+/// Queues again what was given up for want of an order that is known by now.
+async fn revive(store: &Store, channel: &Channel) -> Result<(), StoreError> {
+    if let Transport::Hl7(_) = channel.transport {
+        let revived = store.revive_messages(&channel.name, &reason_of(&TellError::NoOrder), now()).await?;
+        if revived > 0 {
+            info!(channel = channel.name, revived, "the orders of messages that were given up are known now");
+        }
+    }
+    Ok(())
 }
 
 /// Tells everything that is due and says how long to wait for the next.
@@ -132,7 +153,13 @@ async fn record(
         }
         Err(error) => error,
     };
-    let reason = Reason::new(code(&error), chain(&error));
+    let reason = reason_of(&error);
+    let wait_until = claim.at.after(channel.order_wait);
+    if matches!(error, TellError::NoOrder) && now() < wait_until {
+        debug!(channel = name, %study, %subject, "its order is not known yet");
+        let until = wait_until.min(now().after(POLL));
+        return store.message_waits(claim, &reason, until, now()).await;
+    }
     let next = match error.is_permanent() {
         true => None,
         false => channel.backoff.after(claim.attempts).map(|wait| now().after(wait)),
@@ -144,12 +171,17 @@ async fn record(
     store.message_failed(claim, &reason, next, now()).await
 }
 
+fn reason_of(error: &TellError) -> Reason {
+    Reason::new(code(error), chain(error))
+}
+
 const fn code(error: &TellError) -> &'static str {
     match error {
         TellError::Connection { .. } | TellError::Timeout(_) => "unreachable",
         TellError::Answer(_) => "unusable-answer",
         TellError::Refused(_) | TellError::RefusedForGood(_) => "refused",
         TellError::Message(_) => "no-message",
+        TellError::NoOrder => "no-order",
     }
 }
 

@@ -132,6 +132,29 @@ impl Store {
         self.index().message_failed(&claim, reason, next_attempt, now).await
     }
 
+    /// Puts off a message that lacks something which may still come: no attempt is counted, and it is said once.
+    ///
+    /// # Errors
+    /// As [`Self::message_acknowledged`].
+    pub async fn message_waits(
+        &self,
+        claim: MessageClaim,
+        reason: &Reason,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.index().message_waits(&claim, reason, until, now).await
+    }
+
+    /// Queues again the messages of a channel that died of a reason and whose study's accession number is known by now; how
+    /// many. One that a later message of its study has replaced stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::follow_events`].
+    pub async fn revive_messages(&self, channel: &str, reason: &Reason, now: Timestamp) -> Result<u64, StoreError> {
+        self.index().revive_messages(channel, reason, now).await
+    }
+
     /// Queues again the messages of a channel that are under way, or those of all channels. For the one task that serves
     /// it, when an answer could not be recorded and nothing is being sent.
     ///

@@ -80,9 +80,14 @@ impl Hl7Client {
     /// Sends one message and waits for its acknowledgement; the peer's code and, where it gave one, its error code.
     ///
     /// # Errors
-    /// Every [`TellError`]. An answer of AE or AR is [`TellError::Refused`]: a receiver uses either for what may pass.
+    /// Every [`TellError`]; [`TellError::NoOrder`] before anything is sent. An answer of AE or AR is [`TellError::Refused`]: a receiver uses either for what may pass.
     pub async fn tell(&self, announcement: &Announcement) -> Result<String, TellError> {
         let message = self.encoder.message(announcement)?;
+        if announcement.study.accession_number.as_deref().is_none_or(str::is_empty)
+            && message::changes_no_order(&message)
+        {
+            return Err(TellError::NoOrder);
+        }
         let exchange = self.exchange(&message);
         let answer =
             tokio::time::timeout(self.timeout, exchange).await.map_err(|_| TellError::Timeout(self.timeout))??;

@@ -44,13 +44,16 @@ pub enum TellError {
     /// The message cannot be made.
     #[error("message cannot be made: {0}")]
     Message(String),
+    /// The message is about an order, and the study has no accession number that would say about which.
+    #[error("it changes an order, and the accession number that names the order is not known")]
+    NoOrder,
 }
 
 impl TellError {
     /// Whether no other try will change it.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
-        matches!(self, Self::RefusedForGood(_) | Self::Message(_))
+        matches!(self, Self::RefusedForGood(_) | Self::Message(_) | Self::NoOrder)
     }
 }
 

@@ -70,7 +70,8 @@ fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
         attempts: config.attempts,
     };
     let (name, subjects) = (config.name.clone(), config.subjects.clone());
-    Ok(Channel { name, subjects, transport, backoff, software: SOFTWARE.to_owned() })
+    let order_wait = seconds(config.order_wait());
+    Ok(Channel { name, subjects, transport, backoff, order_wait, software: SOFTWARE.to_owned() })
 }
 
 fn transport(config: &ChannelConfig) -> anyhow::Result<Transport> {

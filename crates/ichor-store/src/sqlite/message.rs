@@ -1,5 +1,7 @@
 //! Statements of messages.
 
+mod waiting;
+
 use ichor_core::{AeTitle, MessageStatus, Reason, Subject, Uid};
 use serde_json::json;
 

@@ -101,6 +101,7 @@ macro_rules! conformance {
                     stale_message_claim_is_refused,
                     attempts_that_will_be_repeated_are_not_told,
                     dead_message_that_was_replaced_is_not_queued_again,
+                    message_waits_for_the_number_of_its_order,
                 }
                 deliver {
                     positives_first_then_the_oldest,

@@ -166,6 +166,21 @@ impl Encoder {
     }
 }
 
+/// Whether a message is about an order (ORM, OMG) and says in none of its ORC segments which (ORC-2 and ORC-3, chapter
+/// 4.5.1): no receiver could change one by it.
+pub(super) fn changes_no_order(message: &[u8]) -> bool {
+    let fields = |segment: &[u8], name: &[u8]| {
+        let fields: Vec<&[u8]> = segment.split(|byte| *byte == b'|').collect();
+        (fields.first() == Some(&name)).then(|| fields.iter().map(|field| field.to_vec()).collect::<Vec<_>>())
+    };
+    let segments = || message.split(|byte| *byte == b'\r');
+    // The separator itself is MSH-1.
+    let kind = segments().find_map(|segment| fields(segment, b"MSH")?.get(8).cloned()).unwrap_or_default();
+    let names_one = |orc: Vec<Vec<u8>>| orc.iter().skip(2).take(2).any(|number| !number.is_empty());
+    let is_of_order = kind.starts_with(b"ORM") || kind.starts_with(b"OMG");
+    is_of_order && !segments().filter_map(|segment| fields(segment, b"ORC")).any(names_one)
+}
+
 fn read(path: &Path) -> Result<String, SetupError> {
     let file = |source| SetupError::File { path: path.to_owned(), source };
     let length = std::fs::metadata(path).map_err(file)?.len();

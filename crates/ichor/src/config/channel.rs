@@ -39,6 +39,9 @@ pub(crate) struct ChannelConfig {
     /// HL7: `oru` (default), `orm`, `omg`, or the file of a template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) template: Option<String>,
+    /// HL7: how long a message about an order waits for the accession number, in seconds; absent: 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) order_wait_s: Option<f64>,
     /// HL7: MSH-3; absent: ICHOR.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sending_application: Option<String>,
@@ -202,6 +205,7 @@ impl ChannelConfig {
         let hl7_keys = [
             ("address", self.address.is_some()),
             ("template", self.template.is_some()),
+            ("order_wait_s", self.order_wait_s.is_some()),
             ("sending_application", self.sending_application.is_some()),
             ("sending_facility", self.sending_facility.is_some()),
             ("receiving_application", self.receiving_application.is_some()),
@@ -266,6 +270,11 @@ impl ChannelConfig {
             },
             tls: self.client_tls()?,
         })
+    }
+
+    /// How long a message about an order waits for the accession number, in seconds.
+    pub(crate) fn order_wait(&self) -> f64 {
+        self.order_wait_s.unwrap_or_else(default::order_wait_s)
     }
 
     /// Certificate and key, which go together.
@@ -364,6 +373,7 @@ impl ChannelConfig {
             (key("first_backoff_s"), self.first_backoff_s),
             (key("max_backoff_s"), self.max_backoff_s),
             (key("timeout_s"), self.timeout_s),
+            (key("order_wait_s"), self.order_wait()),
         ]
     }
 }
@@ -375,6 +385,9 @@ mod default {
     pub(super) fn subjects() -> Vec<Subject> {
         use Subject::{Alert, AlertWithdrawn, Failed, Negative, NotAnalysed, Positive};
         vec![Alert, AlertWithdrawn, Positive, Negative, NotAnalysed, Failed]
+    }
+    pub(super) const fn order_wait_s() -> f64 {
+        10.0
     }
     pub(super) const fn first_backoff_s() -> f64 {
         1.0

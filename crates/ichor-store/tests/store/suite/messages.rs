@@ -231,3 +231,38 @@ pub(crate) async fn dead_message_that_was_replaced_is_not_queued_again(backend: 
     assert_eq!(stands(&store, id).await, MessageStatus::Dead);
     assert!(kinds(&store, "study").await.contains(&"message-superseded".to_owned()));
 }
+
+pub(crate) async fn message_waits_for_the_number_of_its_order(backend: impl Backend) {
+    let store = backend.open().await;
+    store.follow_events("ris", ALL, at(0)).await.unwrap();
+    Slice::of("study", 1).record(&store, at(1)).await;
+    store.record_alert(&alert("study", 1), at(4)).await.unwrap().unwrap();
+    store.follow_events("ris", ALL, at(4)).await.unwrap();
+    let (unknown, refused) = (Reason::new("no-order", "the order is not known"), Reason::new("refused", "AE"));
+    // It is put off, said once, and costs no attempt; what else there is goes on.
+    for second in 4..7 {
+        let claim = claimed(&store, "ris", second).await;
+        assert_eq!(claim.attempts, 1);
+        store.message_waits(claim, &unknown, at(second + 1), at(second)).await.unwrap();
+        assert!(store.claim_message("ris", at(second)).await.unwrap().is_none());
+        assert_eq!(store.next_message_deadline("ris").await.unwrap(), Some(at(second + 1)));
+    }
+    let said = |kinds: Vec<String>, kind: &str| kinds.iter().filter(|one| *one == kind).count();
+    assert_eq!(said(kinds(&store, "study").await, "message-waits"), 1);
+    let claim = claimed(&store, "ris", 7).await;
+    let id = claim.id;
+    store.message_failed(claim, &unknown, None, at(7)).await.unwrap();
+    assert_eq!(store.revive_messages("ris", &unknown, at(8)).await.unwrap(), 0, "nobody knows it yet");
+
+    // A later slice brings the number.
+    Slice { accession: Some("A1"), ..Slice::of("study", 2) }.record(&store, at(9)).await;
+    assert_eq!(store.revive_messages("ris", &refused, at(10)).await.unwrap(), 0, "it died of something else");
+    assert_eq!(store.revive_messages("another", &unknown, at(10)).await.unwrap(), 0);
+    assert_eq!(store.revive_messages("ris", &unknown, at(10)).await.unwrap(), 1);
+    assert_eq!(store.revive_messages("ris", &unknown, at(10)).await.unwrap(), 0, "it is queued");
+    assert_eq!(said(kinds(&store, "study").await, "message-requeued"), 1);
+    let claim = claimed(&store, "ris", 10).await;
+    assert_eq!((claim.id, claim.attempts, claim.study.accession_number.as_deref()), (id, 1, Some("A1")));
+    store.message_acknowledged(claim, "AA", at(11)).await.unwrap();
+    assert_eq!(stands(&store, id).await, MessageStatus::Acknowledged);
+}

@@ -103,6 +103,26 @@ fn an_order_gets_its_priority() {
 }
 
 #[test]
+fn an_order_without_a_number_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own.hl7");
+    // A site that knows its orders by another number.
+    let text = include_str!("../../../templates/orm_o01.hl7");
+    std::fs::write(&own, text.replace("|{{ study.accession_number }}|", "|{{ study.uid }}|")).unwrap();
+    let (mut unknown, mut empty) = (sample(Subject::Alert), sample(Subject::Alert));
+    unknown.study.accession_number = None;
+    empty.study.accession_number = Some(String::new());
+    for (template, of_unknown) in
+        [(Template::Orm, true), (Template::Omg, true), (Template::Oru, false), (Template::File(own), false)]
+    {
+        let encoder = Encoder::new(&options(template.clone(), Charset::Utf8)).unwrap();
+        let names_none = |told: &Announcement| changes_no_order(&encoder.message(told).unwrap());
+        assert!(!names_none(&sample(Subject::Alert)), "{template:?}");
+        assert_eq!((names_none(&unknown), names_none(&empty)), (of_unknown, of_unknown), "{template:?}");
+    }
+}
+
+#[test]
 fn what_a_character_set_lacks_becomes_a_question_mark() {
     let name = |charset| {
         let message = Encoder::new(&options(Template::Oru, charset)).unwrap().message(&sample(Subject::Alert)).unwrap();
