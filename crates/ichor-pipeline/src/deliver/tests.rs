@@ -130,3 +130,39 @@ async fn absence_costs_no_attempt_however_often_it_is_found() {
         "{all:?}"
     );
 }
+
+#[tokio::test]
+async fn rate_of_a_destination_spaces_its_deliveries() {
+    let wait = Duration::from_millis(1);
+    // One in 300 ms; and as fast as it goes.
+    for (per_minute, interval) in [(200, Duration::from_millis(300)), (0, Duration::ZERO)] {
+        let folder = TempDir::new().unwrap();
+        let store = queued(&folder, 4).await;
+        let destination = Destination {
+            name: "pacs".to_owned(),
+            transport: Transport::Folder(folder.path().to_owned()),
+            backoff: Backoff { first: wait, longest: wait, attempts: 1 },
+            proof: ProofOptions::none(),
+            flow: Flow { per_minute, ..Flow::default() },
+        };
+        let mut worker = Worker::new(store.clone(), Arc::new(destination), CancellationToken::new());
+        let filter = DeliveryFilter { status: Some(DeliveryStatus::Accepted), limit: 100, ..DeliveryFilter::default() };
+        let (begun, mut calls, mut accepted) = (Instant::now(), 0, 0);
+        while accepted < 4 {
+            let next = worker.deliver_due().await.unwrap();
+            calls += 1;
+            accepted = store.deliveries(&filter).await.unwrap().len();
+            assert!(accepted >= 1 && calls <= 100, "{accepted} delivered in {calls} calls");
+            if interval.is_zero() {
+                assert_eq!((accepted, calls), (4, 1), "nothing holds them up");
+                break;
+            }
+            // The first goes at once, each other an interval after the one before, however slow the machine is.
+            let most = 1.0 + begun.elapsed().as_secs_f64() / interval.as_secs_f64();
+            assert!(accepted as f64 <= most, "{accepted} delivered in {:?}", begun.elapsed());
+            assert!(accepted == 4 || next <= interval, "the next look comes in {next:?}");
+            tokio::time::sleep(next.min(interval)).await;
+        }
+        assert!(begun.elapsed() >= interval * 3, "4 delivered in {:?}", begun.elapsed());
+    }
+}
