@@ -94,6 +94,10 @@ outage: setup-test ## Take a PACS away for OUTAGE_SECONDS (600) with OUTAGE_STUD
 	  ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
 	  $(CARGO) test --release --locked --package ichor --test e2e outage:: -- --nocapture
 
+.PHONY: million
+million: check-rust ## Ask a job log of a million studies every question, each to be answered in 50 ms (some GB of disk)
+	$(CARGO) test --release --locked --package ichor-store --lib a_million -- --ignored --nocapture
+
 ##@ Set-up (done by the targets above)
 .PHONY: setup
 setup: setup-build setup-test ## Everything below

@@ -202,7 +202,7 @@ async fn lists_of_a_hundred_thousand_studies_are_quick_and_read_an_index() {
 }
 
 #[tokio::test]
-#[ignore = "builds a million studies; `cargo test --release -p ichor-store --lib a_million -- --ignored --nocapture`"]
+#[ignore = "builds a million studies: `make million`"]
 async fn lists_of_a_million_studies_are_quick_and_read_an_index() {
     every_question_is_quick(1_000_000).await;
 }
