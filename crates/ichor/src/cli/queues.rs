@@ -40,6 +40,10 @@ pub(crate) struct MessagesRetryArgs {
 
     /// Number of the message, as `messages list` prints it; absent: all that are dead.
     pub(crate) number: Option<i64>,
+
+    /// By whose word; absent: the user of this shell. It stands in the audit trail.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +128,10 @@ pub(crate) struct DeliveriesRetryArgs {
     /// Only those to this destination; what it did not accept is proposed again at once.
     #[arg(long, value_name = "NAME")]
     pub(crate) destination: Option<String>,
+
+    /// By whose word; absent: the user of this shell. It stands in the audit trail.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
