@@ -38,8 +38,11 @@ fn studies_go_on_byte_for_byte_and_not_back() {
         destination("pacs", &format!("{}\n[destination.proof]\nask = [\"read-back\"]\nafter_s = 0.2", c_store(orthanc.dicom_port, "ORTHANC"))),
         // Whoever sends is called so.
         destination("sender", &c_store(free_port(), "STORESCU")),
+        // The same system under another title, and by an address.
+        destination("web", &format!("kind = \"stow-rs\"\nurl = \"http://127.0.0.1:{}/dicom-web\"\nsends_as = [\"X\", \"STORESCU\"]", free_port())),
+        destination("bridge", &format!("{}\nsends_from = [\"10.0.0.0/8\", \"127.0.0.1\"]", c_store(free_port(), "BRIDGE"))),
         "[[forward]]\nname = \"others\"\nsources = [\"OTHER\"]\ndestinations = [\"pacs\"]\n\n".to_owned(),
-        "[[forward]]\nname = \"heads\"\ntags = { Modality = \"CT\" }\ndestinations = [\"archive\", \"pacs\", \"sender\"]\n".to_owned(),
+        "[[forward]]\nname = \"heads\"\ntags = { Modality = \"CT\" }\ndestinations = [\"archive\", \"web\", \"pacs\", \"sender\", \"bridge\"]\n".to_owned(),
     ];
     let mut daemon = Daemon::start(&Settings { sections: sections.concat(), ..Settings::default() });
     let study = Phantom::BLEEDING.slices(16).matrix(128).write(&daemon.folder("study"));
@@ -56,14 +59,16 @@ fn studies_go_on_byte_for_byte_and_not_back() {
         let wanted = |state: &str| BTreeMap::from([(state.to_owned(), 16)]);
         if found == (wanted("accepted"), wanted("visible")) { Ok(()) } else { Err(format!("{found:?}")) }
     });
-    assert!(states(&daemon, &study, "sender").is_empty(), "back to its sender");
+    for sender in ["sender", "web", "bridge"] {
+        assert!(states(&daemon, &study, sender).is_empty(), "{sender}: back to its sender");
+    }
     for instance in &study.instances {
         let file = folder.join(&study.study_uid).join(format!("{}.dcm", instance.sop_instance));
         assert_eq!(part10::data_set(&file), part10::data_set(&instance.path), "byte for byte");
     }
     assert_eq!(orthanc.objects(&study.study_uid, "CT").len(), 16);
     let why = daemon.why(&study.study_uid);
-    assert!(why.contains("forwarding rule \"heads\" fires, to archive, pacs; not to sender"), "{why}");
+    assert!(why.contains("forwarding rule \"heads\" fires, to archive, pacs; not to web, sender, bridge"), "{why}");
     assert!(why.contains("none of 16 received instances waits for archive any more"), "{why}");
     assert_eq!(why.matches("delivery-accepted").count(), 0, "not a line for each slice\n{why}");
 }

@@ -103,13 +103,15 @@ pub(crate) async fn warn_of_orphans(config: &Config, store: &Store) -> anyhow::R
 /// What is forwarded where.
 ///
 /// # Errors
-/// A rule that cannot be.
+/// A rule that cannot be; a network that is none.
 pub(crate) fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
     let rules = config.forwards.iter().map(ForwardConfig::rule).collect::<Result<_, _>>();
-    let titles = config.destinations.iter();
+    let system = |section: &DestinationConfig| {
+        section.system().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", section.name))
+    };
     Ok(ForwardOptions {
         rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
-        titles: titles.filter_map(|section| Some((section.name.clone(), section.ae_title.clone()?))).collect(),
+        systems: config.destinations.iter().map(system).collect::<Result<_, _>>()?,
     })
 }
 
