@@ -18,6 +18,7 @@ mod decoder;
 mod delivery;
 mod demo;
 mod disk_full;
+mod doctor;
 mod enhanced;
 mod explain;
 mod fhir;
