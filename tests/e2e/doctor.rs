@@ -1,14 +1,18 @@
-//! What the doctor asks of services that speak HTTP: credentials, paths, certificates, and how long these last.
+//! What the doctor asks of services that speak HTTP: credentials, paths, certificates, and how long these last; and what it and
+//! the daemon say of a destination that is the daemon itself.
 
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::daemon::{Daemon, Settings, WEB_TOKEN};
+use crate::support::daemon::{Daemon, ICHOR, Settings, WEB_TOKEN};
 use crate::support::fhir::{Answer, Server};
-use crate::support::free_port;
 use crate::support::scratch::Scratch;
+use crate::support::{free_port, seconds};
 
 /// A file with this mode.
 fn file(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
@@ -141,4 +145,57 @@ fn what_cannot_be_told_is_found_and_nothing_is_told() {
     let (level, found) = of(&outcomes, "channel \"stranger\"");
     assert!(level == "failure" && found.contains("TLS"), "{level}: {found}");
     assert_eq!(of(&outcomes, "certificate of [admin]").0, "good");
+}
+
+/// What a daemon says that does not start.
+fn refusal(daemon: &Daemon) -> String {
+    let mut child = Command::new(ICHOR)
+        .args(["serve", "--config"])
+        .arg(&daemon.config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if begun.elapsed() > seconds(60) => {
+                child.kill().unwrap();
+                break child.wait().unwrap();
+            }
+            None => std::thread::sleep(seconds(1) / 20),
+        }
+    };
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_destination_that_is_the_daemon_itself_is_refused() {
+    let mut daemon = Daemon::start(&Settings { stow: true, ..Settings::default() });
+    let config = std::fs::read_to_string(&daemon.config).unwrap();
+    let c_store =
+        |host: &str| format!("kind = \"c-store\"\nae_title = \"ICHOR\"\naddress = \"{host}:{}\"", daemon.port);
+    let stow = format!("kind = \"stow-rs\"\nurl = \"{}\"", daemon.web_url());
+    let mirrors = [c_store("127.0.0.1"), c_store("localhost"), stow]
+        .map(|keys| format!("{config}\n[[destination]]\nname = \"mirror\"\n{keys}\n"));
+    let words = "is where this daemon listens itself";
+    for mirror in &mirrors {
+        std::fs::write(&daemon.config, mirror).unwrap();
+        let (level, found) = of(&examined(&daemon, ""), "destination \"mirror\"");
+        assert!(level == "failure" && found.contains(words), "{level}: {found}");
+    }
+    assert!(daemon.terminate(seconds(20)));
+    for mirror in &mirrors {
+        std::fs::write(&daemon.config, mirror).unwrap();
+        let said = refusal(&daemon);
+        assert!(said.contains("mirror") && said.contains(words), "{said}");
+    }
+    // The same file without it is sound.
+    std::fs::write(&daemon.config, &config).unwrap();
+    daemon.start_again();
 }
