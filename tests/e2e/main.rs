@@ -25,6 +25,7 @@ mod fhir;
 mod forward;
 mod gate;
 mod kills;
+mod logging;
 mod lookup;
 mod main_job;
 mod models;
