@@ -184,6 +184,8 @@ fn settings_that_cannot_work_are_refused() {
         ("kind = \"stow-rs\"\nurl = \"http://h\"\ntls_ca_file = \"x\"", "do nothing with an http:// url"),
         ("kind = \"stow-rs\"\nurl = \"https://h\"\ntls_key_file = \"x\"", "together"),
         ("kind = \"folder\"\npath = \"x\"\nhours_utc = \"8-18\"", "hours_utc"),
+        ("kind = \"folder\"\npath = \"x\"\nsends_from = [\"10.0.0.1/8\"]", "sends_from"),
+        ("kind = \"folder\"\npath = \"x\"\nsends_as = [\"A TITLE OF TWENTY CHARS\"]", "at most 16"),
         ("kind = \"folder\"\npath = \"x\"\nproof = { ask = [\"faith\"] }", "faith"),
     ] {
         let said = Daemon::refuses_to_start(&to(keys));
