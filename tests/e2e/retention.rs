@@ -1,6 +1,6 @@
 //! Retention: files go when their time has come and nothing protects them, and everybody is told so.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Settings};
 use crate::support::dcmtk::StoreScu;
@@ -41,7 +41,11 @@ fn files_go_by_rule_and_protected_studies_stay() {
     send(&daemon, &gone);
     send(&daemon, &held);
     assert_eq!(plan(&daemon)["configured"], false, "nothing is ever deleted by default");
-    assert!(said(&daemon, &["studies", "hold", &held.study_uid, "--reason", "a trial"]).contains("on hold"));
+    let hold = ["studies", "hold", held.study_uid.as_str(), "--reason", "a trial", "--by", "anna"];
+    assert!(said(&daemon, &hold).contains("on hold"));
+    assert!(said(&daemon, &hold).contains("already"));
+    let told = daemon.audit_details("study-held");
+    assert_eq!(told, [json!({ "by": "anna", "reason": "a trial" })], "what changes nothing leaves no row");
 
     // A rule comes; the plan is asked for while the daemon still runs without it, and changes nothing.
     let config = std::fs::read_to_string(&daemon.config).unwrap();
@@ -83,6 +87,8 @@ fn files_go_by_rule_and_protected_studies_stay() {
     assert!(!retried.status.success(), "{retried:?}");
     let said_why = String::from_utf8_lossy(&retried.stdout).into_owned();
     assert!(said_why.contains("not analysed again"), "{said_why}");
+    let told = daemon.audit_details("study-retried");
+    assert!(told.len() == 1 && !told[0]["what"].is_null() && told[0]["by"].is_string(), "{told:?}");
     assert!(daemon.show(&held.study_uid)["summary"]["pixels_removed_at"].is_null(), "on hold");
 
     // Sent once more it is kept again, until its time comes again.
@@ -90,7 +96,15 @@ fn files_go_by_rule_and_protected_studies_stay() {
     let why = daemon.why(&gone.study_uid);
     assert!(why.contains("8 files came again and replace those that are gone"), "{why}");
     // The hold is released: its time has long come.
-    said(&daemon, &["studies", "release-hold", &held.study_uid]);
+    said(&daemon, &["studies", "release-hold", &held.study_uid, "--by", "otto"]);
+    assert_eq!(daemon.audit_details("study-hold-released"), [json!({ "by": "otto" })]);
+    let audited = daemon.audited();
+    for (action, study) in [("study-held", &held), ("study-retried", &gone), ("study-hold-released", &held)] {
+        let is_it =
+            |row: &&(String, String, Option<String>)| row.1 == action && row.2.as_ref() == Some(&study.study_uid);
+        let row = audited.iter().find(is_it).unwrap_or_else(|| panic!("{action} is not in {audited:?}"));
+        assert!(!row.0.is_empty(), "somebody did it: {row:?}");
+    }
     eventually(seconds(30), "the other one gone too", || {
         let shown = daemon.show(&held.study_uid);
         if shown["summary"]["pixels_removed_at"].is_i64() { Ok(()) } else { Err(shown["summary"].to_string()) }

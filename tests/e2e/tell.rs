@@ -252,6 +252,10 @@ fn dead_messages_are_retried_and_a_kill_loses_none() {
     assert!(daemon.command(&["messages", "retry", &number]).status.success());
     let again = daemon.command(&["messages", "retry", &number]);
     assert!(!again.status.success(), "another operator was first");
+    assert!(daemon.command(&["messages", "retry", "--by", "anna"]).status.success(), "nothing is dead any more");
+    let told = daemon.audit_details("message-retried");
+    assert!(told.len() == 1 && told[0]["message"] == dead[0]["id"] && told[0]["what"] == 1, "once: {told:?}");
+    assert!(daemon.audit_details("messages-retried").is_empty(), "what changes nothing leaves no row");
     eventually(seconds(10), "the third attempt", || match ris.received().len() {
         3 => Ok(()),
         other => Err(other.to_string()),

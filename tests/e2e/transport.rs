@@ -121,7 +121,10 @@ fn refused_context_is_found_once_and_holds_nothing_else_up() {
 
     drop(pacs);
     let pacs = ProvingPacs::start_on(port, &json!({}));
-    assert!(daemon.command(&["deliveries", "retry", "--destination", "pacs"]).status.success());
+    assert!(daemon.command(&["deliveries", "retry", "--destination", "pacs", "--by", "anna"]).status.success());
+    let told = daemon.audit_details("deliveries-retried");
+    let wanted = json!({ "delivery": null, "destination": "pacs", "by": "anna", "what": 0 });
+    assert_eq!(told, [wanted], "none was dead; what it did not accept is proposed again");
     eventually(seconds(20), "the Segmentations", || match pacs.noted("store").len() {
         2 => Ok(()),
         other => Err(format!("{other}")),
@@ -182,6 +185,8 @@ fn settings_that_cannot_work_are_refused() {
         ("kind = \"stow-rs\"\nurl = \"https://h\"\ntls_key_file = \"x\"", "together"),
         ("kind = \"folder\"\npath = \"x\"\nhours = \"8-18\"", "hours: \"8-18\" is not of the form"),
         ("kind = \"folder\"\npath = \"x\"\nhours_utc = \"08:00-18:00\"", "those of time_zone"),
+        ("kind = \"folder\"\npath = \"x\"\nsends_from = [\"10.0.0.1/8\"]", "sends_from"),
+        ("kind = \"folder\"\npath = \"x\"\nsends_as = [\"A TITLE OF TWENTY CHARS\"]", "at most 16"),
         ("kind = \"folder\"\npath = \"x\"\nproof = { ask = [\"faith\"] }", "faith"),
     ] {
         let said = Daemon::refuses_to_start(&to(keys));

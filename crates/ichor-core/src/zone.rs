@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use jiff::civil::{Date, DateTime};
+use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,15 @@ impl Zone {
         let day: Date = self.clock(at_ms).date().saturating_sub(back);
         // Where no clock says midnight the day begins when the clock has been set forward.
         day.to_zoned_datetime(self.0.clone()).map_or(at_ms, |midnight| midnight.timestamp().as_millisecond())
+    }
+
+    /// When the clock says this hour and minute on the day of a moment: the first time where it says it twice, as much later
+    /// where it never does; `None` for a time of day that is none.
+    #[must_use]
+    pub fn on_the_day_of(&self, at_ms: i64, hour: u8, minute: u8) -> Option<i64> {
+        let time = Time::new(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0).ok()?;
+        let moment = self.clock(at_ms).date().to_datetime(time).to_zoned(self.0.clone()).ok()?;
+        Some(moment.timestamp().as_millisecond())
     }
 
     fn clock(&self, at_ms: i64) -> DateTime {
@@ -128,6 +137,21 @@ mod tests {
         ] {
             assert_eq!(berlin.minute_of_day(ms(at)), hour * 60 + minute, "{at}");
         }
+    }
+
+    #[test]
+    fn hours_of_a_day() {
+        let berlin = Zone::parse("Europe/Berlin").unwrap();
+        for (day, hour, at) in [
+            (datetime!(2026-07-01 22:30 UTC), 1, datetime!(2026-07-01 23:00 UTC)),
+            (datetime!(2026-03-29 12:00 UTC), 2, datetime!(2026-03-29 01:00 UTC)),
+            (datetime!(2026-10-25 12:00 UTC), 2, datetime!(2026-10-25 00:00 UTC)),
+        ] {
+            assert_eq!(berlin.on_the_day_of(ms(day), hour, 0), Some(ms(at)), "{day}");
+        }
+        assert_eq!(berlin.on_the_day_of(0, 24, 0), None);
+        assert_eq!(berlin.on_the_day_of(0, 0, 60), None);
+        assert_eq!(Zone::UTC.on_the_day_of(86_400_007, 1, 2), Some(86_400_000 + 62 * 60_000));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Forwarding: received instances of closed studies go into the outbox, as they are.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ichor_core::{AeTitle, Uid};
@@ -16,6 +17,8 @@ pub struct ClosedStudy {
     pub version: u32,
     /// Who sent the first instance.
     pub source_ae: Option<AeTitle>,
+    /// From which address; `None` if it was fetched, or the job log does not say.
+    pub source_address: Option<IpAddr>,
     /// The file of the first instance that is not our own.
     pub first_instance: Option<PathBuf>,
 }
@@ -38,6 +41,14 @@ impl Store {
     /// [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn undecided_studies(&self, most: u32) -> Result<Vec<ClosedStudy>, StoreError> {
         self.index().undecided_studies(self.blobs(), most).await
+    }
+
+    /// The address that sent the first instance of a study; `None` if it was fetched, or the job log does not say.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`].
+    pub async fn source_address(&self, study: &Uid) -> Result<Option<IpAddr>, StoreError> {
+        self.index().source_address(study).await
     }
 
     /// Queues every instance of a study that was not queued for these destinations before, and records the decision, in one

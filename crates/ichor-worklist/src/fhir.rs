@@ -22,6 +22,9 @@ use crate::{Announcement, SetupError, TellError};
 /// Largest answer that is read, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
 
+/// Largest statement of what a server can do that is read, in bytes: it lists every search of every resource.
+const LONGEST_CAPABILITIES: usize = 32 << 20;
+
 /// The media type of resources as JSON.
 const FHIR_JSON: &str = "application/fhir+json";
 
@@ -119,7 +122,7 @@ impl FhirClient {
         let failed = |error: reqwest::Error| http::failed(&error, &self.url, self.timeout);
         let response = request.body(body).send().await.map_err(failed)?;
         let status = response.status();
-        let answer = self.body(response).await?;
+        let answer = self.body(response, LONGEST_ANSWER).await?;
         if status.is_success() {
             let report = Transaction::parse(&answer).and_then(|transaction| transaction.check(sent));
             return report
@@ -138,12 +141,36 @@ impl FhirClient {
         }
     }
 
+    /// Asks the server what it can do (<https://hl7.org/fhir/R4/http.html#capabilities>), with the credentials of a message; its
+    /// version of FHIR. The server keeps nothing of it.
+    ///
+    /// # Errors
+    /// As [`Self::tell`]: a status other than success is a refusal, what is no `CapabilityStatement` no answer.
+    pub async fn capabilities(&self) -> Result<String, TellError> {
+        let mut url = self.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("metadata");
+        }
+        let mut request = self.http.get(url).header(ACCEPT, FHIR_JSON);
+        if let Some(value) = self.authorization().map_err(TellError::Refused)? {
+            request = request.header(reqwest::header::AUTHORIZATION, value);
+        }
+        let failed = |error: reqwest::Error| http::failed(&error, &self.url, self.timeout);
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status().as_u16();
+        if !response.status().is_success() {
+            return Err(TellError::Refused(format!("HTTP {status}")));
+        }
+        let answer = self.body(response, LONGEST_CAPABILITIES).await?;
+        answer::version(&answer).map_err(|why| TellError::Answer(format!("HTTP {status}: {why}")))
+    }
+
     /// Reads an answer up to the cap.
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>, TellError> {
+    async fn body(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, TellError> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| http::failed(&error, &self.url, self.timeout))? {
-            if body.len() + chunk.len() > LONGEST_ANSWER {
-                return Err(TellError::Answer(format!("longer than {LONGEST_ANSWER} bytes")));
+            if body.len() + chunk.len() > limit {
+                return Err(TellError::Answer(format!("longer than {limit} bytes")));
             }
             body.extend_from_slice(&chunk);
         }

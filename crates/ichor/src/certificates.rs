@@ -1,5 +1,6 @@
 //! The certificate of the TLS port: read at start, and again on SIGHUP or when its files change. Open associations go on
 //! with what they have; a file that cannot be used leaves the last good one in force, and is complained of until it can.
+//! Those of the services over HTTP are read at start. All are warned of before they end.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::TlsConfig;
+use crate::config::{Config, TlsConfig};
+use crate::tls_files;
 
+/// The section of the TLS port, for the log.
+const TLS_PORT: &str = "[listen.tls]";
 /// A certificate that ends within this time is warned of.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
 /// Pause between two complaints about the same thing.
@@ -23,8 +27,31 @@ const LOOK_AT_EXPIRY: Duration = Duration::from_secs(86_400);
 pub(crate) fn load(settings: &TlsConfig) -> anyhow::Result<(ServerTls, CertificateSummary)> {
     let options = settings.options().map_err(|message| anyhow::anyhow!("listen.tls: {message}"))?;
     let (tls, summary) = ServerTls::load(options).context("listen.tls")?;
-    announce(&summary);
+    announce(TLS_PORT, &summary);
     Ok((tls, summary))
+}
+
+/// The certificates of the services over HTTP, by their sections.
+///
+/// # Errors
+/// With the section: files that cannot be used.
+pub(crate) fn of_services(config: &Config) -> anyhow::Result<Vec<(&'static str, CertificateSummary)>> {
+    let loaded = tls_files::of_services(config).into_iter();
+    let shown: Vec<_> =
+        loaded.map(|(section, found)| Ok((section, found.context(section)?))).collect::<anyhow::Result<_>>()?;
+    shown.iter().for_each(|(section, summary)| announce(section, summary));
+    Ok(shown)
+}
+
+/// Warns once a day of those that end soon.
+pub(crate) async fn remind(shown: Vec<(&'static str, CertificateSummary)>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_AT_EXPIRY) => {}
+        }
+        shown.iter().for_each(|(section, summary)| warn_of_expiry(section, summary));
+    }
 }
 
 /// Reads the files again on SIGHUP, and when a look every `interval` finds them changed; zero: on SIGHUP only.
@@ -58,7 +85,7 @@ pub(crate) async fn keep_fresh(
         };
         match tokio::task::spawn_blocking(reading).await {
             Ok(Some(Ok(summary))) => {
-                announce(&summary);
+                announce(TLS_PORT, &summary);
                 complaints = Complaints::default();
                 in_force = summary;
             }
@@ -68,7 +95,7 @@ pub(crate) async fn keep_fresh(
         }
         if Instant::now() >= look_at_expiry {
             look_at_expiry = Instant::now() + LOOK_AT_EXPIRY;
-            warn_of_expiry(&in_force);
+            warn_of_expiry(TLS_PORT, &in_force);
         }
     }
 }
@@ -90,16 +117,16 @@ impl Complaints {
     }
 }
 
-fn announce(summary: &CertificateSummary) {
-    info!(certificate = %summary, "TLS: certificate in force");
-    warn_of_expiry(summary);
+fn announce(section: &str, summary: &CertificateSummary) {
+    info!(section, certificate = %summary, "TLS: certificate in force");
+    warn_of_expiry(section, summary);
 }
 
-fn warn_of_expiry(summary: &CertificateSummary) {
+fn warn_of_expiry(section: &str, summary: &CertificateSummary) {
     match summary.expires_in(SystemTime::now()) {
-        Some(left) if left.is_zero() => error!(certificate = %summary, "TLS: this certificate has expired"),
+        Some(left) if left.is_zero() => error!(section, certificate = %summary, "TLS: this certificate has expired"),
         Some(left) if left < EXPIRES_SOON => {
-            warn!(certificate = %summary, days = left.as_secs() / 86_400, "TLS: this certificate expires soon");
+            warn!(section, certificate = %summary, days = left.as_secs() / 86_400, "TLS: this certificate expires soon");
         }
         _ => {}
     }

@@ -62,7 +62,7 @@ pub(crate) fn serve(
 ///
 /// # Errors
 /// With the channel's name: a secret, certificate or template that cannot be used.
-fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
+pub(crate) fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
     let transport = transport(config).with_context(|| format!("channel {:?}", config.name))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),

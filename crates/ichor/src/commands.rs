@@ -19,3 +19,4 @@ pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod studies;
 pub(crate) mod tasks;
+mod witness;

@@ -37,7 +37,7 @@ pub(crate) use admin::{AdminConfig, OidcConfig};
 pub(crate) use analysis::{AlertConfig, AnalysisConfig, ShadowConfig};
 pub use analysis::{AlsoConfig, ModelConfig};
 pub(crate) use audit::AuditConfig;
-pub(crate) use channel::{ChannelConfig, ChannelEnd};
+pub(crate) use channel::{ChannelConfig, ChannelEnd, HttpTls};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
 pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};

@@ -110,6 +110,11 @@ impl Daemon {
                 "certificates"
             });
         }
+        let (shown, token) = (certificates::of_services(config)?, stop.clone());
+        tasks.spawn(async move {
+            certificates::remind(shown, token).await;
+            "certificates of services"
+        });
         let token = stop.clone();
         tasks.spawn(async move {
             scp.run(token).await;

@@ -104,13 +104,15 @@ pub(crate) async fn warn_of_orphans(config: &Config, store: &Store) -> anyhow::R
 /// What is forwarded where.
 ///
 /// # Errors
-/// A rule that cannot be.
+/// A rule that cannot be; a network that is none.
 pub(crate) fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions> {
     let rules = config.forwards.iter().map(|rule| rule.rule(&config.time_zone)).collect::<Result<_, _>>();
-    let titles = config.destinations.iter();
+    let system = |section: &DestinationConfig| {
+        section.system().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", section.name))
+    };
     Ok(ForwardOptions {
         rules: rules.map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,
-        titles: titles.filter_map(|section| Some((section.name.clone(), section.ae_title.clone()?))).collect(),
+        systems: config.destinations.iter().map(system).collect::<Result<_, _>>()?,
     })
 }
 
@@ -203,7 +205,7 @@ fn open(config: &DestinationConfig, own_title: &AeTitle, zone: &Zone) -> anyhow:
 /// Settings of a client for a DICOMweb service, with every secret and certificate that they name.
 ///
 /// # Errors
-/// What cannot be read.
+/// What cannot be read; a secret or private key that anybody may read.
 pub(crate) fn web_options(endpoint: WebEndpoint) -> anyhow::Result<StowOptions> {
     let WebEndpoint { url, credentials, ca_file, identity } = endpoint;
     let mut options = StowOptions::new(&url);
@@ -211,7 +213,8 @@ pub(crate) fn web_options(endpoint: WebEndpoint) -> anyhow::Result<StowOptions> 
     let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
     options.root_certificates = ca_file.as_deref().map(read).transpose()?;
     if let Some((certificate, key)) = identity {
-        options.identity = Some([read(&certificate)?, b"\n".to_vec(), read(&key)?].concat());
+        let key = secrets::read(&key)?.into_bytes();
+        options.identity = Some([read(&certificate)?, b"\n".to_vec(), key, b"\n".to_vec()].concat());
     }
     Ok(options)
 }
@@ -225,7 +228,37 @@ fn read_credentials(files: CredentialFiles) -> anyhow::Result<Credentials> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_client_key_that_anybody_may_read_is_refused() {
+        // Another test may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("own.crt"), folder.path().join("own.key"));
+        let made = rcgen::generate_simple_self_signed(vec!["ichor".to_owned()]).unwrap();
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let open_with = |mode: u32| {
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+            web_options(WebEndpoint {
+                url: "https://pacs.example.org/dicom-web".to_owned(),
+                credentials: None,
+                ca_file: Some(certificate.clone()),
+                identity: Some((certificate.clone(), key.clone())),
+            })
+        };
+        for mode in [0o644, 0o604, 0o602] {
+            let error = format!("{:#}", open_with(mode).map(drop).unwrap_err());
+            assert!(error.contains("anybody may read it") && error.contains("own.key"), "{error}");
+            assert!(!error.contains("PRIVATE KEY"), "{error}");
+        }
+        for mode in [0o600, 0o640] {
+            assert!(StowClient::new(open_with(mode).unwrap()).is_ok(), "certificate and key are read whole");
+        }
+    }
 
     #[test]
     fn own_addresses_are_known() {

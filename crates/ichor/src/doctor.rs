@@ -9,6 +9,7 @@ mod model;
 mod network;
 mod retention;
 mod secrets;
+mod services;
 
 use serde::Serialize;
 

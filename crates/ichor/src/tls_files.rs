@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ichor_dicomweb::server::tls_config;
+use ichor_dimse::tls::CertificateSummary;
+
+use crate::config::Config;
 
 /// Makes the TLS of a service from its files, if it has any.
 ///
@@ -18,6 +21,23 @@ pub(crate) fn load(
     let chain = std::fs::read(certificate).with_context(|| format!("reading {}", certificate.display()))?;
     let tls = tls_config(&chain, crate::secrets::read(key)?.as_bytes());
     tls.map(Some).with_context(|| format!("TLS with {} and {}", certificate.display(), key.display()))
+}
+
+/// The certificates that services over HTTP show, by the section that names them; what has none is left out.
+pub(crate) fn of_services(config: &Config) -> Vec<(&'static str, anyhow::Result<CertificateSummary>)> {
+    let admin = config.admin.as_ref();
+    let admin =
+        admin.and_then(|own| Some(("[admin]", own.tls_certificate_file.as_deref()?, own.tls_key_file.as_deref()?)));
+    let web = config.dicomweb.as_ref();
+    let web =
+        web.and_then(|own| Some(("[dicomweb]", own.tls_certificate_file.as_deref()?, own.tls_key_file.as_deref()?)));
+    let named = admin.into_iter().chain(web);
+    named.map(|(section, certificate, key)| (section, summary(certificate, key))).collect()
+}
+
+fn summary(certificate: &Path, key: &Path) -> anyhow::Result<CertificateSummary> {
+    load(Some(certificate), Some(key))?;
+    Ok(CertificateSummary::read(certificate)?)
 }
 
 #[cfg(test)]

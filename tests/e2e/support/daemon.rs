@@ -203,6 +203,16 @@ impl Daemon {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// Details of the audit trail's rows with this action, oldest first.
+    pub(crate) fn audit_details(&self, action: &str) -> Vec<Value> {
+        let query = "import json, sqlite3, sys; rows = sqlite3.connect(sys.argv[1]).execute('SELECT detail FROM audit \
+                     WHERE action = ? ORDER BY id', sys.argv[2:]); \
+                     print(json.dumps([json.loads(row[0]) for row in rows]))";
+        let output = Command::new(python()).args(["-c", query]).arg(self.database()).arg(action).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// Starts the daemon on the folder that it had before.
     pub(crate) fn start_again(&mut self) {
         self.start_with(&[]);

@@ -101,6 +101,15 @@ fn serve(stream: TcpStream, state: &Mutex<State>, answer: Answer) {
     if reader.read_exact(&mut body).is_err() {
         return;
     }
+    if first.starts_with("GET /fhir/metadata HTTP/1.1") {
+        state.lock().unwrap().tokens.push(token);
+        let (status, said) = match answer {
+            Answer::Refused(status) | Answer::Status(status) => (status, outcome()),
+            Answer::Page => (200, "<html>Please log in, Mr Doe</html>".to_owned()),
+            _ => (200, json!({ "resourceType": "CapabilityStatement", "fhirVersion": "4.0.1" }).to_string()),
+        };
+        return say(&mut reader, status, &said);
+    }
     assert!(first.starts_with("POST /fhir HTTP/1.1") && media == "application/fhir+json", "{first} {media}");
     let bundle: Value = serde_json::from_slice(&body).unwrap();
     let mut state = state.lock().unwrap();
@@ -124,6 +133,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>, answer: Answer) {
         Answer::DoneLate(delay) => std::thread::sleep(delay),
         _ => {}
     }
+    say(&mut reader, status, &said);
+}
+
+fn say(reader: &mut BufReader<TcpStream>, status: u16, said: &str) {
     let head = format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", said.len());
     let _ = reader.get_mut().write_all([head.as_bytes(), said.as_bytes()].concat().as_slice());
 }

@@ -179,6 +179,14 @@ pub struct CertificateSummary {
 }
 
 impl CertificateSummary {
+    /// Reads the first certificate of a PEM file: the one that is shown, before those that lead to its authority.
+    ///
+    /// # Errors
+    /// [`TlsError`]: the file cannot be read, or holds no certificate.
+    pub fn read(path: &Path) -> Result<Self, TlsError> {
+        certificates(path).map(|chain| Self::of(&chain[0]))
+    }
+
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Self {
         let parsed = x509_parser::certificate::X509Certificate::from_der(certificate).ok();
         let (subject, not_after) = match parsed {

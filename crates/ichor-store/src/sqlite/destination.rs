@@ -370,11 +370,22 @@ impl Sqlite {
     ) -> Result<u64, StoreError> {
         let during = "queueing deliveries again";
         let mut tx = self.begin(during).await?;
+        let refused: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM refused_context WHERE until > ?1 AND (?2 IS NULL OR destination = ?2)",
+        )
+        .bind(now.as_millis())
+        .bind(destination)
+        .fetch_one(&mut *tx)
+        .await
+        .during(during)?;
         let revived = revive(&mut tx, number, destination, now).await?;
         if let (Some(number), true) = (number, revived.is_empty()) {
             return Err(StoreError::NotFound { what: format!("dead delivery {number}") });
         }
-        tx.commit().await.during(during)?;
+        if revived.is_empty() && refused == 0 {
+            return Ok(0);
+        }
+        tx.commit_with(&revived.len()).await.during(during)?;
         Ok(revived.len() as u64)
     }
 }

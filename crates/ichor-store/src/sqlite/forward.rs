@@ -1,6 +1,8 @@
 //! Statements of forwarding.
 
-use ichor_core::AeTitle;
+use std::net::{IpAddr, SocketAddr};
+
+use ichor_core::{AeTitle, Uid};
 use serde_json::json;
 
 use super::Sqlite;
@@ -11,30 +13,51 @@ use crate::blobs::BlobStore;
 use crate::forward::{ClosedStudy, Forwarding};
 use crate::{StoreError, Timestamp};
 
-type StudyRow = (i64, String, i64, Option<String>, Option<String>);
+type StudyRow = (i64, String, i64, Option<String>, Option<String>, Option<String>);
+
+/// The peer that sent the first instance of the study `s`.
+const PEER: &str = "(SELECT a.peer_address FROM instance i JOIN association a ON a.id = i.association_id
+    WHERE i.study_id = s.id AND i.own = 0 ORDER BY i.id LIMIT 1)";
+
+/// The address of a peer as it is written down, with its port; what was fetched has a URL.
+fn address(peer: &str) -> Option<IpAddr> {
+    peer.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| peer.parse()).ok()
+}
 
 impl Sqlite {
     pub(crate) async fn undecided_studies(&self, blobs: &BlobStore, most: u32) -> Result<Vec<ClosedStudy>, StoreError> {
-        let rows: Vec<StudyRow> = sqlx::query_as(
+        let rows: Vec<StudyRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT id, study_instance, version, source_ae,
-                 (SELECT blob FROM instance WHERE study_id = s.id AND own = 0 AND removed_at IS NULL ORDER BY id LIMIT 1)
-             FROM study s WHERE version > forwarded_version ORDER BY id LIMIT ?",
-        )
+                 (SELECT blob FROM instance WHERE study_id = s.id AND own = 0 AND removed_at IS NULL ORDER BY id LIMIT 1),
+                 {PEER}
+             FROM study s WHERE version > forwarded_version ORDER BY id LIMIT ?"
+        )))
         .bind(most)
         .fetch_all(&self.read)
         .await
         .during("looking for studies to forward")?;
-        let study = |(id, study, version, source, blob): StudyRow| {
+        let study = |(id, study, version, source, blob, peer): StudyRow| {
             let path = blob.map(|blob| Ok::<_, StoreError>(blobs.path_of(&parse_blob(&blob)?))).transpose()?;
             Ok(ClosedStudy {
                 id,
                 study_instance: uid(&study)?,
                 version: unsigned(version)?,
                 source_ae: source.and_then(|title| AeTitle::parse(&title).ok()),
+                source_address: peer.as_deref().and_then(address),
                 first_instance: path,
             })
         };
         rows.into_iter().map(study).collect()
+    }
+
+    pub(crate) async fn source_address(&self, study: &Uid) -> Result<Option<IpAddr>, StoreError> {
+        let statement = format!("SELECT {PEER} FROM study s WHERE s.study_instance = ?");
+        let peer: Option<Option<String>> = sqlx::query_scalar(sqlx::AssertSqlSafe(statement))
+            .bind(study.as_str())
+            .fetch_optional(&self.read)
+            .await
+            .during("looking for the sender of a study")?;
+        Ok(peer.flatten().as_deref().and_then(address))
     }
 
     pub(crate) async fn forward(

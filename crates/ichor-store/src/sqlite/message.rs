@@ -347,7 +347,10 @@ impl Sqlite {
                 .write(&mut tx)
                 .await?;
         }
-        tx.commit().await.during(during)?;
+        if revived.is_empty() && superseded.is_empty() {
+            return Ok(0);
+        }
+        tx.commit_with(&revived.len()).await.during(during)?;
         if !superseded.is_empty() {
             tracing::warn!(
                 left_out = superseded.len(),

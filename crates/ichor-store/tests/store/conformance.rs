@@ -72,6 +72,7 @@ macro_rules! conformance {
                 forward {
                     instances_of_closed_studies_are_queued_once,
                     decision_for_nobody_is_one,
+                    sender_of_a_study_is_known_by_its_address,
                 }
                 held {
                     received_and_made_are_held_side_by_side,

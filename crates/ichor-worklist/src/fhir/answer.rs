@@ -54,6 +54,23 @@ impl Transaction {
 }
 
 #[derive(Deserialize)]
+struct CapabilityStatement {
+    #[serde(rename = "resourceType")]
+    resource_type: String,
+    #[serde(rename = "fhirVersion")]
+    fhir_version: Option<String>,
+}
+
+/// The version of FHIR in a statement of what a server can do, such as `4.0.1`.
+pub(super) fn version(body: &[u8]) -> Result<String, String> {
+    let statement: Option<CapabilityStatement> = serde_json::from_slice(body).ok();
+    let version =
+        statement.filter(|found| found.resource_type == "CapabilityStatement").and_then(|found| found.fhir_version);
+    let version = version.ok_or("the body is no CapabilityStatement with its version of FHIR")?;
+    Ok(version.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).take(MAX_PLACE).collect())
+}
+
+#[derive(Deserialize)]
 struct OperationOutcome {
     #[serde(default)]
     issue: Vec<Issue>,

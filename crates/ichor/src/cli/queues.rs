@@ -1,5 +1,7 @@
 //! What goes out and comes in: deliveries, messages, commitments, routing.
 
+use std::net::IpAddr;
+
 use clap::{Args, Subcommand};
 use ichor_core::{AeTitle, DeliveryStatus, MessageStatus, TaskStatus, Uid};
 
@@ -40,14 +42,18 @@ pub(crate) struct MessagesRetryArgs {
 
     /// Number of the message, as `messages list` prints it; absent: all that are dead.
     pub(crate) number: Option<i64>,
+
+    /// By whose word; absent: the user of this shell. It stands in the audit trail.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
     /// Shows which rule fires for a study, and why each before it does not; nothing is sent.
     ///
-    /// The tags are those of the first instance that arrived, or of the file; the hour is this one. What a file does not say
-    /// is told by options.
+    /// The tags are those of the first instance that arrived, or of the file; the hour is this one, or that of `--at`. What a file
+    /// does not say is told by options.
     Test(RouteTestArgs),
 }
 
@@ -63,6 +69,14 @@ pub(crate) struct RouteTestArgs {
     /// AE title that sends it.
     #[arg(long, value_name = "AE")]
     pub(crate) source: Option<AeTitle>,
+
+    /// Address that sends it, for `sends_from` of destinations.
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Option<IpAddr>,
+
+    /// The moment at which rules are asked: HH:MM of today in `time_zone`, or a whole one such as 2026-03-01T22:15:00+01:00; absent: now.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
 
     /// What it comes to.
     #[arg(long, value_enum)]
@@ -124,6 +138,10 @@ pub(crate) struct DeliveriesRetryArgs {
     /// Only those to this destination; what it did not accept is proposed again at once.
     #[arg(long, value_name = "NAME")]
     pub(crate) destination: Option<String>,
+
+    /// By whose word; absent: the user of this shell. It stands in the audit trail.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,7 +14,7 @@ pub(crate) enum StudiesCommand {
     /// Prints one study's timeline, from the first association to the last delivery.
     Why(StudyArgs),
     /// Takes a study up again: analyses it anew, or queues its dead deliveries again.
-    Retry(StudyArgs),
+    Retry(StudyChangeArgs),
     /// Has a study analysed by a model of your choice: a new version of its result, which is sent as any other.
     Reanalyse(ReanalyseArgs),
     /// Lists what waits for its analysis, in the order in which it is taken, and why.
@@ -22,7 +22,7 @@ pub(crate) enum StudiesCommand {
     /// Puts a study on hold: no file of it is deleted, whatever [retention] says, until the hold is released.
     Hold(HoldArgs),
     /// Releases the hold of a study.
-    ReleaseHold(StudyArgs),
+    ReleaseHold(StudyChangeArgs),
 }
 
 /// `studies queue`
@@ -40,7 +40,7 @@ pub(crate) struct QueueArgs {
 #[derive(Debug, Args)]
 pub(crate) struct HoldArgs {
     #[command(flatten)]
-    pub(crate) study: StudyArgs,
+    pub(crate) study: StudyChangeArgs,
 
     /// Why; stands in the job log. No word about the patient.
     #[arg(long, value_name = "TEXT")]
@@ -108,4 +108,15 @@ pub(crate) struct StudyArgs {
 
     /// Study Instance UID (or its beginning), or Accession Number.
     pub(crate) study: String,
+}
+
+/// A study, and by whose word it is changed.
+#[derive(Debug, Args)]
+pub(crate) struct StudyChangeArgs {
+    #[command(flatten)]
+    pub(crate) study: StudyArgs,
+
+    /// By whose word; absent: the user of this shell. It stands in the audit trail.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
 }

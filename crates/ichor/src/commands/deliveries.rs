@@ -6,6 +6,7 @@ use ichor_store::{DeliveryFilter, DeliverySummary, DestinationState, QueueDepth,
 use serde_json::json;
 
 use super::job_log::{clock, open};
+use super::witness::witnessed;
 use crate::cli::{DeliveriesListArgs, DeliveriesRetryArgs, DestinationsArgs, StoreArg};
 use crate::config::Config;
 
@@ -51,6 +52,9 @@ pub(crate) async fn destinations(args: DestinationsArgs, json: bool) -> anyhow::
 pub(crate) async fn retry(args: DeliveriesRetryArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
     check_destination(&args.store, &store, args.destination.as_deref()).await?;
+    let action = if args.number.is_some() { "delivery-retried" } else { "deliveries-retried" };
+    let detail = json!({ "delivery": args.number, "destination": args.destination });
+    let store = witnessed(&store, action, None, (args.by.as_deref(), detail));
     let revived = store.retry_deliveries(args.number, args.destination.as_deref(), ichor_pipeline::now()).await?;
     if json {
         println!("{}", json!({ "queued": revived }));

@@ -3,6 +3,7 @@
 use ichor_store::MessageSummary;
 
 use super::job_log::{clock, open};
+use super::witness::witnessed;
 use crate::cli::{MessagesListArgs, MessagesRetryArgs};
 
 /// `ichor messages list`
@@ -24,7 +25,10 @@ pub(crate) async fn list(args: MessagesListArgs, json: bool) -> anyhow::Result<(
 
 /// `ichor messages retry`
 pub(crate) async fn retry(args: MessagesRetryArgs, json: bool) -> anyhow::Result<()> {
-    let revived = open(&args.store).await?.retry_messages(args.number, ichor_pipeline::now()).await?;
+    let action = if args.number.is_some() { "message-retried" } else { "messages-retried" };
+    let detail = serde_json::json!({ "message": args.number });
+    let store = witnessed(&open(&args.store).await?, action, None, (args.by.as_deref(), detail));
+    let revived = store.retry_messages(args.number, ichor_pipeline::now()).await?;
     if json {
         println!("{}", serde_json::json!({ "queued": revived }));
     } else {

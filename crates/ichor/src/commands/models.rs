@@ -5,12 +5,11 @@ use std::time::Duration;
 use anyhow::Context;
 use ichor_core::{ActivationStatus, Agreement, ModelId, OfferState};
 use ichor_pipeline::now;
-use ichor_store::{
-    Activation, AgreementReport, NewAudit, Offer, ReanalysisWish, RetryOutcome, Store, StudyKey, Timestamp, Witness,
-};
+use ichor_store::{Activation, AgreementReport, Offer, ReanalysisWish, RetryOutcome, Store, StudyKey, Timestamp};
 use serde_json::json;
 
 use super::job_log::{clock, open};
+use super::witness::{who, witnessed};
 use crate::cli::ReanalyseArgs;
 use crate::cli::models::{ActivateArgs, AgreementArgs, ModelListArgs, RollbackArgs, StoreModelCommand, WordArgs};
 
@@ -75,8 +74,8 @@ async fn activate(args: ActivateArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
     let (by, why) = word(&args.word)?;
     let model = store.offered_model(&args.model).await?;
-    let detail = json!({ "model": model, "by": by, "why": why });
-    let store = witnessed(&store, "model-activation-requested", detail);
+    let detail = json!({ "model": model, "why": why });
+    let store = witnessed(&store, "model-activation-requested", None, (Some(by.as_str()), detail));
     let requested = store.request_model(&model, &by, &why, now()).await?;
     outcome(&store, requested, args.word.wait, json).await
 }
@@ -84,7 +83,7 @@ async fn activate(args: ActivateArgs, json: bool) -> anyhow::Result<()> {
 async fn rollback(args: RollbackArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
     let (by, why) = word(&args.word)?;
-    let store = witnessed(&store, "model-rollback-requested", json!({ "by": by, "why": why }));
+    let store = witnessed(&store, "model-rollback-requested", None, (Some(by.as_str()), json!({ "why": why })));
     let requested = store.request_rollback(&by, &why, now()).await?;
     outcome(&store, requested, args.word.wait, json).await
 }
@@ -93,24 +92,10 @@ fn word(word: &WordArgs) -> anyhow::Result<(String, String)> {
     Ok((who(word.by.as_deref()), reason(&word.why)?))
 }
 
-/// By whose word: who became root has a name too.
-fn who(by: Option<&str>) -> String {
-    let of_shell =
-        || ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-    by.map(str::to_owned).or_else(of_shell).unwrap_or_else(|| "command line".to_owned())
-}
-
 fn reason(why: &str) -> anyhow::Result<String> {
     let why = why.trim();
     anyhow::ensure!(!why.is_empty() && why.chars().count() <= 500, "--why is 1 to 500 characters");
     Ok(why.to_owned())
-}
-
-/// The store in the hands of whoever gives the command: the change stands in the audit trail by the same transaction.
-fn witnessed(store: &Store, action: &'static str, detail: serde_json::Value) -> Store {
-    let (actor, address) = (who(None), "command line".to_owned());
-    let entry = NewAudit { at: now(), actor, role: None, address, action, study: None, detail };
-    store.witnessed(Witness::new(entry))
 }
 
 /// Waits for the daemon's answer.
@@ -236,16 +221,8 @@ pub(crate) async fn reanalyse(args: ReanalyseArgs, json: bool) -> anyhow::Result
     let found = store.study(&StudyKey::parse(&args.study)).await.with_context(|| format!("study {:?}", args.study))?;
     let study = found.summary.study_instance;
     let (model, actor, why) = (store.offered_model(&args.model).await?, who(args.by.as_deref()), reason(&args.why)?);
-    let entry = NewAudit {
-        at: now(),
-        actor: who(None),
-        role: None,
-        address: "command line".to_owned(),
-        action: "study-reanalysed",
-        study: Some(study.clone()),
-        detail: json!({ "model": model, "by": actor, "why": why }),
-    };
-    let store = store.witnessed(Witness::with_outcome(entry, "what"));
+    let detail = json!({ "model": model, "why": why });
+    let store = witnessed(&store, "study-reanalysed", Some(&study), (Some(actor.as_str()), detail));
     let outcome =
         store.reanalyse(&ReanalysisWish { study: study.clone(), model: model.clone(), actor, why }, now()).await?;
     if json {

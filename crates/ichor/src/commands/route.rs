@@ -1,11 +1,17 @@
 //! `ichor route test`: which rule fires, and why each before it does not.
 
-use anyhow::Context;
-use ichor_pipeline::route::{self, Facts, Outcome, Routing};
-use ichor_store::StudyKey;
-use serde_json::json;
+use std::net::IpAddr;
 
-use super::job_log::open;
+use anyhow::Context;
+use ichor_core::Zone;
+use ichor_pipeline::forward::Decision;
+use ichor_pipeline::route::{self, Facts, Outcome, Routing};
+use ichor_store::{StudyKey, Timestamp};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::job_log::{clock, open};
 use crate::cli::{RouteTestArgs, StoreArg};
 use crate::config::Config;
 
@@ -20,30 +26,35 @@ pub(crate) async fn test(args: RouteTestArgs, json: bool) -> anyhow::Result<()> 
     }
     asked.outcome = args.verdict.map(Outcome::from).or(asked.outcome);
     asked.reason = args.reason.clone().or(asked.reason);
+    asked.address = args.address.or(asked.address);
+    let now = ichor_pipeline::now();
+    let at = args.at.as_deref().map_or(Ok(now), |text| moment(text, now, &config.time_zone)).context("--at")?;
     let facts = Facts {
         source: asked.source.as_deref(),
         instance: asked.instance.as_ref(),
         outcome: asked.outcome,
         reason: asked.reason.as_deref(),
-        now: ichor_pipeline::now(),
+        now: at,
     };
     let routing = route::route(&rules, &facts);
     let gets = gets(&config, &routing)?;
-    let forwards = crate::destinations::forward_options(&config)?.rules;
+    let forwards = crate::destinations::forward_options(&config)?;
     // What is forwarded is decided when a study closes: its outcome is not known then.
-    let forwarding = route::route(&forwards, &Facts { outcome: None, reason: None, ..facts });
-    let goes_on = forwarding.fired.and_then(|rule| rule.destinations.clone()).unwrap_or_default();
+    let forwarding = forwards.decide(&Facts { outcome: None, reason: None, ..facts }, asked.address);
     if json {
         let passed_over: Vec<_> =
             routing.passed_over.iter().map(|(rule, why)| json!({ "rule": rule.name, "why_not": why })).collect();
         let fired = routing.fired.map(|rule| &rule.name);
         println!(
             "{}",
-            json!({ "fired": fired, "passed_over": passed_over, "destinations": gets,
-            "forward": { "fired": forwarding.fired.map(|rule| &rule.name), "destinations": goes_on } })
+            json!({ "at": at, "fired": fired, "passed_over": passed_over, "destinations": gets,
+            "forward": { "fired": forwarding.routing.fired.map(|rule| &rule.name), "destinations": forwarding.on,
+                "not_back_to": forwarding.back } })
         );
         return Ok(());
     }
+    let minute = config.time_zone.minute_of_day(at.as_millis());
+    println!("asked for {} UTC, {:02}:{:02} in {}", clock(at), minute / 60, minute % 60, config.time_zone);
     for (rule, why) in &routing.passed_over {
         println!("{:<20}  no: {why}", rule.name);
     }
@@ -62,19 +73,43 @@ pub(crate) async fn test(args: RouteTestArgs, json: bool) -> anyhow::Result<()> 
         Some(false) => println!("  with others"),
         None => {}
     }
-    for (rule, why) in &forwarding.passed_over {
+    print_forwarding(&forwarding);
+    Ok(())
+}
+
+/// What goes on as it was received, by the decision that the daemon makes.
+fn print_forwarding(Decision { routing, on, back }: &Decision<'_>) {
+    for (rule, why) in &routing.passed_over {
         println!("{:<20}  does not forward: {why}", rule.name);
     }
-    if let Some(rule) = forwarding.fired {
-        println!("{:<20}  forwards what was received: {}", rule.name, goes_on.join(", "));
+    if let Some(rule) = routing.fired {
+        let on = if on.is_empty() { "to nobody".to_owned() } else { on.join(", ") };
+        println!("{:<20}  forwards what was received: {on}", rule.name);
     }
-    Ok(())
+    if !back.is_empty() {
+        println!("  not to {}, which would be back to its sender", back.join(", "));
+    }
+}
+
+/// A moment of the command line: an hour of this day by the site's clock, or a whole one with its offset.
+fn moment(text: &str, now: Timestamp, zone: &Zone) -> anyhow::Result<Timestamp> {
+    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Ok(Timestamp::from_millis(moment.unix_timestamp() * 1000));
+    }
+    let moment = text.split_once(':').and_then(|(hour, minute)| {
+        let is_plain = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let number = |part: &str| part.parse::<u8>().ok().filter(|_| is_plain(part));
+        zone.on_the_day_of(now.as_millis(), number(hour)?, number(minute)?)
+    });
+    let moment = moment.with_context(|| format!("{text:?} is neither HH:MM nor such as 2026-03-01T22:15:00+01:00"))?;
+    Ok(Timestamp::from_millis(moment))
 }
 
 /// What is known of the study.
 #[derive(Default)]
 struct Asked {
     source: Option<String>,
+    address: Option<IpAddr>,
     instance: Option<dicom_object::DefaultDicomObject>,
     outcome: Option<Outcome>,
     reason: Option<String>,
@@ -101,6 +136,7 @@ impl Asked {
         };
         let first = store.first_instance(&study.study_instance).await?;
         Ok(Self {
+            address: store.source_address(&study.study_instance).await?,
             source: study.source_ae,
             instance: first.as_deref().map(read).transpose()?,
             outcome,
@@ -120,4 +156,26 @@ fn gets(config: &Config, routing: &Routing<'_>) -> anyhow::Result<Vec<(String, V
         }
     }
     Ok(gets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments() {
+        let (day, minute) = (86_400_000, 60_000);
+        let now = Timestamp::from_millis(20_000 * day + 13 * 60 * minute + 7);
+        let at = |text: &str| moment(text, now, &Zone::UTC).map(Timestamp::as_millis);
+        assert_eq!(at("00:00").unwrap(), 20_000 * day);
+        assert_eq!(at("22:15").unwrap(), 20_000 * day + (22 * 60 + 15) * minute);
+        let berlin = Zone::parse("Europe/Berlin").unwrap();
+        assert_eq!(moment("01:00", now, &berlin).unwrap().as_millis(), 20_000 * day - 60 * minute);
+        assert_eq!(at("1970-01-03T01:15:00+01:00").unwrap(), 2 * day + 15 * minute);
+        assert_eq!(at("1970-01-03T00:15:00Z").unwrap(), 2 * day + 15 * minute);
+        for bad in ["", "8:00", "24:00", "08:60", "08:00:00", "-1:00", "tomorrow", "1970-01-03", "+8:00", "08:+5"] {
+            let said = format!("{:#}", at(bad).unwrap_err());
+            assert!(said.contains(&format!("{bad:?}")) && said.contains("HH:MM"), "{said}");
+        }
+    }
 }

@@ -12,7 +12,8 @@ use ichor_store::{
 use serde_json::json;
 
 use super::job_log::{clock, open};
-use crate::cli::{HoldArgs, ListArgs, QueueArgs, StudyArgs};
+use super::witness::witnessed;
+use crate::cli::{HoldArgs, ListArgs, QueueArgs, StudyArgs, StudyChangeArgs};
 use crate::config::{Config, seconds};
 
 /// Places of the queue of analyses that are looked at.
@@ -298,9 +299,11 @@ async fn print_unfinished(store: &Store, study: &StudyDetail) -> anyhow::Result<
 }
 
 /// `ichor studies retry`
-pub(crate) async fn retry(args: StudyArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn retry(args: StudyChangeArgs, json: bool) -> anyhow::Result<()> {
+    let StudyChangeArgs { study: args, by } = args;
     let store = open(&args.store).await?;
     let study = find(&store, &args.study).await?.summary.study_instance;
+    let store = witnessed(&store, "study-retried", Some(&study), (by.as_deref(), json!({})));
     let outcome: RetryOutcome = store.retry(&study, ichor_pipeline::now()).await?;
     if json {
         println!("{}", json!({ "study": study, "outcome": outcome }));
@@ -355,17 +358,21 @@ fn why_now(analysis: &WaitingAnalysis, overdue: Timestamp, now: Timestamp) -> St
 /// `ichor studies hold`
 pub(crate) async fn hold(args: HoldArgs, json: bool) -> anyhow::Result<()> {
     anyhow::ensure!(!args.reason.trim().is_empty(), "--reason: say why, so that somebody dares to release it");
-    let store = open(&args.study.store).await?;
-    let study = find(&store, &args.study.study).await?.summary.study_instance;
+    let store = open(&args.study.study.store).await?;
+    let study = find(&store, &args.study.study.study).await?.summary.study_instance;
+    let detail = (args.study.by.as_deref(), json!({ "reason": args.reason.trim() }));
+    let store = witnessed(&store, "study-held", Some(&study), detail);
     let changed = store.hold(&study, &args.reason, ichor_pipeline::now()).await?;
     say_hold(&study, changed, true, json);
     Ok(())
 }
 
 /// `ichor studies release-hold`
-pub(crate) async fn release_hold(args: StudyArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn release_hold(args: StudyChangeArgs, json: bool) -> anyhow::Result<()> {
+    let StudyChangeArgs { study: args, by } = args;
     let store = open(&args.store).await?;
     let study = find(&store, &args.study).await?.summary.study_instance;
+    let store = witnessed(&store, "study-hold-released", Some(&study), (by.as_deref(), json!({})));
     let changed = store.release_hold(&study, ichor_pipeline::now()).await?;
     say_hold(&study, changed, false, json);
     Ok(())

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ichor_core::{AeTitle, Zone};
+use ichor_core::{AeTitle, IpNetwork, Zone};
 use ichor_dimse::tls::{ClientTls, IdentityFiles};
 use ichor_pipeline::analyse::{DestinationObjects, ObjectKind};
 use ichor_pipeline::deliver::{Flow, Hours};
+use ichor_pipeline::forward::System;
 use serde::{Deserialize, Serialize};
 
 use super::objects::{
@@ -58,6 +59,12 @@ pub(crate) struct DestinationConfig {
     pub(crate) ae_title: Option<AeTitle>,
     /// C-STORE: calling AE title; absent: the listener's own.
     pub(crate) calling_ae_title: Option<AeTitle>,
+    /// AE titles and names under which this system sends to us, besides `ae_title`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sends_as: Vec<AeTitle>,
+    /// Addresses or networks from which it sends to us, and nobody else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sends_from: Vec<String>,
     /// C-STORE: TLS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) tls: bool,
@@ -184,6 +191,8 @@ impl DestinationConfig {
             address: None,
             ae_title: None,
             calling_ae_title: None,
+            sends_as: Vec::new(),
+            sends_from: Vec::new(),
             tls: false,
             tls_ca_file: None,
             tls_certificate_file: None,
@@ -316,6 +325,17 @@ impl DestinationConfig {
         })
     }
 
+    /// How it is known when it sends to us itself.
+    ///
+    /// # Errors
+    /// A sentence about the key that cannot be right.
+    pub(crate) fn system(&self) -> Result<System, String> {
+        let networks = self.sends_from.iter().map(|network| network.parse::<IpNetwork>());
+        let networks = networks.collect::<Result<Vec<_>, _>>().map_err(|error| format!("sends_from: {error}"))?;
+        let titles = self.ae_title.iter().chain(&self.sends_as).cloned().collect();
+        Ok(System { destination: self.name.clone(), titles, networks })
+    }
+
     pub(super) fn resolve(&mut self, folder: &Path) {
         let files = [
             &mut self.bearer_token_file,
@@ -335,7 +355,8 @@ impl DestinationConfig {
             .endpoint()
             .and_then(|_| self.objects())
             .and_then(|_| self.proof.check(self.kind))
-            .and_then(|()| self.flow(&Zone::UTC).map(drop));
+            .and_then(|()| self.flow(&Zone::UTC).map(drop))
+            .and_then(|()| self.system().map(drop));
         checked.map_err(|message| (format!("destination {:?}", self.name), message))
     }
 

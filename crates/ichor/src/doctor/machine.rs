@@ -127,15 +127,22 @@ fn open_files(limits: &str) -> Option<u64> {
 
 /// Whether the clock was set, and is kept right.
 pub(super) fn clock() -> Outcome {
+    let asked = Command::new("timedatectl").args(["show", "--property=NTPSynchronized", "--value"]).output();
+    let answer = asked.ok().map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned());
+    judge_clock(SystemTime::now(), answer.as_deref())
+}
+
+/// What a time says of the clock that shows it, and what `timedatectl` answered; `None`: it is not there.
+fn judge_clock(now: SystemTime, answer: Option<&str>) -> Outcome {
     let subject = "clock";
     let mend = "timedatectl set-ntp true, or another time service: content times and turn-around are wrong otherwise";
-    if SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|since| since < NO_EARLIER) {
+    // A time before 1970 has no distance from it.
+    if now.duration_since(UNIX_EPOCH).unwrap_or_default() < NO_EARLIER {
         return Outcome::failure(subject, "was never set", mend);
     }
-    let asked = Command::new("timedatectl").args(["show", "--property=NTPSynchronized", "--value"]).output();
-    match asked.map(|answer| String::from_utf8_lossy(&answer.stdout).trim().to_owned()).as_deref() {
-        Ok("yes") => Outcome::good(subject, "is kept right by a time service"),
-        Ok("no") => Outcome::warning(subject, "no time service keeps it right", mend),
+    match answer.map(str::trim) {
+        Some("yes") => Outcome::good(subject, "is kept right by a time service"),
+        Some("no") => Outcome::warning(subject, "no time service keeps it right", mend),
         _ => Outcome::warning(
             subject,
             "whether it is kept right cannot be told here",
@@ -160,6 +167,30 @@ mod tests {
             Some(u64::MAX)
         );
         assert_eq!(open_files("nothing"), None);
+    }
+
+    #[test]
+    fn clocks() {
+        let day = |days: u64| UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        // 2026-01-01 is day 20,454.
+        let (never, last, first) = (day(0), day(20_454) - Duration::from_secs(1), day(20_454));
+        let before = UNIX_EPOCH - Duration::from_secs(86_400);
+        for (now, answer, level, found) in [
+            (before, Some("yes\n"), Level::Failure, "was never set"),
+            (never, Some("yes\n"), Level::Failure, "was never set"),
+            (last, Some("yes\n"), Level::Failure, "was never set"),
+            (last, None, Level::Failure, "was never set"),
+            (first, Some("yes\n"), Level::Good, "is kept right"),
+            (first, Some("no\n"), Level::Warning, "no time service"),
+            (first, Some(""), Level::Warning, "cannot be told"),
+            (first, Some("Failed to connect to bus\n"), Level::Warning, "cannot be told"),
+            (first, None, Level::Warning, "cannot be told"),
+        ] {
+            let outcome = judge_clock(now, answer);
+            assert!(outcome.level == level && outcome.found.contains(found), "{now:?}, {answer:?}: {outcome:?}");
+            assert_eq!((outcome.subject.as_str(), outcome.mend.is_none()), ("clock", level == Level::Good));
+        }
+        assert!([Level::Good, Level::Warning].contains(&clock().level), "this machine's clock was set");
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub(super) fn sources(config: &Config) -> Option<Outcome> {
         .then(|| Outcome::failure("sources", "nobody may send", "name who may in [[source]] or [[dicomweb.client]]"))
 }
 
-/// An echo to each C-STORE destination, a connection to each of the others.
+/// An echo to each C-STORE destination, a search at each that speaks STOW-RS, a look at each folder.
 pub(super) async fn destinations(config: &Config) -> Vec<Outcome> {
     if config.destinations.is_empty() {
         let mend = "name where results go in [[destination]]";
@@ -147,7 +147,7 @@ async fn destination(config: &DestinationConfig, own_title: &AeTitle) -> Outcome
                 }
             }
         }
-        Ok(Endpoint::StowRs(endpoint)) => reached(subject, &endpoint.url, timeout).await,
+        Ok(Endpoint::StowRs(endpoint)) => super::services::stow(config, endpoint).await,
         Ok(Endpoint::Folder(folder)) if folder.is_dir() => super::machine::writable(&subject, &folder),
         Ok(Endpoint::Folder(folder)) => Outcome::failure(
             subject,
@@ -163,7 +163,7 @@ async fn echo(options: &ScuOptions) -> Result<(), ScuError> {
     scu.release().await
 }
 
-/// A connection to whoever is told.
+/// TLS or a connection with whoever is told, and of a FHIR server what it can do.
 pub(super) async fn channels(config: &Config) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for channel in &config.channels {
@@ -173,10 +173,13 @@ pub(super) async fn channels(config: &Config) -> Vec<Outcome> {
             Err(error) => Outcome::failure(subject, error, "mend the section"),
             Ok(ChannelEnd::Hl7 { address, tls: Some(tls), .. }) => {
                 let tried = tokio::time::timeout(timeout, believed(&tls, &address)).await;
-                proven(subject, &address, tried.unwrap_or_else(|_| Err("TLS: does not answer in time".to_owned())))
+                let tried = tried.unwrap_or_else(|_| Err("TLS: does not answer in time".to_owned()));
+                let mend = "check tls_ca_file and tls_server_name, the receiver's certificate, and which of ours it wants to see";
+                proven(subject, &address, mend, tried)
             }
             Ok(ChannelEnd::Hl7 { address, .. }) => connected(subject, &address, timeout).await,
-            Ok(ChannelEnd::Webhook { url, .. } | ChannelEnd::Fhir { url, .. }) => reached(subject, &url, timeout).await,
+            Ok(ChannelEnd::Webhook { url, tls, .. }) => super::services::webhook(channel, &url, tls).await,
+            Ok(ChannelEnd::Fhir { .. }) => super::services::fhir(channel).await,
         });
     }
     outcomes
@@ -217,7 +220,7 @@ pub(super) async fn provider(config: &Config) -> Option<Outcome> {
 }
 
 /// Speaks TLS with a receiver as the channel does; nothing is sent to it.
-async fn believed(tls: &ClientTls, address: &str) -> Result<(), String> {
+pub(super) async fn believed(tls: &ClientTls, address: &str) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let mut stream = tls.connect(address, stream).await.map_err(|error| chain(&error))?;
     // Since TLS 1.3 a receiver says after the handshake only that it does not like our certificate.
@@ -228,14 +231,11 @@ async fn believed(tls: &ClientTls, address: &str) -> Result<(), String> {
     }
 }
 
-fn proven(subject: String, address: &str, tried: Result<(), String>) -> Outcome {
+/// What came of it; `mend` says which keys may be wrong.
+pub(super) fn proven(subject: String, address: &str, mend: &str, tried: Result<(), String>) -> Outcome {
     match tried {
         Ok(()) => Outcome::good(subject, format!("{address} takes connections, and its certificate is believed")),
-        Err(error) if error.starts_with("TLS") => Outcome::failure(
-            subject,
-            format!("{address}: {error}"),
-            "check tls_ca_file and tls_server_name, the receiver's certificate, and which of ours it wants to see",
-        ),
+        Err(error) if error.starts_with("TLS") => Outcome::failure(subject, format!("{address}: {error}"), mend),
         Err(error) => Outcome::failure(
             subject,
             format!("{address}: {error}"),
@@ -258,7 +258,7 @@ pub(super) async fn task_lists(config: &Config) -> Vec<Outcome> {
 }
 
 /// Whether somebody listens where a URL points to.
-async fn reached(subject: String, url: &str, timeout: Duration) -> Outcome {
+pub(super) async fn reached(subject: String, url: &str, timeout: Duration) -> Outcome {
     match host_of(url) {
         Some(place) => connected(subject, &place, timeout).await,
         None => Outcome::failure(subject, format!("{url:?} has no host"), "give a whole URL"),

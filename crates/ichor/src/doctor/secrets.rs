@@ -11,7 +11,11 @@ use crate::config::{ChannelEnd, Config, Endpoint};
 /// A certificate that ends within this time is warned of.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
 
-/// The listener's certificate, and those that are shown to destinations.
+/// How to renew a certificate of the TLS port, and one of a service over HTTP.
+const RENEW: &str = "renew it; ichor takes the new one without a restart";
+const RENEW_AND_RESTART: &str = "renew it and restart ichor, which reads this one at its start";
+
+/// The certificates of all listeners, and those that are shown to destinations.
 pub(super) fn certificates(config: &Config) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     if let Some(settings) = &config.listen.tls {
@@ -19,8 +23,20 @@ pub(super) fn certificates(config: &Config) -> Vec<Outcome> {
         let mend = "give certificate and key that belong together, in PEM, not expired (listen.tls)";
         let loaded = settings.options().and_then(|options| ServerTls::load(options).map_err(|error| error.to_string()));
         outcomes.push(match loaded {
-            Ok((_, summary)) => lifetime(subject, &summary.subject, summary.not_after, SystemTime::now()),
+            Ok((_, summary)) => lifetime(subject, &summary.subject, summary.not_after, SystemTime::now(), RENEW),
             Err(error) => Outcome::failure(subject, error, mend),
+        });
+    }
+    for (section, loaded) in crate::tls_files::of_services(config) {
+        let subject = format!("certificate of {section}");
+        outcomes.push(match loaded {
+            Ok(summary) => {
+                lifetime(&subject, &summary.subject, summary.not_after, SystemTime::now(), RENEW_AND_RESTART)
+            }
+            Err(error) => {
+                let mend = "give certificate and key that belong together, in PEM, the key closed to others";
+                Outcome::failure(subject, format!("{error:#}"), mend)
+            }
         });
     }
     for destination in &config.destinations {
@@ -44,7 +60,7 @@ pub(super) fn certificates(config: &Config) -> Vec<Outcome> {
     outcomes
 }
 
-fn lifetime(subject: &str, name: &str, not_after: Option<SystemTime>, now: SystemTime) -> Outcome {
+fn lifetime(subject: &str, name: &str, not_after: Option<SystemTime>, now: SystemTime, renew: &str) -> Outcome {
     let Some(end) = not_after else {
         return Outcome::warning(
             subject,
@@ -53,18 +69,10 @@ fn lifetime(subject: &str, name: &str, not_after: Option<SystemTime>, now: Syste
         );
     };
     match end.duration_since(now) {
-        Err(_) => Outcome::failure(
-            subject,
-            format!("{name} has expired"),
-            "renew it; ichor takes the new one without a restart",
-        ),
+        Err(_) => Outcome::failure(subject, format!("{name} has expired"), renew),
         Ok(left) => {
             let found = format!("{name}, {} days left", left.as_secs() / 86_400);
-            if left < EXPIRES_SOON {
-                Outcome::warning(subject, found, "renew it; ichor takes the new one without a restart")
-            } else {
-                Outcome::good(subject, found)
-            }
+            if left < EXPIRES_SOON { Outcome::warning(subject, found, renew) } else { Outcome::good(subject, found) }
         }
     }
 }
@@ -127,11 +135,11 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let level = |days: i64| {
             let seconds = Duration::from_secs(days.unsigned_abs() * 86_400);
-            lifetime("c", "CN=x", Some(if days < 0 { now - seconds } else { now + seconds }), now)
+            lifetime("c", "CN=x", Some(if days < 0 { now - seconds } else { now + seconds }), now, RENEW)
         };
         assert_eq!(level(-1).level, Level::Failure);
         assert_eq!(level(29).level, Level::Warning);
         assert_eq!((level(90).level, level(90).found.as_str()), (Level::Good, "CN=x, 90 days left"));
-        assert_eq!(lifetime("c", "CN=x", None, now).level, Level::Warning);
+        assert_eq!(lifetime("c", "CN=x", None, now, RENEW).level, Level::Warning);
     }
 }

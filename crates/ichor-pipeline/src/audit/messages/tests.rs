@@ -11,7 +11,7 @@ use super::*;
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/judges/dicom-audit-message.rng");
 
 /// Every action that stands in an audit trail, and whether it is about a study.
-const ACTIONS: [(&str, bool); 42] = [
+const ACTIONS: [(&str, bool); 46] = [
     ("application-started", false),
     ("application-stopped", false),
     ("logged-in", false),
@@ -40,10 +40,14 @@ const ACTIONS: [(&str, bool); 42] = [
     ("pictures-retrieved", true),
     ("study-retried", true),
     ("study-reanalysed", true),
+    ("study-held", true),
+    ("study-hold-released", true),
     ("analysis-released", true),
     ("delivery-retried", false),
+    ("deliveries-retried", false),
     ("delivery-released", false),
     ("message-retried", false),
+    ("messages-retried", false),
     ("message-released", false),
     ("model-activation-requested", false),
     ("model-rollback-requested", false),

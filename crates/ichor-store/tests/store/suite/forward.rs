@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use ichor_store::{Forwarding, ProofPlan};
 
 use crate::support::*;
@@ -49,4 +51,18 @@ pub(crate) async fn decision_for_nobody_is_one(backend: impl Backend) {
     assert_eq!(store.forward(&undecided[0], &Forwarding::default(), at(20)).await.unwrap(), 0);
     assert!(store.undecided_studies(10).await.unwrap().is_empty());
     assert!(!kinds(&store, "a").await.contains(&"forwarded".to_owned()));
+}
+
+pub(crate) async fn sender_of_a_study_is_known_by_its_address(backend: impl Backend) {
+    let store = backend.open().await;
+    let association = open_association(&store, at(0)).await;
+    Slice { association: Some(association), ..Slice::of("sent", 0) }.record(&store, at(0)).await;
+    closed_study(&store, "fetched", 1, 0).await;
+    let undecided = store.undecided_studies(10).await.unwrap();
+    for (name, address) in [("sent", "192.0.2.7".parse::<IpAddr>().ok()), ("fetched", None)] {
+        let study = undecided.iter().find(|study| study.study_instance == study_uid(name)).unwrap();
+        assert_eq!(study.source_address, address, "{name}");
+        assert_eq!(store.source_address(&study_uid(name)).await.unwrap(), address, "{name}");
+    }
+    assert_eq!(store.source_address(&study_uid("nobody's")).await.unwrap(), None);
 }
