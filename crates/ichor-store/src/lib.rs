@@ -95,7 +95,7 @@ pub use retention::{Candidate, FileKind, Follower, Protection, Removal, Retentio
 pub use scores::{BINS, Histogram, Scores};
 pub use search::{
     Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
-    StudyOrder, Turnaround, study_day,
+    StudyMark, StudyOrder, Turnaround, UnknownMark, study_day,
 };
 pub use shadow::{
     AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,
