@@ -78,7 +78,7 @@ pub use destination::{Among, Context, DeliveryFilter, DeliverySummary, Destinati
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};
-pub use forward::{ClosedStudy, Forwarding};
+pub use forward::{ClosedStudy, ForwardedDepth, Forwarding};
 pub use held::{HeldFilter, HeldInstance, HeldStudy};
 pub use lookup::{Completeness, DueLookup, LookupAnswer, LookupFigures, LookupPeer, ToldInstances, ToldSeries};
 pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
