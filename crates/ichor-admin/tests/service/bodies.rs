@@ -37,3 +37,16 @@ async fn bodies_that_are_no_json_are_told() {
     }
     assert_eq!(site.get(&admin, "/api/users").await.text, before, "and nothing was changed");
 }
+
+#[tokio::test]
+async fn paths_that_are_no_number_are_told() {
+    let site = Site::new().await;
+    let admin = site.first_admin().await;
+    for path in ["/api/deliveries/x/retry", "/api/messages/1.5/release", "/api/deliveries/99999999999999999999/release"]
+    {
+        let detail = site.post(&admin, path, "").await.refusal(400);
+        assert!(detail.contains("Invalid URL"), "{path}: {detail}");
+    }
+    let pages = site.get(&admin, "/api/studies?limit=1&limit=2").await;
+    assert!(!pages.refusal(400).is_empty(), "{}", pages.text);
+}
