@@ -56,7 +56,7 @@ fn pages_are_seen_and_used_with_keys() {
     }
 
     let folder = artefacts("pages");
-    let judge = Command::new("node")
+    let mut judge = Command::new("node")
         .arg(repository("tests/judges/pages/judge.mjs"))
         .arg(viewer().unwrap())
         .args([CHROMIUM, &first_link(&daemon), &positive.study_uid])
@@ -71,10 +71,23 @@ fn pages_are_seen_and_used_with_keys() {
         if listening.exists() { Ok(()) } else { Err("the page is not open yet".to_owned()) }
     });
     StoreScu::to(daemon.port).send(&late).expect_all(1);
+    let another = positive.restamped(&daemon.folder("another"), "78");
+    let reading_on = folder.join("reading-on");
+    eventually(seconds(180), "a worklist that is read on", || {
+        // One that has ended is asked why below.
+        let is_over = judge.try_wait().unwrap().is_some();
+        if is_over || reading_on.exists() { Ok(()) } else { Err("nobody has read on yet".to_owned()) }
+    });
+    StoreScu::to(daemon.port).send(&another).expect_all(another.instances.len());
     let output = judge.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
     check(&seen, [&positive, &single, &negative]);
+    check_reasons(&seen);
+    let (before, after) = (&seen["further"]["before"], &seen["further"]["after"]);
+    assert_eq!(seen["further"]["toast"], "1 new positive or alerted", "{}", seen["further"]);
+    assert_eq!(after, &serde_json::json!([another.study_uid, before[0]]), "as many as were read, the new one first");
+    assert_eq!(seen["further"]["more"], 1, "and from there on");
 
     // Who came in stands in the audit trail, and the link is good no more.
     let log = daemon.log();
@@ -125,4 +138,29 @@ fn check(seen: &Value, studies: [&Study; 3]) {
     assert_eq!(seen["dialogs"], serde_json::json!(["Analyse this study again?"]));
     assert!(seen["retried"].as_str().unwrap().contains("is queued for analysis"), "{}", seen["retried"]);
     assert_eq!(seen["out"], "/login");
+}
+
+/// What is said of a finding, and of a study without one.
+fn check_reasons(seen: &Value) {
+    let table = |of: &Value| -> Vec<Vec<String>> { serde_json::from_value(of.clone()).unwrap() };
+    let lesions = table(&seen["lesions"]);
+    assert!(!lesions.is_empty(), "a positive study has a lesion");
+    for (number, lesion) in lesions.iter().enumerate() {
+        assert_eq!(lesion[0], (number + 1).to_string());
+        let volume: f64 = lesion[1].strip_suffix(" mL").unwrap().parse().unwrap();
+        assert!(volume > 0.0 && lesion[2].ends_with(" %"), "{lesion:?}");
+    }
+    let rules = table(&seen["rules"]);
+    assert!(rules.len() > 3, "every rule of the gate: {rules:?}");
+    assert!(rules.iter().all(|rule| rule.len() == 3 && !rule[1].is_empty()), "each by its name: {rules:?}");
+    assert!(rules.iter().any(|rule| rule[0] == "passed" && !rule[2].is_empty()), "and what it saw: {rules:?}");
+    let kinds: Vec<String> = table(&seen["timeline"]).into_iter().map(|mut line| line.swap_remove(1)).collect();
+    for kind in ["study-opened", "analysed"] {
+        assert!(kinds.iter().any(|found| found == kind), "{kind}: {kinds:?}");
+    }
+    let unread = &seen["unread"];
+    let why = unread["why"].as_str().unwrap();
+    assert!(!why.is_empty() && unread["blank"].as_str().unwrap().contains(why), "{unread}");
+    let failed: Vec<Vec<String>> = table(&unread["rules"]).into_iter().filter(|rule| rule[0] == "failed").collect();
+    assert!(!failed.is_empty(), "the rule that did not pass is named: {unread}");
 }

@@ -123,7 +123,7 @@ fn refused_context_is_found_once_and_holds_nothing_else_up() {
     let pacs = ProvingPacs::start_on(port, &json!({}));
     assert!(daemon.command(&["deliveries", "retry", "--destination", "pacs", "--by", "anna"]).status.success());
     let told = daemon.audit_details("deliveries-retried");
-    let wanted = json!({ "delivery": null, "destination": "pacs", "by": "anna", "what": 0 });
+    let wanted = json!({ "delivery": null, "destination": "pacs", "by": "anna", "what": { "deliveries": 0 } });
     assert_eq!(told, [wanted], "none was dead; what it did not accept is proposed again");
     eventually(seconds(20), "the Segmentations", || match pacs.noted("store").len() {
         2 => Ok(()),

@@ -115,9 +115,9 @@ function move(step) {
   choose(rows[at < 0 ? 0 : Math.min(Math.max(at + step, 0), rows.length - 1)]);
 }
 
-async function rows(extra) {
+async function rows(change) {
   const query = new URLSearchParams(location.search);
-  if (extra) query.set('page', extra);
+  for (const [key, value] of Object.entries(change)) query.set(key, value);
   const answer = await fetch(`${list.dataset.live}?${query}`);
   if (answer.redirected) location.href = '/login';
   if (!answer.ok) throw new Error((await answer.json()).detail);
@@ -126,21 +126,69 @@ async function rows(extra) {
   return made;
 }
 
+// What is read stays where it is, unless the reader is at the top.
+function inPlace(change) {
+  const all = () => $$('tr[data-href]', list);
+  const anchor = scrollY > 0 ? all().find((row) => row.getBoundingClientRect().bottom > 0) : null;
+  const top = anchor?.getBoundingClientRect().top;
+  change();
+  const same = anchor && all().find((row) => row.dataset.uid === anchor.dataset.uid);
+  if (same) scrollBy(0, same.getBoundingClientRect().top - top);
+}
+
+// One change of the list after the other: none begins with what another is about to replace.
+let turn = Promise.resolve();
+function inTurn(work) {
+  turn = turn.then(work);
+}
+
+// The longest list that is asked for at once.
+const LONGEST = 1000;
 let further = 0;
+
 async function refresh() {
-  // Whoever has read on is not taken back to the first page.
-  if (further > 0) return;
-  const known = new Set($$('tr[data-uid].u4', list).map((row) => row.dataset.uid));
+  const before = $$('tr[data-uid]', list);
+  const known = new Set(before.map((row) => row.dataset.uid));
+  const urgent = new Set(before.filter((row) => row.matches('.u4')).map((row) => row.dataset.uid));
+  // Whoever has read on is shown as much as before.
+  const asked = Math.min(before.length, LONGEST);
   try {
-    const made = await rows();
-    list.replaceChildren(...made.childNodes);
+    const made = await rows(further > 0 ? { limit: asked } : {});
+    const come = new Set($$('tr[data-uid]', made).map((row) => row.dataset.uid));
+    if (further > 0 && before.length > asked && come.size > 0) {
+      // What is beyond stays behind it, and what was pushed there.
+      const pushed = [...come].filter((uid) => !known.has(uid)).length;
+      $('tbody', made).append(...before.slice(asked - pushed).filter((row) => !come.has(row.dataset.uid)));
+      $('.more', made)?.replaceWith($('.more', list) ?? '');
+    }
+    inPlace(() => list.replaceChildren(...made.childNodes));
     localise(list);
     choose($$('tr[data-href]', list).find((row) => row.dataset.uid === chosen), false);
-    const fresh = $$('tr[data-uid].u4', list).filter((row) => !known.has(row.dataset.uid));
+    const fresh = $$('tr[data-uid].u4', list).filter((row) => !urgent.has(row.dataset.uid));
     for (const row of fresh) row.classList.add('fresh');
     if (fresh.length > 0) toast(`${fresh.length} new positive or alerted`, true);
   } catch (error) {
     toast(`The list is not up to date: ${error.message}`, true);
+  }
+}
+
+async function readOn() {
+  const more = $('button[data-next]', list);
+  if (!more) return;
+  more.disabled = true;
+  try {
+    const made = await rows({ page: more.dataset.next });
+    const problem = $('.error', made);
+    if (problem) throw new Error(problem.textContent);
+    further += 1;
+    localise(made);
+    // A study that has moved meanwhile may come once more.
+    const here = new Set($$('tr[data-uid]', list).map((row) => row.dataset.uid));
+    $('tbody', list).append(...$$('tbody tr', made).filter((row) => !here.has(row.dataset.uid)));
+    $('.more', list).replaceWith($('.more', made) ?? '');
+  } catch (error) {
+    more.disabled = false;
+    toast(error.message, true);
   }
 }
 
@@ -155,7 +203,7 @@ function follow() {
     const { study_instance: study, kind } = JSON.parse(event.data);
     if (list) {
       clearTimeout(timer);
-      timer = setTimeout(refresh, 300);
+      timer = setTimeout(() => inTurn(refresh), 300);
     } else if ($('#study')?.dataset.uid === study && ['analysed', 'not-analysed', 'analysis-failed', 'alert'].includes(kind)) {
       toast('This study has a new outcome: reload the page.');
     }
@@ -165,7 +213,7 @@ function follow() {
     source.onopen = () => {
       says('on', 'live');
       // What happened while nobody listened.
-      if (was && list) refresh();
+      if (was && list) inTurn(refresh);
       was = true;
     };
     source.onerror = () => {
@@ -181,25 +229,11 @@ function follow() {
 }
 
 if (list) {
-  list.addEventListener('click', async (event) => {
+  list.addEventListener('click', (event) => {
     const more = event.target.closest('button[data-next]');
     if (more) {
       more.disabled = true;
-      try {
-        const made = await rows(more.dataset.next);
-        further += 1;
-        localise(made);
-        $('tbody', list).append(...$$('tbody tr', made));
-        const next = $('button[data-next]', made);
-        if (next) {
-          more.dataset.next = next.dataset.next;
-          more.disabled = false;
-        } else {
-          more.remove();
-        }
-      } catch (error) {
-        toast(error.message, true);
-      }
+      inTurn(readOn);
       return;
     }
     const row = event.target.closest('tr[data-href]');

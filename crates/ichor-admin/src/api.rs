@@ -1,6 +1,7 @@
 //! The HTTP API, described by `/api/openapi.json`.
 
 pub(crate) mod actions;
+pub(crate) mod destinations;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod models;
@@ -36,7 +37,7 @@ use crate::problem::Problem;
         site::statistics, site::configuration,
         models::models, models::history, models::agreement, models::activate, models::rollback, models::reanalyse,
         actions::retry_study, actions::release_study, actions::retry_delivery, actions::release_delivery,
-        actions::retry_message, actions::release_message,
+        actions::retry_message, actions::release_message, destinations::retry_destination,
         people::me, people::users, people::add_user, people::change_user, people::invite,
         people::tokens, people::add_token, people::revoke_token, people::audited,
     ),
@@ -84,6 +85,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/deliveries", get(queues::deliveries))
         .route("/api/deliveries/{id}/retry", post(actions::retry_delivery))
         .route("/api/deliveries/{id}/release", post(actions::release_delivery))
+        .route("/api/destinations/{name}/retry", post(destinations::retry_destination))
         .route("/api/messages", get(queues::messages))
         .route("/api/messages/{id}/retry", post(actions::retry_message))
         .route("/api/messages/{id}/release", post(actions::release_message))

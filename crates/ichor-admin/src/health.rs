@@ -1,10 +1,10 @@
 //! Readiness: whether a study that came now would be kept, and analysed.
 
 use ichor_core::DeliveryStatus;
-use ichor_store::QueueDepth;
+use ichor_store::{DestinationState, QueueDepth};
 use serde::Serialize;
 
-use crate::Facts;
+use crate::{Facts, words};
 
 /// Whether the daemon is ready, and why not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,7 +55,29 @@ pub(crate) async fn check(facts: &Facts) -> Readiness {
     };
     // What cannot be analysed or delivered is for people to see; a study that came now would be kept all the same.
     let ready = [&store, &disk].iter().all(|check| check.passed);
-    Readiness { ready, checks: vec![store, disk, model, deliveries] }
+    let destinations = match facts.store.destinations((facts.now)()).await {
+        Ok(states) => reachable(&facts.site().destinations, &states),
+        Err(error) => Check { name: "destinations", passed: false, words: error.to_string() },
+    };
+    Readiness { ready, checks: vec![store, disk, model, destinations, deliveries] }
+}
+
+/// Whether every destination that is configured is there, and takes what it is sent. Why not is for those who log in: health
+/// is told to everybody.
+fn reachable(configured: &[String], states: &[DestinationState]) -> Check {
+    let configured = states.iter().filter(|state| configured.contains(&state.name));
+    let trouble = |state: &DestinationState| {
+        let refused = state.refused.len();
+        match (state.is_up, refused) {
+            (true, 0) => None,
+            (true, 1) => Some(format!("{} does not accept one kind of object", state.name)),
+            (true, _) => Some(format!("{} does not accept {refused} kinds of objects", state.name)),
+            (false, _) => Some(format!("{} is down since {} UTC", state.name, words::clock(state.since))),
+        }
+    };
+    let troubles: Vec<String> = configured.filter_map(trouble).collect();
+    let words = if troubles.is_empty() { "none is down".to_owned() } else { troubles.join(", ") };
+    Check { name: "destinations", passed: troubles.is_empty(), words }
 }
 
 /// Whether a result was given up.

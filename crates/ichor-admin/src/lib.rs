@@ -206,7 +206,7 @@ impl Admin {
 
 /// Headers that keep a browser from what it need not do.
 async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    let mut response = problem::told(next.run(request).await).await;
     let headers = response.headers_mut();
     let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);

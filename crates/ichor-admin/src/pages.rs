@@ -1,5 +1,6 @@
 //! The pages: HTML made here, one script and one style sheet of ours, nothing from elsewhere.
 
+mod destinations;
 mod enter;
 mod models;
 mod provider;

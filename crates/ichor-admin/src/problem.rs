@@ -97,3 +97,17 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// Longest refusal of the framework's own that is told, in bytes.
+const LONGEST_REFUSAL: usize = 4 << 10;
+
+/// Tells as a problem what the framework refuses by itself in plain text, such as a path whose number is none.
+pub(crate) async fn told(response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !response.status().is_client_error() || !kind.is_some_and(|kind| kind.starts_with("text/plain")) {
+        return response;
+    }
+    let status = response.status();
+    let text = axum::body::to_bytes(response.into_body(), LONGEST_REFUSAL).await.unwrap_or_default();
+    Problem::new(status, String::from_utf8_lossy(&text)).into_response()
+}

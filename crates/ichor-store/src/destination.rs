@@ -3,6 +3,7 @@
 use ichor_core::{DeliveryStatus, Reason, Uid};
 use serde::Serialize;
 
+use crate::sqlite::Dead;
 use crate::{DeliveryClaim, Store, StoreError, Timestamp, Topic};
 
 /// Most deliveries of one list.
@@ -55,6 +56,10 @@ pub struct DeliveryFilter {
     pub destination: Option<String>,
     /// Study Instance UID.
     pub study: Option<Uid>,
+    /// Whether it is a received instance that is forwarded.
+    pub forwarded: Option<bool>,
+    /// Numbers below this one: a list goes on where it ended.
+    pub before: Option<i64>,
     /// Most deliveries; 10,000 at most.
     pub limit: u32,
 }
@@ -211,7 +216,25 @@ impl Store {
         destination: Option<&str>,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let revived = self.index().retry_deliveries(number, destination, now).await?;
+        self.retry_dead(Dead { number, destination, study: None }, now).await
+    }
+
+    /// Queues all dead deliveries of a destination again, or those of one study, as [`Self::retry_deliveries`] does.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// As [`Self::claim_delivery`].
+    pub async fn retry_destination(
+        &self,
+        destination: &str,
+        study: Option<&Uid>,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.retry_dead(Dead { number: None, destination: Some(destination), study }, now).await
+    }
+
+    async fn retry_dead(&self, which: Dead<'_>, now: Timestamp) -> Result<u64, StoreError> {
+        let revived = self.index().retry_deliveries(which, now).await?;
         self.topics().notify(Topic::Outbox);
         Ok(revived)
     }

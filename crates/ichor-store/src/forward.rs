@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ichor_core::{AeTitle, Uid};
+use ichor_core::{AeTitle, DeliveryStatus, Uid};
+use serde::Serialize;
 
 use crate::{Store, StoreError, Timestamp, Topic};
 
@@ -34,7 +35,29 @@ pub struct Forwarding {
     pub words: Option<String>,
 }
 
+/// How many received instances of a study stand where, on their way to one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct ForwardedDepth {
+    /// Name of the destination.
+    pub destination: String,
+    /// The state.
+    pub status: DeliveryStatus,
+    /// How many.
+    pub count: u64,
+    /// What the peer, or the last failed attempt, said of the newest of them.
+    pub last_words: Option<String>,
+}
+
 impl Store {
+    /// How the instances of a study stand that are forwarded, by destination and state.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn forwarded(&self, study: &Uid) -> Result<Vec<ForwardedDepth>, StoreError> {
+        self.index().forwarded(study).await
+    }
+
     /// Closed versions that wait for the decision, the oldest first.
     ///
     /// # Errors

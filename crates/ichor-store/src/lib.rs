@@ -78,7 +78,7 @@ pub use destination::{Among, Context, DeliveryFilter, DeliverySummary, Destinati
 pub use error::{StorageFailure, StoreError};
 pub use events::Event;
 pub use figures::{Figures, Recent};
-pub use forward::{ClosedStudy, Forwarding};
+pub use forward::{ClosedStudy, ForwardedDepth, Forwarding};
 pub use held::{HeldFilter, HeldInstance, HeldStudy};
 pub use lookup::{Completeness, DueLookup, LookupAnswer, LookupFigures, LookupPeer, ToldInstances, ToldSeries};
 pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
@@ -95,7 +95,7 @@ pub use retention::{Candidate, FileKind, Follower, Protection, Removal, Retentio
 pub use scores::{BINS, Histogram, Scores};
 pub use search::{
     Cursor, DayFigures, LoggedEvent, Page, ReasonCount, ReleaseOutcome, SourceFigures, Statistics, StudyFilter,
-    StudyOrder, Turnaround, study_day,
+    StudyMark, StudyOrder, Turnaround, UnknownMark, study_day,
 };
 pub use shadow::{
     AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,

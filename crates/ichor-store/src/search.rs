@@ -6,6 +6,9 @@ mod page;
 mod queues;
 mod statistics;
 
+use std::fmt;
+use std::str::FromStr;
+
 use ichor_core::{AeTitle, StudyStatus};
 use serde::Serialize;
 
@@ -29,6 +32,51 @@ pub enum StudyOrder {
     Time,
     /// The most urgent first ([`StudySummary::urgency`]), the newest first among equals.
     Priority,
+}
+
+/// What a few studies bear, and are looked for by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StudyMark {
+    /// It is on hold: none of its files goes.
+    OnHold,
+    /// It was found suspicious before it was complete.
+    Alerted,
+    /// A delivery or a message of it is dead.
+    GivenUp,
+}
+
+impl StudyMark {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OnHold, Self::Alerted, Self::GivenUp];
+
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnHold => "on-hold",
+            Self::Alerted => "alerted",
+            Self::GivenUp => "given-up",
+        }
+    }
+}
+
+impl fmt::Display for StudyMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A word that names no mark.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown mark {0:?}; known are on-hold, alerted, given-up")]
+pub struct UnknownMark(String);
+
+impl FromStr for StudyMark {
+    type Err = UnknownMark;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|mark| mark.as_str() == text).ok_or_else(|| UnknownMark(text.to_owned()))
+    }
 }
 
 /// Which studies to list. Fields that are `None` do not filter.
@@ -58,6 +106,8 @@ pub struct StudyFilter {
     pub reason: Option<String>,
     /// Who sent the first instance.
     pub source_ae: Option<AeTitle>,
+    /// What it must bear.
+    pub mark: Option<StudyMark>,
     /// In which order.
     pub order: StudyOrder,
     /// Most studies on the page; 10,000 at most.
@@ -81,6 +131,7 @@ impl Default for StudyFilter {
             positive: None,
             reason: None,
             source_ae: None,
+            mark: None,
             order: StudyOrder::Time,
             limit: 50,
             after: None,

@@ -56,6 +56,7 @@ use crate::store::{LockFile, beside};
 use crate::{StoreError, StoreOptions};
 pub(crate) use backup::{ListedBlob, copy_database, end_sessions, examine_database, is_listed, listed_blobs};
 use change::Change;
+pub(crate) use destination::Dead;
 use failure::During;
 pub(crate) use schema::newest_known;
 

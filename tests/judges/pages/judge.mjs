@@ -4,7 +4,8 @@
 //
 // VIEWER is the folder of scripts/setup_viewer.sh (for puppeteer), LINK the first admin's one-time link, STUDY the UID of a
 // positive study. Writes pictures to OUT, and prints what was seen as JSON; everything on the console is part of it. When
-// OUT/listening is there, another study is to be sent: the open list must show it by itself.
+// OUT/listening is there, another study is to be sent: the open list must show it by itself. When OUT/reading-on is there, a
+// positive one is: a list of which more than the first page is shown must, too.
 
 import { createRequire } from 'node:module';
 import { writeFileSync } from 'node:fs';
@@ -94,6 +95,11 @@ try {
   await shot('study');
   seen.pages.study = await overflow();
   seen.study = { title: await page.title(), name: await text('.patient h1'), verdict: await text('.verdict .tag') };
+  const cells = (selector) => page.$$eval(selector, (found) => found.map((row) => (
+    [...row.children].map((cell) => cell.textContent.trim()))));
+  seen.lesions = await cells('table.tight tbody tr');
+  seen.rules = await cells('table.rules tbody tr');
+  seen.timeline = await cells('.timeline li');
   seen.bars = await page.$$eval('#strip rect.slice', (bars) => bars.map((bar) => Number(bar.dataset.p)));
   seen.index = Number(await page.$eval('#slice', (image) => image.dataset.index));
   seen.outline = await outlined();
@@ -141,6 +147,24 @@ try {
   await page.click('form[data-json] button');
   await page.waitForFunction(() => !document.querySelector('#shown').hidden);
   seen.invitation = await text('#shown');
+
+  const unread = seen.rows.find((row) => row.tag === 'not analysed').uid;
+  await page.goto(`${base}/studies/${unread}`);
+  seen.unread = { blank: await text('.blank'), why: await text('.card.verdict .why'), rules: await cells('table.rules tbody tr') };
+  await shot('not-analysed');
+
+  // Whoever has read on is still told what is new, and keeps what they read.
+  await page.goto(`${base}/?limit=1`);
+  await page.waitForSelector('#live.on');
+  const listed = () => page.$$eval('#list tr[data-href]', (found) => found.map((row) => row.dataset.uid));
+  await page.waitForFunction(() => !document.querySelector('#toast.shown'));
+  await page.click('button[data-next]');
+  await page.waitForFunction(() => document.querySelectorAll('#list tr[data-href]').length === 2);
+  const before = await listed();
+  writeFileSync(path.join(out, 'reading-on'), '');
+  await page.waitForFunction(() => /new positive/.test(document.querySelector('#toast.shown')?.textContent ?? ''),
+    { timeout: 90_000, polling: 100 });
+  seen.further = { before, toast: await text('#toast'), after: await listed(), more: await page.$$eval('button[data-next]', (found) => found.length) };
 
   await page.setViewport(phone);
   for (const [name, place] of [['worklist', '/'], ['study', `/studies/${study}`], ['queues', '/queues'], ['audit', '/audit']]) {

@@ -21,7 +21,7 @@ pub(crate) struct Done {
     pub(crate) done: String,
 }
 
-fn done(words: impl Into<String>) -> Json<Done> {
+pub(super) fn done(words: impl Into<String>) -> Json<Done> {
     Json(Done { done: words.into() })
 }
 

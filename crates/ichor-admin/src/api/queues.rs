@@ -7,10 +7,13 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use ichor_core::{DeliveryStatus, MessageStatus};
-use ichor_store::{DeliveryFilter, DeliverySummary, Figures, MessageSummary, Timestamp, WaitingAnalysis};
+use ichor_store::{
+    DeliveryFilter, DeliverySummary, DestinationState, Figures, MessageSummary, Timestamp, WaitingAnalysis,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::destinations::DestinationView;
 use crate::App;
 use crate::access::AsViewer;
 use crate::problem::Problem;
@@ -31,6 +34,8 @@ pub(crate) struct QueueView {
     pub(crate) depths: BTreeMap<String, u64>,
     /// Since when the oldest waits.
     pub(crate) oldest: Option<Timestamp>,
+    /// What is known of a destination as a whole; absent of channels, and before the first attempt.
+    pub(crate) state: Option<DestinationView>,
 }
 
 /// All queues.
@@ -49,7 +54,9 @@ pub(crate) struct Queues {
 impl Queues {
     pub(crate) async fn read(app: &App) -> Result<Self, Problem> {
         // Nothing recent is asked for: the depths alone.
-        let figures = app.facts.store.figures((app.facts.now)()).await?;
+        let now = (app.facts.now)();
+        let figures = app.facts.store.figures(now).await?;
+        let states = app.facts.store.destinations(now).await?;
         let site = app.facts.site();
         let Figures { studies, oldest_analysis, deliveries, oldest_deliveries, messages, oldest_messages, .. } =
             figures;
@@ -59,19 +66,25 @@ impl Queues {
         Ok(Self {
             studies: studies.into_iter().map(|(status, count)| (status.to_string(), count)).collect(),
             oldest_analysis,
-            destinations: queues(&site.destinations, deliveries, &oldest_deliveries),
-            channels: queues(&site.channels, messages, &oldest_messages),
+            destinations: queues(&site.destinations, deliveries, &oldest_deliveries, &states),
+            channels: queues(&site.channels, messages, &oldest_messages, &[]),
         })
     }
 }
 
-fn queues(configured: &[String], rows: Vec<(String, String, u64)>, oldest: &[(String, Timestamp)]) -> Vec<QueueView> {
+fn queues(
+    configured: &[String],
+    rows: Vec<(String, String, u64)>,
+    oldest: &[(String, Timestamp)],
+    states: &[DestinationState],
+) -> Vec<QueueView> {
     let names: BTreeSet<&String> = configured.iter().chain(rows.iter().map(|(name, _, _)| name)).collect();
     let view = |name: &String| QueueView {
         name: name.clone(),
         is_configured: configured.contains(name),
         depths: rows.iter().filter(|row| row.0 == *name).map(|row| (row.1.clone(), row.2)).collect(),
         oldest: oldest.iter().find(|(found, _)| found == name).map(|(_, since)| *since),
+        state: states.iter().find(|state| state.name == *name).map(DestinationView::from),
     };
     names.into_iter().map(view).collect()
 }
@@ -110,6 +123,10 @@ pub(crate) struct DeliveryQuery {
     destination: Option<String>,
     /// Study Instance UID.
     study: Option<String>,
+    /// Whether received instances that are forwarded are meant, or result objects; both if left out.
+    forwarded: Option<bool>,
+    /// Numbers below this one: a list goes on where it ended.
+    before: Option<i64>,
     /// Rows; 200 if left out, 1,000 at most.
     limit: Option<u32>,
 }
@@ -129,6 +146,8 @@ pub(crate) async fn deliveries(
         status: status.map_err(|error| Problem::bad(error.to_string()))?,
         destination: query.destination,
         study: query.study.as_deref().map(super::uid).transpose()?,
+        forwarded: query.forwarded,
+        before: query.before,
         limit: rows(query.limit)?,
     };
     Ok(Json(app.facts.store.deliveries(&filter).await?))

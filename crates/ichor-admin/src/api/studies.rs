@@ -7,8 +7,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use ichor_core::{AeTitle, Finding, StudyStatus, Uid};
 use ichor_store::{
-    DeliveryFilter, DeliverySummary, Event, MessageSummary, ObjectDetail, SeriesDetail, SliceScore, StudyFilter,
-    StudyKey, StudyOrder, StudySummary, Timestamp,
+    DeliveryFilter, DeliverySummary, Event, ForwardedDepth, MessageSummary, ObjectDetail, SeriesDetail, SliceScore,
+    StudyFilter, StudyKey, StudyMark, StudyOrder, StudySummary, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -61,6 +61,8 @@ pub(crate) struct StudyQuery {
     pub(crate) verdict: Option<String>,
     /// Code of the reason why it was not analysed, or failed.
     pub(crate) reason: Option<String>,
+    /// What it must bear: `on-hold`, `alerted`, or `given-up`, which is a delivery or a message that is dead.
+    pub(crate) mark: Option<String>,
     /// `time` (default): newest first; `priority`: positives and alerts, failed, under way, not analysed, negatives.
     pub(crate) sort: Option<String>,
     /// Studies on a page, 1 to 1,000; 50 if left out.
@@ -97,6 +99,10 @@ impl StudyQuery {
             positive: one_of("verdict", &self.verdict, &[("positive", true), ("negative", false)])?,
             reason: text(&self.reason),
             source_ae: source.map_err(|error| Problem::bad(format!("source: {error}")))?,
+            mark: text(&self.mark)
+                .map(|mark| mark.parse::<StudyMark>())
+                .transpose()
+                .map_err(|error| Problem::bad(format!("mark: {error}")))?,
             order: one_of("sort", &self.sort, &[("time", StudyOrder::Time), ("priority", StudyOrder::Priority)])?
                 .unwrap_or_default(),
             limit: self.rows()?,
@@ -239,6 +245,8 @@ pub(crate) struct StudyView {
     pub(crate) objects: Vec<ObjectView>,
     /// Their deliveries, the newest first.
     pub(crate) deliveries: Vec<DeliverySummary>,
+    /// How many received instances, which are forwarded, stand where.
+    pub(crate) forwarded: Vec<ForwardedDepth>,
     /// Who was told what, the newest first.
     pub(crate) messages: Vec<MessageSummary>,
     /// What happened, in the order in which it happened.
@@ -249,8 +257,13 @@ impl StudyView {
     pub(crate) async fn read(app: &App, study: Uid) -> Result<Self, Problem> {
         let store = &app.facts.store;
         let detail = store.study(&StudyKey::Uid(study.clone())).await?;
-        let of_study =
-            DeliveryFilter { study: Some(study.clone()), limit: MOST_OF_A_STUDY, ..DeliveryFilter::default() };
+        let of_study = DeliveryFilter {
+            study: Some(study.clone()),
+            // Of these there are as many as slices.
+            forwarded: Some(false),
+            limit: MOST_OF_A_STUDY,
+            ..DeliveryFilter::default()
+        };
         let view = |object: ObjectDetail| ObjectView {
             href: format!("/api/studies/{study}/objects/{}", object.sop_instance),
             kind: object.kind,
@@ -270,6 +283,7 @@ impl StudyView {
             timings: detail.timings.into_iter().map(|(stage, ms)| Timing { stage, ms }).collect(),
             objects: detail.objects.into_iter().map(view).collect(),
             deliveries: store.deliveries(&of_study).await?,
+            forwarded: store.forwarded(&study).await?,
             messages: store.messages(None, Some(&study), MOST_OF_A_STUDY).await?,
             timeline: store.timeline(&study).await?,
         })
@@ -318,7 +332,8 @@ mod tests {
         });
         assert_eq!(one.unwrap().received_from, None, "one patient is found whenever they came");
         type Edit = fn(&mut StudyQuery);
-        let cases: [(Edit, &str); 10] = [
+        let cases: [(Edit, &str); 11] = [
+            (|q| q.mark = Some("held".to_owned()), "mark: unknown mark"),
             (|q| q.days = some("soon"), "days"),
             (|q| q.status = Some("done".to_owned()), "done"),
             (|q| q.verdict = Some("yes".to_owned()), "verdict"),

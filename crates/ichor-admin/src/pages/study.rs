@@ -10,6 +10,7 @@ use ichor_core::{StudyStatus, Uid};
 use ichor_store::ShadowResult;
 use serde_json::json;
 
+use super::destinations::{Forwarded, forwarded};
 use super::{Frame, Moment, rendered};
 use crate::App;
 use crate::access::{PageViewer, audit};
@@ -149,6 +150,7 @@ struct Page {
     series: Vec<Series>,
     timeline: Vec<Line>,
     objects: Vec<Object>,
+    forwarded: Vec<Forwarded>,
     messages: Vec<Message>,
     timings: Vec<(String, String)>,
     can_retry: bool,
@@ -250,6 +252,7 @@ fn made(view: StudyView, frame: Frame, threshold: Option<f32>) -> Page {
         series: view.series.iter().map(series).collect(),
         timeline: timeline(&view),
         objects: view.objects.iter().map(|object| with_deliveries(object, &view)).collect(),
+        forwarded: forwarded(&summary.study_instance, &view.forwarded),
         messages: view.messages.iter().map(message).collect(),
         timings: view
             .timings

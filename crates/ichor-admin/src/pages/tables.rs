@@ -10,8 +10,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use ichor_core::{DeliveryStatus, MessageStatus};
 use ichor_store::{DeliveryFilter, Statistics, TokenSummary, Turnaround, User, WaitingAnalysis};
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::destinations::{StateRow, has_something_dead, retry_path, troubled};
 use super::{Frame, Moment, rendered};
 use crate::App;
 use crate::access::{PageAdmin, PageViewer};
@@ -33,6 +35,9 @@ struct QueueRow {
     is_configured: bool,
     depths: Vec<String>,
     oldest: String,
+    state: Option<StateRow>,
+    /// Where what was given up is queued again; empty if nothing was.
+    retry: String,
 }
 
 struct Waiting {
@@ -82,6 +87,8 @@ struct QueuesPage {
     message_states: Vec<String>,
     channels: Vec<QueueRow>,
     deliveries: Vec<Waiting>,
+    /// The last number of a list of dead deliveries that goes on.
+    older: Option<i64>,
     messages: Vec<Waiting>,
 }
 
@@ -95,16 +102,25 @@ fn rows(app: &App, queues: &[QueueView]) -> (Vec<String>, Vec<QueueRow>) {
         oldest: queue.oldest.map_or_else(String::new, |since| {
             words::span(i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX))
         }),
+        state: queue.state.as_ref().map(StateRow::of),
+        retry: if has_something_dead(queue) { retry_path(&queue.name) } else { String::new() },
     };
     let rows = queues.iter().map(row).collect();
     (states.into_iter().cloned().collect(), rows)
 }
 
-async fn waiting_deliveries(app: &App) -> Result<Vec<Waiting>, Problem> {
-    let mut all = Vec::new();
+/// What is dead or waits, and from where on there is more that is dead.
+async fn waiting_deliveries(app: &App, before: Option<i64>) -> Result<(Vec<Waiting>, Option<i64>), Problem> {
+    let (mut all, mut older) = (Vec::new(), None);
     for status in [DeliveryStatus::Dead, DeliveryStatus::Queued] {
-        let filter = DeliveryFilter { status: Some(status), limit: ROWS, ..DeliveryFilter::default() };
-        all.extend(app.facts.store.deliveries(&filter).await?.into_iter().map(|delivery| Waiting {
+        let is_dead = status == DeliveryStatus::Dead;
+        let before = before.filter(|_| is_dead);
+        let filter = DeliveryFilter { status: Some(status), before, limit: ROWS, ..DeliveryFilter::default() };
+        let found = app.facts.store.deliveries(&filter).await?;
+        if is_dead && found.len() >= ROWS as usize {
+            older = found.last().map(|delivery| delivery.id);
+        }
+        all.extend(found.into_iter().map(|delivery| Waiting {
             id: delivery.id,
             to: delivery.destination,
             what: delivery.kind,
@@ -117,7 +133,7 @@ async fn waiting_deliveries(app: &App) -> Result<Vec<Waiting>, Problem> {
             words: delivery.last_words.unwrap_or_default(),
         }));
     }
-    Ok(all)
+    Ok((all, older))
 }
 
 async fn waiting_messages(app: &App) -> Result<Vec<Waiting>, Problem> {
@@ -139,8 +155,22 @@ async fn waiting_messages(app: &App) -> Result<Vec<Waiting>, Problem> {
     Ok(all)
 }
 
-pub(crate) async fn queues(State(app): State<Arc<App>>, PageViewer(caller): PageViewer) -> Result<Response, Problem> {
+/// Which part of a list that is longer than a page.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct QueuesQuery {
+    /// Dead deliveries of numbers below this one.
+    dead_before: Option<i64>,
+}
+
+pub(crate) async fn queues(
+    State(app): State<Arc<App>>,
+    PageViewer(caller): PageViewer,
+    query: Result<Query<QueuesQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query?;
     let queues = Queues::read(&app).await?;
+    let (deliveries, older) = waiting_deliveries(&app, query.dead_before).await?;
     let now = (app.facts.now)();
     let (delivery_states, destinations) = rows(&app, &queues.destinations);
     let (message_states, channels) = rows(&app, &queues.channels);
@@ -155,7 +185,8 @@ pub(crate) async fn queues(State(app): State<Arc<App>>, PageViewer(caller): Page
         destinations,
         message_states,
         channels,
-        deliveries: waiting_deliveries(&app).await?,
+        deliveries,
+        older,
         messages: waiting_messages(&app).await?,
     };
     Ok(rendered(StatusCode::OK, &page))
@@ -252,6 +283,8 @@ pub(crate) async fn statistics(
 struct HealthPage {
     frame: Frame,
     readiness: Readiness,
+    /// Destinations that are not as they should be, and why.
+    troubled: Vec<(String, StateRow)>,
     events: Vec<(Moment, String, String)>,
 }
 
@@ -260,6 +293,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, PageViewer(caller): Page
     let page = HealthPage {
         frame: Frame::of(&app, &caller, "health"),
         readiness: check(&app.facts).await,
+        troubled: troubled(&app).await?,
         events: events.into_iter().map(|event| (Moment::of(event.at), event.kind, event.text)).collect(),
     };
     Ok(rendered(StatusCode::OK, &page))

@@ -79,6 +79,7 @@ struct Page {
     statuses: Vec<Choice>,
     verdicts: Vec<Choice>,
     sorts: Vec<Choice>,
+    marks: Vec<Choice>,
     has_more: bool,
     list: String,
 }
@@ -173,10 +174,17 @@ pub(crate) async fn page(
     let query = asked(query)?;
     let list = list(&app, &query).await?;
     write_down(&app, &caller, &query).await?;
-    let has_more =
-        [&query.patient_id, &query.accession, &query.source, &query.date_from, &query.date_to, &query.reason]
-            .into_iter()
-            .any(|value| value.as_ref().is_some_and(|value| !value.is_empty()));
+    let has_more = [
+        &query.patient_id,
+        &query.accession,
+        &query.source,
+        &query.date_from,
+        &query.date_to,
+        &query.reason,
+        &query.mark,
+    ]
+    .into_iter()
+    .any(|value| value.as_ref().is_some_and(|value| !value.is_empty()));
     let page = Page {
         frame: Frame::of(&app, &caller, "worklist"),
         days: choices(
@@ -200,6 +208,10 @@ pub(crate) async fn page(
             &[("", "any verdict"), ("positive", "positive"), ("negative", "negative")],
         ),
         sorts: choices(query.sort.as_deref(), &[("priority", "by priority"), ("time", "newest first")]),
+        marks: choices(
+            query.mark.as_deref(),
+            &[("", "any"), ("alerted", "alerted"), ("on-hold", "on hold"), ("given-up", "something given up")],
+        ),
         has_more,
         query,
         list: list.render().map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?,

@@ -1,6 +1,7 @@
 //! What is changed and cannot be written down is not changed.
 
-use ichor_store::StudyKey;
+use ichor_core::Reason;
+use ichor_store::{StudyKey, Timestamp};
 
 use crate::support::{Answer, Site, Who};
 
@@ -20,12 +21,16 @@ async fn no_change_without_its_row() {
     let (vera, welcome) = (vera["user"].as_i64().unwrap(), vera["link"].as_str().unwrap().to_owned());
     let study = site.study("a", "Test^A").await;
     site.analyse(Some(true)).await;
+    let later = Timestamp::from_millis(1_900_000_000_000);
+    let claim = site.store.claim_delivery("pacs", later).await.unwrap().unwrap();
+    site.store.delivery_failed(claim, Reason::new("refused", "no"), None, later).await.unwrap();
     let paths = [
         ("POST", "/api/users".to_owned(), "{\"name\":\"otto\",\"role\":\"viewer\"}"),
         ("PATCH", format!("/api/users/{vera}"), "{\"role\":\"operator\",\"enabled\":false}"),
         ("POST", format!("/api/users/{vera}/invitation"), ""),
         ("POST", "/api/tokens".to_owned(), "{\"label\":\"another\"}"),
         ("DELETE", format!("/api/tokens/{token}"), ""),
+        ("POST", "/api/destinations/pacs/retry".to_owned(), ""),
         ("POST", format!("/api/studies/{study}/retry"), ""),
         ("POST", "/logout".to_owned(), ""),
     ];

@@ -4,9 +4,12 @@
 mod access;
 mod actions;
 mod audited;
+mod bodies;
+mod destinations;
 mod invite;
 mod listener;
 mod lists;
 mod lookups;
+mod marks;
 mod models;
 mod support;

@@ -332,11 +332,14 @@ impl Sqlite {
              FROM delivery d JOIN study s ON s.id = d.study_id
              WHERE (?1 IS NULL OR d.status = ?1) AND (?2 IS NULL OR d.destination = ?2)
                AND (?3 IS NULL OR d.study_id = (SELECT id FROM study WHERE study_instance = ?3))
-             ORDER BY d.id DESC LIMIT ?4",
+               AND (?4 IS NULL OR (d.instance_id IS NOT NULL) = ?4) AND (?5 IS NULL OR d.id < ?5)
+             ORDER BY d.id DESC LIMIT ?6",
         )
         .bind(filter.status.map(DeliveryStatus::as_str))
         .bind(filter.destination.as_deref())
         .bind(filter.study.as_ref().map(Uid::as_str))
+        .bind(filter.forwarded)
+        .bind(filter.before)
         .bind(limit)
         .fetch_all(&self.read)
         .await
@@ -362,51 +365,55 @@ impl Sqlite {
         rows.into_iter().map(summary).collect()
     }
 
-    pub(crate) async fn retry_deliveries(
-        &self,
-        number: Option<i64>,
-        destination: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, StoreError> {
+    pub(crate) async fn retry_deliveries(&self, which: Dead<'_>, now: Timestamp) -> Result<u64, StoreError> {
         let during = "queueing deliveries again";
         let mut tx = self.begin(during).await?;
         let refused: i64 = sqlx::query_scalar(
             "SELECT COUNT(*) FROM refused_context WHERE until > ?1 AND (?2 IS NULL OR destination = ?2)",
         )
         .bind(now.as_millis())
-        .bind(destination)
+        .bind(which.destination)
         .fetch_one(&mut *tx)
         .await
         .during(during)?;
-        let revived = revive(&mut tx, number, destination, now).await?;
-        if let (Some(number), true) = (number, revived.is_empty()) {
+        let revived = revive(&mut tx, which, now).await?;
+        if let (Some(number), true) = (which.number, revived.is_empty()) {
             return Err(StoreError::NotFound { what: format!("dead delivery {number}") });
         }
         if revived.is_empty() && refused == 0 {
             return Ok(0);
         }
-        tx.commit_with(&revived.len()).await.during(during)?;
+        tx.commit_with(&json!({ "deliveries": revived.len() })).await.during(during)?;
         Ok(revived.len() as u64)
     }
 }
 
-/// Queues dead deliveries again: one by its number, or all, of one destination or of every; their numbers. What the
-/// destination refused is proposed again at once.
+/// Which dead deliveries. Fields that are `None` do not filter.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Dead<'a> {
+    pub(crate) number: Option<i64>,
+    pub(crate) destination: Option<&'a str>,
+    pub(crate) study: Option<&'a Uid>,
+}
+
+/// Queues dead deliveries again; their numbers. What the destination refused is proposed again at once.
 pub(super) async fn revive(
     connection: &mut Connection,
-    number: Option<i64>,
-    destination: Option<&str>,
+    which: Dead<'_>,
     now: Timestamp,
 ) -> Result<Vec<i64>, StoreError> {
+    let Dead { number, destination, study } = which;
     let during = "queueing deliveries again";
     let revived: Vec<i64> = sqlx::query_scalar(
         "UPDATE outbox SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL, proof = NULL,
              request_id = NULL, missing = NULL, resends = 0
-         WHERE status = 'dead' AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR destination = ?3) RETURNING id",
+         WHERE status = 'dead' AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR destination = ?3)
+             AND (?4 IS NULL OR study_id = (SELECT id FROM study WHERE study_instance = ?4)) RETURNING id",
     )
     .bind(now.as_millis())
     .bind(number)
     .bind(destination)
+    .bind(study.map(Uid::as_str))
     .fetch_all(&mut *connection)
     .await
     .during(during)?;

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::Sqlite;
 use super::events::NewEvent;
 use super::failure::During;
-use super::values::{blob as parse_blob, uid, unsigned};
+use super::values::{blob as parse_blob, uid, unsigned, word};
 use crate::blobs::BlobStore;
-use crate::forward::{ClosedStudy, Forwarding};
+use crate::forward::{ClosedStudy, ForwardedDepth, Forwarding};
 use crate::{StoreError, Timestamp};
 
 type StudyRow = (i64, String, i64, Option<String>, Option<String>, Option<String>);
@@ -25,6 +25,23 @@ fn address(peer: &str) -> Option<IpAddr> {
 }
 
 impl Sqlite {
+    pub(crate) async fn forwarded(&self, study: &Uid) -> Result<Vec<ForwardedDepth>, StoreError> {
+        // Beside one MAX, SQLite takes what is not grouped from the row that has it.
+        let rows: Vec<(String, String, i64, i64, Option<String>)> = sqlx::query_as(
+            "SELECT destination, status, COUNT(*), MAX(id), last_words FROM outbox
+             WHERE study_id = (SELECT id FROM study WHERE study_instance = ?) AND instance_id IS NOT NULL
+             GROUP BY destination, status ORDER BY destination, status",
+        )
+        .bind(study.as_str())
+        .fetch_all(&self.read)
+        .await
+        .during("counting what is forwarded")?;
+        let depth = |(destination, status, count, _, last_words): (String, String, i64, i64, Option<String>)| {
+            Ok(ForwardedDepth { destination, status: word(&status)?, count: unsigned(count)?, last_words })
+        };
+        rows.into_iter().map(depth).collect()
+    }
+
     pub(crate) async fn undecided_studies(&self, blobs: &BlobStore, most: u32) -> Result<Vec<ClosedStudy>, StoreError> {
         let rows: Vec<StudyRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT id, study_instance, version, source_ae,

@@ -94,6 +94,10 @@ macro_rules! conformance {
                     an_empty_store_has_figures,
                     figures_tell_what_waits,
                 }
+                marks {
+                    marks_come_and_go,
+                    given_up_is_what_has_something_dead,
+                }
                 messages {
                     a_new_channel_begins_with_now,
                     each_subject_is_told_once,

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use ichor_core::{AeTitle, StudyStatus};
+use ichor_store::StudyMark;
 
 use super::{ReanalyseArgs, StoreArg};
 
@@ -75,6 +76,10 @@ pub(crate) struct ListArgs {
     /// Code of the reason why it was not analysed, or failed.
     #[arg(long, value_name = "CODE")]
     pub(crate) reason: Option<String>,
+
+    /// Only what bears a mark: on-hold, alerted, or given-up (a delivery or a message of it is dead).
+    #[arg(long, value_name = "MARK")]
+    pub(crate) mark: Option<StudyMark>,
 
     /// The most urgent first: positives and alerts, failed, under way, not analysed, negatives.
     #[arg(long)]

@@ -12,8 +12,13 @@ use crate::config::Config;
 
 /// `ichor deliveries list`
 pub(crate) async fn list(args: DeliveriesListArgs, json: bool) -> anyhow::Result<()> {
-    let filter =
-        DeliveryFilter { status: args.status, destination: args.destination, study: args.study, limit: args.limit };
+    let filter = DeliveryFilter {
+        status: args.status,
+        destination: args.destination,
+        study: args.study,
+        limit: args.limit,
+        ..DeliveryFilter::default()
+    };
     let store = open(&args.store).await?;
     check_destination(&args.store, &store, filter.destination.as_deref()).await?;
     let deliveries = store.deliveries(&filter).await?;

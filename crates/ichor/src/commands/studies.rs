@@ -33,6 +33,7 @@ pub(crate) async fn list(args: ListArgs, json: bool) -> anyhow::Result<()> {
         patient_name: args.name.clone(),
         study_instance: args.study.clone(),
         reason: args.reason.clone(),
+        mark: args.mark,
         order: if args.by_priority { StudyOrder::Priority } else { StudyOrder::Time },
         accession_number: args.accession.clone(),
         status: args.status,

@@ -7,8 +7,12 @@
 //! What is ordered by urgency is asked for urgency by urgency, the highest first, until the page is full: each is a range
 //! of an index that ends with the order of the list. Only where a condition leaves few rows are they all read and sorted.
 
+mod marks;
+
 use ichor_core::{AeTitle, StudyStatus};
 use sqlx::QueryBuilder;
+
+use marks::{Marked, push_mark};
 
 use super::super::Dialect;
 use super::super::query::SUMMARY_COLUMNS;
@@ -76,11 +80,7 @@ pub(in super::super) fn studies_statements(
     if filter.order == StudyOrder::Time {
         return Ok(vec![by_time(filter, &conditions, name)]);
     }
-    let few = ["patient_id", "accession", "study_instance"];
-    let is_few = |condition: &Condition| {
-        few.contains(&condition.column) || (condition.column == "study_date" && condition.is_selective)
-    };
-    let has_few = conditions.iter().any(is_few);
+    let has_few = has_few(&conditions);
     match name {
         Some(name) if name.is_common && !has_few => {
             let what = format!(
@@ -93,6 +93,15 @@ pub(in super::super) fn studies_statements(
         None if has_few => Ok(vec![sorted_by_urgency(filter, &conditions, name)]),
         None => Ok(levels(filter).into_iter().map(|urgency| level(filter, &conditions, urgency)).collect()),
     }
+}
+
+/// Whether a condition leaves few studies, however many there are.
+fn has_few(conditions: &[Condition]) -> bool {
+    let few = ["patient_id", "accession", "study_instance"];
+    let is_few = |condition: &Condition| {
+        few.contains(&condition.column) || (condition.column == "study_date" && condition.is_selective)
+    };
+    conditions.iter().any(is_few)
 }
 
 fn select(from: &str) -> QueryBuilder<Dialect> {
@@ -137,12 +146,18 @@ fn push_name(statement: &mut QueryBuilder<Dialect>, name: &NameMatch) {
 fn by_time(filter: &StudyFilter, conditions: &[Condition], name: Option<&NameMatch>) -> Statement {
     let selective = conditions.iter().find(|condition| condition.is_selective);
     let is_few = |condition: &&Condition| ["patient_id", "accession", "study_instance"].contains(&condition.column);
+    // Few bear the mark: fewer than have a common name, and they are in the order of the list.
+    let is_name_narrow = name.is_some_and(|name| !name.is_common);
+    if let Some(mark) = filter.mark.filter(|_| !has_few(conditions) && !is_name_narrow) {
+        return marked(filter, conditions, name, &Marked::of(mark));
+    }
     if let Some(name) = name {
         return by_name(filter, conditions, name, selective.filter(is_few).map(|condition| condition.column));
     }
     let indexed = selective.map(|condition| condition.column);
     let mut statement = select("study");
     push_all(&mut statement, conditions, indexed);
+    push_mark(&mut statement, filter.mark);
     // Beginnings of UIDs are not in the order of the list: what there is of them is sorted.
     let plus = if indexed == Some("study_instance") { "+" } else { "" };
     push_received(&mut statement, filter, plus);
@@ -151,6 +166,23 @@ fn by_time(filter: &StudyFilter, conditions: &[Condition], name: Option<&NameMat
         statement.push(", ").push_bind(cursor.id).push(")");
     }
     statement.push(" ORDER BY ").push(plus).push("received_at DESC, id DESC");
+    Statement(statement)
+}
+
+/// Those that bear a mark, the newest first.
+fn marked(filter: &StudyFilter, conditions: &[Condition], name: Option<&NameMatch>, mark: &Marked) -> Statement {
+    let mut statement = select(&format!("study INDEXED BY {}", mark.by_time));
+    push_all(&mut statement, conditions, None);
+    mark.push(&mut statement);
+    push_received(&mut statement, filter, "");
+    if let Some(name) = name {
+        push_name(&mut statement, name);
+    }
+    if let Some(cursor) = filter.after {
+        statement.push(" AND (received_at, id) < (").push_bind(cursor.received_at);
+        statement.push(", ").push_bind(cursor.id).push(")");
+    }
+    statement.push(" ORDER BY received_at DESC, id DESC");
     Statement(statement)
 }
 
@@ -167,6 +199,7 @@ fn by_name(filter: &StudyFilter, conditions: &[Condition], name: &NameMatch, ind
         select("study")
     };
     push_all(&mut statement, conditions, indexed);
+    push_mark(&mut statement, filter.mark);
     push_received(&mut statement, filter, "+");
     if !streams {
         push_name(&mut statement, name);
@@ -184,6 +217,7 @@ fn sorted_by_urgency(filter: &StudyFilter, conditions: &[Condition], name: Optio
     let indexed = conditions.iter().find(|condition| condition.is_selective).map(|condition| condition.column);
     let mut statement = select("study");
     push_all(&mut statement, conditions, indexed.filter(|_| !by_name));
+    push_mark(&mut statement, filter.mark);
     push_received(&mut statement, filter, "+");
     if let Some(name) = name {
         push_name(&mut statement, name);
@@ -198,13 +232,18 @@ fn sorted_by_urgency(filter: &StudyFilter, conditions: &[Condition], name: Optio
 
 /// The studies of one urgency, newest first.
 fn level(filter: &StudyFilter, conditions: &[Condition], urgency: u8) -> Statement {
-    let (index, indexed) = match (&filter.reason, &filter.source_ae) {
-        (Some(_), _) => ("study_reason_urgency", Some("reason_code")),
-        (None, Some(_)) => ("study_source_urgency", Some("source_ae")),
-        (None, None) => ("study_urgency", None),
+    let mark = filter.mark.map(Marked::of);
+    let (index, indexed) = match (&mark, &filter.reason, &filter.source_ae) {
+        (Some(mark), ..) => (mark.by_urgency, None),
+        (None, Some(_), _) => ("study_reason_urgency", Some("reason_code")),
+        (None, None, Some(_)) => ("study_source_urgency", Some("source_ae")),
+        (None, None, None) => ("study_urgency", None),
     };
     let mut statement = select(&format!("study INDEXED BY {index}"));
     push_all(&mut statement, conditions, indexed);
+    if let Some(mark) = &mark {
+        mark.push(&mut statement);
+    }
     statement.push(" AND urgency = ").push_bind(i64::from(urgency));
     push_received(&mut statement, filter, "");
     if let Some(cursor) = filter.after.filter(|cursor| cursor.urgency == urgency) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ichor_core::Uid;
 use serde_json::{Value, json};
 
-use super::super::destination::revive;
+use super::super::destination::{Dead, revive};
 use super::super::events::NewEvent;
 use super::super::failure::During;
 use super::super::values::blob as parse_blob;
@@ -30,7 +30,7 @@ impl Sqlite {
     pub(crate) async fn retry_delivery(&self, id: i64, now: Timestamp) -> Result<ReleaseOutcome, StoreError> {
         let during = "queueing a delivery again";
         let mut tx = self.begin(during).await?;
-        if revive(&mut tx, Some(id), None, now).await?.is_empty() {
+        if revive(&mut tx, Dead { number: Some(id), ..Dead::default() }, now).await?.is_empty() {
             let (_, status, ..) = delivery(&mut tx, id).await?;
             let outcome = ReleaseOutcome::Refused { status };
             tx.commit_with(&outcome).await.during(during)?;

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::super::tests::options;
 use super::*;
 use crate::folder;
-use crate::search::StudyOrder;
+use crate::search::{StudyMark, StudyOrder};
 use crate::{StudyFilter, Timestamp};
 
 /// Longest answer to a list.
@@ -17,21 +17,24 @@ const LONGEST: Duration = Duration::from_millis(50);
 const PACE: i64 = 315_000;
 
 /// An index of many studies, in one statement; one in twenty positive, one in a hundred not analysed, one in a thousand
-/// failed. Names of one word that all have and of words that few have.
+/// failed; true and false alerts, some on hold, some with something given up. Names of one word that all have and of words
+/// that few have.
 async fn many_studies(folder: &TempDir, studies: i64) -> Sqlite {
     let index = Sqlite::open(&options(folder)).await.unwrap();
     sqlx::query(
         "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1)
          INSERT INTO study (study_instance, patient_id, patient_name, accession_number, study_date, source_ae, status,
              version, received_at, last_instance_at, instances, result_version, positive, probability, volume_ml,
-             reason_code, reason_text, analysed_at)
+             reason_code, reason_text, analysed_at, alerted_at, held_at, given_up)
          SELECT '2.25.' || (1000000000 + i * 7919), 'PATIENT' || (i / 3), 'NAME' || (i / 3) || '^ANN^MARIE',
              'ACC' || i, strftime('%Y%m%d', 1700000000 + i * 315, 'unixepoch'), 'CT' || (i % 5),
              CASE WHEN i % 997 = 0 THEN 'failed' WHEN i % 101 = 0 THEN 'not-analysed' ELSE 'analysed' END, 1,
              1700000000000 + i * 315000, 1700000000000 + i * 315000 + 60000, 32, 1,
              CASE WHEN i % 997 = 0 OR i % 101 = 0 THEN NULL ELSE i % 20 = 0 END, 0.5, 1.0,
              CASE WHEN i % 997 = 0 THEN 'model-failed' WHEN i % 101 = 0 THEN 'single-slice' END,
-             CASE WHEN i % 997 = 0 OR i % 101 = 0 THEN 'because' END, 1700000000000 + i * 315000 + 100000
+             CASE WHEN i % 997 = 0 OR i % 101 = 0 THEN 'because' END, 1700000000000 + i * 315000 + 100000,
+             CASE WHEN i % 997 != 0 AND i % 101 != 0 AND (i % 20 = 0 OR i % 200 = 1) THEN 1700000000000 + i * 315000 + 30000 END,
+             CASE WHEN i % 4999 = 2 THEN 1800000000000 END, (i % 9973 = 5) * 2
          FROM n",
     )
     .bind(studies)
@@ -60,7 +63,30 @@ fn questions(studies: i64) -> Vec<(&'static str, StudyFilter, usize)> {
         |order| StudyFilter { date_from: text("20231201"), date_to: text("20231201"), limit: 1_000, order, ..none() };
     let middle = studies / 2;
     let week = || StudyFilter { received_from: moment(studies - 7 * 274), ..urgent() };
+    let marked = |mark| move || StudyFilter { mark: Some(mark), ..StudyFilter::default() };
+    let (on_hold, alerted, given_up) =
+        (marked(StudyMark::OnHold), marked(StudyMark::Alerted), marked(StudyMark::GivenUp));
+    let by_priority = |filter: StudyFilter| StudyFilter { order: StudyOrder::Priority, ..filter };
+    let page_of = |all: i64| usize::try_from(all.min(50)).unwrap();
+    let (held, dead) = (page_of((studies - 3) / 4_999 + 1), page_of((studies - 6) / 9_973 + 1));
     vec![
+        ("on hold", on_hold(), held),
+        ("urgent: on hold", by_priority(on_hold()), held),
+        ("on hold, of one patient", StudyFilter { patient_id: text("PATIENT0"), ..on_hold() }, 1),
+        ("on hold, common name", StudyFilter { patient_name: text("marie"), ..on_hold() }, held),
+        ("on hold, very rare name", StudyFilter { patient_name: text("Name0^Ann"), ..on_hold() }, 1),
+        ("alerted", alerted(), 50),
+        ("alerted: deep page", within(alerted(), 0, 40), 2),
+        ("alerted for nothing", StudyFilter { positive: Some(false), ..alerted() }, 50),
+        ("alerted by an old day", StudyFilter { date_to: text("20231115"), ..alerted() }, 16),
+        ("alerted, common name", StudyFilter { patient_name: text("ann"), ..alerted() }, 50),
+        ("alerted, rare source", StudyFilter { source_ae: source("RARE"), ..alerted() }, 0),
+        ("alerted, failed", StudyFilter { status: Some(StudyStatus::Failed), ..alerted() }, 0),
+        ("alerted, by reason", StudyFilter { reason: text("single-slice"), ..alerted() }, 0),
+        ("urgent: alerted", by_priority(alerted()), 50),
+        ("urgent: alerted, rare source", by_priority(StudyFilter { source_ae: source("RARE"), ..alerted() }), 0),
+        ("given up", given_up(), dead),
+        ("urgent: given up", by_priority(given_up()), dead),
         ("all", none(), 50),
         ("patient", StudyFilter { patient_id: text("PATIENT777"), ..none() }, 3),
         ("accession", StudyFilter { accession_number: text("ACC31337"), ..none() }, 1),

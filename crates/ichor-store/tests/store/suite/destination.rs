@@ -140,7 +140,13 @@ pub(crate) async fn deliveries_are_listed_and_retried(backend: impl Backend) {
     }
     let list = |status, study: Option<&str>| {
         let study = study.map(study_uid);
-        let filter = DeliveryFilter { status, study, destination: Some("pacs".to_owned()), limit: 10 };
+        let filter = DeliveryFilter {
+            status,
+            study,
+            destination: Some("pacs".to_owned()),
+            limit: 10,
+            ..DeliveryFilter::default()
+        };
         let store = store.clone();
         async move { store.deliveries(&filter).await.unwrap() }
     };

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
-use ichor_store::{Forwarding, ProofPlan};
+use ichor_core::{DeliveryStatus, Reason};
+use ichor_store::{DeliveryFilter, Forwarding, ProofPlan};
 
 use crate::support::*;
 
@@ -31,6 +32,30 @@ pub(crate) async fn instances_of_closed_studies_are_queued_once(backend: impl Ba
     assert_eq!(claim.object.series_instance, uid(&["series", "a"]));
     assert_eq!(std::fs::read(&claim.object.path).unwrap(), b"headerpixels", "as it was received");
     store.delivery_accepted(claim, "Success", ProofPlan::default(), at(41), at(41)).await.unwrap();
+    let claim = store.claim_delivery("vna", at(42)).await.unwrap().unwrap();
+    store.delivery_failed(claim, Reason::new("refused", "no room"), None, at(43)).await.unwrap();
+    let stands: Vec<_> = (store.forwarded(&study_uid("a")).await.unwrap().into_iter())
+        .map(|depth| (depth.destination, depth.status, depth.count, depth.last_words))
+        .collect();
+    let stand = |to: &str, status, count, words: Option<&str>| (to.to_owned(), status, count, words.map(str::to_owned));
+    assert_eq!(
+        stands,
+        [
+            stand("mirror", DeliveryStatus::Queued, 3, None),
+            stand("vna", DeliveryStatus::Accepted, 1, Some("Success")),
+            stand("vna", DeliveryStatus::Dead, 1, Some("no room (refused)")),
+            stand("vna", DeliveryStatus::Queued, 1, None),
+        ]
+    );
+    assert!(store.forwarded(&study_uid("open")).await.unwrap().is_empty());
+    let listed = |forwarded| DeliveryFilter { forwarded, limit: 4, ..DeliveryFilter::default() };
+    assert!(store.deliveries(&listed(Some(false))).await.unwrap().is_empty());
+    let newest = store.deliveries(&listed(Some(true))).await.unwrap();
+    let older = DeliveryFilter { before: newest.last().map(|delivery| delivery.id), ..listed(None) };
+    let older = store.deliveries(&older).await.unwrap();
+    assert_eq!((newest.len(), older.len()), (4, 2));
+    assert!(older[0].id < newest[3].id, "a list goes on where it ended");
+    assert_eq!(store.retry_destination("vna", None, at(44)).await.unwrap(), 1);
 
     // A late slice makes another version: only it is queued.
     Slice::of("a", 7).record(&store, at(50)).await;

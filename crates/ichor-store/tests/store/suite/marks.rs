@@ -1,0 +1,85 @@
+use ichor_core::{Reason, Subject};
+use ichor_store::{NewAlert, Store, StudyFilter, StudyMark, StudyOrder};
+
+use crate::support::*;
+
+/// The studies that bear a mark, by name, in either order.
+async fn bearers(store: &Store, mark: StudyMark) -> Vec<&'static str> {
+    let name = |study| ["a", "b", "c"].into_iter().find(|name| study_uid(name) == study).unwrap();
+    let mut found = Vec::new();
+    for order in [StudyOrder::Time, StudyOrder::Priority] {
+        let page = store.studies(&StudyFilter { mark: Some(mark), order, ..StudyFilter::default() }).await.unwrap();
+        let mut names: Vec<_> = page.items.into_iter().map(|study| name(study.study_instance)).collect();
+        names.sort_unstable();
+        found.push(names);
+    }
+    assert_eq!(found[0], found[1], "{mark}");
+    found.swap_remove(0)
+}
+
+pub(crate) async fn marks_come_and_go(backend: impl Backend) {
+    let store = backend.open().await;
+    for (study, seconds) in [("a", 0), ("b", 100), ("c", 200)] {
+        closed_study(&store, study, 2, seconds).await;
+        analyse(&store, true, &["pacs", "vna"], at(seconds + 20)).await;
+    }
+    for mark in StudyMark::ALL {
+        assert!(bearers(&store, mark).await.is_empty(), "{mark}");
+        assert_eq!(mark.as_str().parse::<StudyMark>().unwrap(), mark);
+    }
+    assert!("held".parse::<StudyMark>().unwrap_err().to_string().contains("on-hold"));
+
+    store.hold(&study_uid("b"), "a complaint", at(300)).await.unwrap();
+    assert_eq!(bearers(&store, StudyMark::OnHold).await, ["b"]);
+    store.release_hold(&study_uid("b"), at(301)).await.unwrap();
+    assert!(bearers(&store, StudyMark::OnHold).await.is_empty());
+
+    Slice::of("c", 9).record(&store, at(310)).await;
+    let alert = NewAlert {
+        study_instance: study_uid("c"),
+        series_instance: uid(&["series", "c"]),
+        model: "ichor-demo@1.0.0+0123456789ab physionet".to_owned(),
+        notice: None,
+        slices: vec![slice_uid("c", 1)],
+        probability: 0.75,
+        first_received_at: at(200),
+    };
+    store.record_alert(&alert, at(311)).await.unwrap();
+    assert_eq!(bearers(&store, StudyMark::Alerted).await, ["c"]);
+}
+
+pub(crate) async fn given_up_is_what_has_something_dead(backend: impl Backend) {
+    let store = backend.open().await;
+    store.follow_events("ris", &[Subject::Positive], at(0)).await.unwrap();
+    for (study, seconds) in [("a", 0), ("b", 100)] {
+        closed_study(&store, study, 2, seconds).await;
+        analyse(&store, true, &["pacs", "vna"], at(seconds + 20)).await;
+    }
+    let refused = || Reason::new("refused", "0xA900");
+    // Both deliveries of the older study are given up at the second attempt.
+    for (destination, borne) in [("pacs", &[] as &[&str]), ("vna", &["a"])] {
+        let claim = store.claim_delivery(destination, at(300)).await.unwrap().unwrap();
+        assert_eq!(claim.object.study_instance, study_uid("a"));
+        store.delivery_failed(claim, refused(), Some(at(310)), at(301)).await.unwrap();
+        assert_eq!(bearers(&store, StudyMark::GivenUp).await, borne, "{destination}");
+        let claim = store.claim_delivery(destination, at(310)).await.unwrap().unwrap();
+        assert_eq!(claim.object.study_instance, study_uid("a"));
+        store.delivery_failed(claim, refused(), None, at(311)).await.unwrap();
+    }
+    assert_eq!(bearers(&store, StudyMark::GivenUp).await, ["a"]);
+    assert_eq!(store.retry_destination("pacs", Some(&study_uid("b")), at(320)).await.unwrap(), 0);
+    assert_eq!(store.retry_destination("nowhere", None, at(320)).await.unwrap(), 0);
+    assert_eq!(store.retry_destination("pacs", Some(&study_uid("a")), at(320)).await.unwrap(), 1);
+    assert_eq!(bearers(&store, StudyMark::GivenUp).await, ["a"], "the other one is dead still");
+    assert_eq!(store.retry_destination("vna", None, at(321)).await.unwrap(), 1);
+    assert!(bearers(&store, StudyMark::GivenUp).await.is_empty());
+
+    store.follow_events("ris", &[Subject::Positive], at(330)).await.unwrap();
+    let message = store.claim_message("ris", at(331)).await.unwrap().unwrap();
+    let study = if message.study.study_instance == study_uid("a") { "a" } else { "b" };
+    let id = message.id;
+    store.message_failed(message, &refused(), None, at(332)).await.unwrap();
+    assert_eq!(bearers(&store, StudyMark::GivenUp).await, [study]);
+    assert_eq!(store.retry_messages(Some(id), at(340)).await.unwrap(), 1);
+    assert!(bearers(&store, StudyMark::GivenUp).await.is_empty());
+}
