@@ -66,7 +66,7 @@ impl Zone {
     #[must_use]
     pub fn on_the_day_of(&self, at_ms: i64, hour: u8, minute: u8) -> Option<i64> {
         let time = Time::new(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0).ok()?;
-        let moment = self.clock(at_ms).date().to_datetime(time).to_zoned(self.0.clone()).ok()?;
+        let moment = self.clock(at_ms).date().to_datetime(time).to_zoned_datetime(self.0.clone()).ok()?;
         Some(moment.timestamp().as_millisecond())
     }
 

@@ -110,9 +110,9 @@ impl Daemon {
                 "certificates"
             });
         }
-        let (shown, token) = (certificates::of_services(config)?, stop.clone());
+        let (dated, token) = (certificates::of_services(config)?, stop.clone());
         tasks.spawn(async move {
-            certificates::remind(shown, token).await;
+            certificates::remind(dated, token).await;
             "certificates of services"
         });
         let token = stop.clone();
