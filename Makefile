@@ -98,6 +98,12 @@ outage: setup-test ## Take a PACS away for OUTAGE_SECONDS (600) with OUTAGE_STUD
 million: check-rust ## Ask a job log of a million studies every question, each to be answered in 50 ms (some GB of disk)
 	$(CARGO) test --release --locked --package ichor-store --lib a_million -- --ignored --nocapture
 
+.PHONY: alert-latency
+alert-latency: setup-test ## Measure how long alerts and results take to each kind of channel, over LATENCY_STUDIES (20)
+	LATENCY_STUDIES=$${LATENCY_STUDIES:-20} ICHOR_REQUIRE_TOOLS=1 \
+	  ICHOR_TEST_PYTHON="$$(scripts/setup_python.sh --path)" \
+	  $(CARGO) test --release --locked --package ichor --test e2e alert_latency:: -- --nocapture
+
 ##@ Set-up (done by the targets above)
 .PHONY: setup
 setup: setup-build setup-test ## Everything below

@@ -6,8 +6,9 @@
     ups.py BASE TOKEN cancel UID     asks for the cancellation of a workitem; its performer must be there to hear of it
     ups.py BASE TOKEN search QUERY   prints the answer's data sets as JSON
     ups.py BASE TOKEN get UID        prints the data set as JSON
-    ups.py BASE TOKEN hear SUBSCRIBER COUNT [deaf]     prints so many reports from the event channel as JSON; deaf: and
-                                     breaks the connection before it has answered the server's Ping
+    ups.py BASE TOKEN hear SUBSCRIBER COUNT [deaf|SECONDS]  prints so many reports from the event channel as JSON, each
+                                     waited for so long (20); deaf: and breaks the connection before it has answered the
+                                     server's Ping
     ups.py BASE TOKEN listen SUBSCRIBER STATUS  opens the event channel: the server must answer with this status
     ups.py BASE TOKEN subscribe SUBSCRIBER      subscribes to the worklist
 
@@ -225,7 +226,8 @@ elif COMMAND == "listen":
             ask(method, f"/workitems/{WORKLIST}/subscribers/{REST[0]}{path}", wanted=403, warning="another client's")
 elif COMMAND == "hear":
     place = f"{BASE.replace('http', 'ws', 1)}/subscribers/{REST[0]}"
-    channel = websocket.create_connection(place, header=[f"Authorization: Bearer {TOKEN}"], timeout=20)
+    patience = int(REST[2]) if REST[2:] and REST[2].isdigit() else 20
+    channel = websocket.create_connection(place, header=[f"Authorization: Bearer {TOKEN}"], timeout=patience)
     print(json.dumps([json.loads(channel.recv()) for _ in range(int(REST[1]))]))
     # What was told counts as heard with the Pong to the Ping behind it, which the library sends.
     while "deaf" not in REST and channel.recv_data_frame(control_frame=True)[0] != websocket.ABNF.OPCODE_PING:

@@ -89,14 +89,27 @@ fn metrics_follow_a_study() {
     let verdicts =
         ["positive", "negative"].map(|verdict| after[&format!("ichor_verdicts_24h{{verdict=\"{verdict}\"}}")]);
     assert_eq!(verdicts.iter().sum::<f64>(), 1.0);
-    let turnaround = after["ichor_turnaround_24h_seconds{quantile=\"0.5\"}"];
+    let all = |now: &BTreeMap<String, f64>, family: &str| -> f64 {
+        now.iter().filter(|(name, _)| name.starts_with(&format!("{family}{{"))).map(|(_, value)| value).sum()
+    };
+    assert_eq!(all(&after, "ichor_turnaround_seconds_count"), 1.0);
+    let turnaround = all(&after, "ichor_turnaround_seconds_sum");
     assert!((1.0..60.0).contains(&turnaround), "{turnaround} s, the quiet period of one second included");
+    let (took, model) = (after["ichor_analysis_seconds_sum"], all(&after, "ichor_analysis_stage_seconds_sum"));
+    assert!(model > 0.0 && model <= took + 0.1 && took <= turnaround, "{model} {took} {turnaround}");
+    let told = all(&after, "ichor_message_latency_seconds_count");
+    assert!(told >= 1.0 && before["ichor_message_latency_seconds_count{name=\"ris\",subject=\"alert\"}"] == 0.0);
     assert!(after["ichor_disk_free_bytes"] > 0.0 && after["ichor_database_bytes"] > 0.0);
 
     // Read from the store: a restart forgets nothing.
     daemon.kill();
     daemon.start_again();
-    assert_eq!(metrics(port)["ichor_instances_received"], 24.0);
+    let again = metrics(port);
+    assert_eq!(again["ichor_instances_received"], 24.0);
+    for (name, value) in after.iter().filter(|(name, _)| name.contains("_seconds_bucket{")) {
+        assert!(again[name] >= *value, "{name} fell from {value} to {}", again[name]);
+    }
+    assert_eq!(again["ichor_analysis_seconds_sum"], after["ichor_analysis_seconds_sum"]);
     let summary = daemon.find(&study.study_uid).unwrap();
     let (_, _, text) = ask(port, "GET", "/metrics");
     for secret in ["patient_name", "patient_id"] {
@@ -109,7 +122,9 @@ fn metrics_follow_a_study() {
     let mut spoken_of = 0;
     for part in rules.split("ichor_").skip(1) {
         let name: String = part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-        let is_there = text.lines().any(|line| line.starts_with(&format!("# HELP ichor_{name} ")));
+        // A histogram is named without the suffix of its samples.
+        let family = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
+        let is_there = text.lines().any(|line| line.starts_with(&format!("# HELP ichor_{family} ")));
         assert!(is_there, "ichor_{name} is in the rules and not among the metrics");
         spoken_of += 1;
     }

@@ -7,6 +7,7 @@
 mod support;
 
 mod admin;
+mod alert_latency;
 mod audit;
 mod bad_input;
 mod care;

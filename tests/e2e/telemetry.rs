@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::support::collector::Collector;
 use crate::support::daemon::{Daemon, Settings};
-use crate::support::http;
 use crate::support::mllp::{Answer, Receiver};
 use crate::support::proving_pacs::ProvingPacs;
 use crate::support::raw::RawAssociation;
 use crate::support::study::{Phantom, Study};
 use crate::support::tools::requires;
 use crate::support::{eventually, free_port, seconds};
+use crate::support::{fhir, http, webhook};
 
 fn telemetry(port: u16, more: &str) -> String {
     format!(
@@ -136,6 +136,67 @@ fn one_trace_a_study_with_all_its_stages() {
             assert!(!bytes.windows(part.len()).any(|window| window == part.as_bytes()), "{key} {part:?} was exported");
         }
     }
+}
+
+/// What goes out by HTTP names the trace of the version that it is about, at every receiver, and no trace where there is none.
+#[test]
+fn receivers_join_the_trace_of_the_study() {
+    requires!(OpentelemetryProto);
+    let collector_port = free_port();
+    let collector = Collector::start_on(collector_port, &json!([]));
+    let (chat, ehr) = (webhook::Receiver::start(&[]), fhir::Server::start(&[]));
+    // A service that takes nothing hears of the trace all the same.
+    let web = webhook::Receiver::start(&[400; 32]);
+    let scratch = tempfile::tempdir().unwrap();
+    let secret = file(scratch.path(), "a secret of at least twenty-four bytes\n", 0o600);
+    let with_telemetry = telemetry(collector_port, "");
+    let sections = format!(
+        "{with_telemetry}\n[alert]\nthreshold = 0.0\nslices = 4\n\n\
+         [[destination]]\nname = \"web\"\nkind = \"stow-rs\"\nurl = \"http://127.0.0.1:{}/dicom-web\"\n\
+         objects = [\"report\"]\n[destination.report]\nnot_analysed = true\nnegative = true\n\n\
+         [[channel]]\nname = \"chat\"\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{}/hook\"\nsecret_file = {secret:?}\n\n\
+         [[channel]]\nname = \"ehr\"\nkind = \"fhir\"\nurl = \"http://127.0.0.1:{}/fhir\"\n",
+        web.port, chat.port, ehr.port
+    );
+    let mut daemon = Daemon::start(&Settings { quiet_period_s: 3.0, sections, ..Settings::default() });
+    let study = small(&daemon);
+    send(&daemon, &study.instances[..11]);
+    let spans = with_roots(&collector, &study, 1);
+    let of_version = |spans: &[Value], version: u64| {
+        let is_root = |span: &&Value| span["name"] == "study" && span["attributes"]["ichor.version"] == version;
+        let root = spans.iter().find(is_root).unwrap_or_else(|| panic!("no version {version} in {spans:#?}"));
+        format!("00-{}-{}-01", text(root, "trace"), text(root, "span"))
+    };
+    let first = of_version(&spans, 1);
+    let posted = |receiver: &webhook::Receiver| -> Vec<String> {
+        receiver.posted().iter().map(|one| one.header("traceparent").to_owned()).collect()
+    };
+    let told = (posted(&chat), ehr.traceparents(), posted(&web));
+    assert!(told.0.len() >= 2 && told.1.len() >= 2 && !told.2.is_empty(), "{told:?}");
+    for traceparent in told.0.iter().chain(&told.1).chain(&told.2) {
+        assert_eq!(*traceparent, first);
+    }
+
+    // A late slice: what is told of the other version belongs to its trace.
+    send(&daemon, &study.instances[11..]);
+    let second = of_version(&with_roots(&collector, &study, 2), 2);
+    let later = (posted(&chat), ehr.traceparents(), posted(&web));
+    assert_ne!(first, second);
+    for (later, before) in [(&later.0, &told.0), (&later.1, &told.1), (&later.2, &told.2)] {
+        assert!(later.len() > before.len() && later[before.len()..].iter().all(|one| *one == second), "{later:?}");
+    }
+
+    daemon.kill();
+    let settings = std::fs::read_to_string(&daemon.config).unwrap();
+    std::fs::write(&daemon.config, settings.replace(&with_telemetry, "")).unwrap();
+    daemon.start_again();
+    let other = study.restamped(&daemon.folder("other"), "78");
+    send(&daemon, &other.instances);
+    eventually(seconds(60), "messages of another study", || match posted(&chat).len() > later.0.len() {
+        true => Ok(()),
+        false => Err(format!("{:?}", posted(&chat))),
+    });
+    assert!(posted(&chat)[later.0.len()..].iter().all(String::is_empty), "{:?}", posted(&chat));
 }
 
 /// Every span by its number; a repetition is the same to the byte.

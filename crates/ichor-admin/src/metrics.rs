@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics text format. They are read from the store at every scrape: a restart forgets nothing.
 
 mod audit;
+mod latencies;
 mod lookups;
 mod models;
 mod tasks;
@@ -25,9 +26,6 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// What counts as recent.
 const RECENT: Duration = Duration::from_secs(24 * 3600);
 
-/// Quantiles of the turn-around.
-const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
-
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Status {
     status: &'static str,
@@ -42,11 +40,6 @@ struct Queue {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Name {
     name: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Quantile {
-    quantile: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -74,6 +67,8 @@ pub(crate) async fn exposition(facts: &Facts) -> Result<String, String> {
     let feed = facts.store.audit_feed_figures().await.map_err(|error| error.to_string())?;
     audit::audit(&mut registry, feed.as_ref(), now);
     tasks::tasks(&mut registry, facts, now).await.map_err(|error| error.to_string())?;
+    let measured = facts.store.latencies().await.map_err(|error| error.to_string())?;
+    registry.register_collector(Box::new(latencies::Latencies::new(&facts.site(), &measured)));
     models::models(&mut registry, facts, &known);
     models::scores(&mut registry, &known);
     let mut text = String::new();
@@ -113,17 +108,6 @@ fn studies(registry: &mut Registry, figures: &Figures) {
         "Studies that arrived within 24 hours and were alerted before they were complete",
         alerted,
     );
-    let times = &figures.recent.turnaround_ms;
-    let turnaround = Family::<Quantile, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
-    if let Some(last) = times.len().checked_sub(1) {
-        for quantile in QUANTILES {
-            let place = (quantile * last as f64).round() as usize;
-            let seconds = times[place.min(last)] as f64 / 1000.0;
-            turnaround.get_or_create(&Quantile { quantile: quantile.to_string() }).set(seconds);
-        }
-    }
-    let help = "From a study's last instance to its outcome, of those that arrived within 24 hours, in seconds";
-    registry.register("turnaround_24h_seconds", help, turnaround);
 }
 
 fn queues(registry: &mut Registry, facts: &Facts, figures: &Figures, now: Timestamp) {

@@ -165,6 +165,14 @@ impl SyslogClient {
         }
     }
 
+    /// [`Self::close`], with an error unless both sides have ended the connection in order.
+    ///
+    /// # Errors
+    /// [`SendError::Connection`].
+    pub async fn finish(&mut self) -> Result<(), SendError> {
+        if self.close().await { Ok(()) } else { Err(self.broken("it was not ended in order")) }
+    }
+
     /// Gives the connection up.
     pub fn drop_connection(&mut self) {
         self.link = None;

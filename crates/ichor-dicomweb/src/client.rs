@@ -33,6 +33,8 @@ pub struct StowClient {
     credentials: Option<Credentials>,
     pub(crate) timeout: Duration,
     max_response_bytes: usize,
+    /// The header `traceparent` of W3C Trace Context.
+    traceparent: Option<String>,
 }
 
 impl StowClient {
@@ -73,7 +75,14 @@ impl StowClient {
             credentials: options.credentials,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
+            traceparent: None,
         })
+    }
+
+    /// The same client, whose requests say to which trace they belong (`traceparent` of W3C Trace Context).
+    #[must_use]
+    pub fn traced(&self, traceparent: Option<String>) -> Self {
+        Self { traceparent, ..self.clone() }
     }
 
     /// Stores one instance and returns the peer's words about it.
@@ -126,7 +135,10 @@ impl StowClient {
         interpret(status, &headers, &body, instances)
     }
 
-    pub(crate) fn with_credentials(&self, request: RequestBuilder) -> RequestBuilder {
+    pub(crate) fn with_credentials(&self, mut request: RequestBuilder) -> RequestBuilder {
+        if let Some(traceparent) = &self.traceparent {
+            request = request.header("traceparent", traceparent);
+        }
         match &self.credentials {
             None => request,
             Some(Credentials::Bearer(token)) => request.bearer_auth(token),

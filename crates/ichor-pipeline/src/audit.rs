@@ -3,7 +3,8 @@
 //!
 //! Syslog knows no acknowledgement. What was sent is held to have arrived once the connection has lived for a while after it
 //! ([`SyslogClient::settling`]), or has ended in order; only then is the place in the store moved on. After a broken
-//! connection, or a restart, everything behind that place is sent again: twice rather than never.
+//! connection, or a restart, everything behind that place is sent again: twice rather than never. With a repository that ends idle
+//! connections sooner than that each connection is ended by us, in order, after what there is to tell.
 
 mod messages;
 
@@ -122,11 +123,14 @@ struct Teller {
     /// Up to here it was sent.
     sent: Option<AuditPlace>,
     unsettled: VecDeque<Unsettled>,
+    /// Whether the repository has ended a connection sooner than it is known what it has read: from then on we end each ourselves, as
+    /// soon as everything is sent, and what both sides have ended in order has arrived.
+    ends_at_once: bool,
 }
 
 impl Teller {
     fn new(store: Store, repository: Repository) -> Self {
-        Self { store, repository, settled: None, sent: None, unsettled: VecDeque::new() }
+        Self { store, repository, settled: None, sent: None, unsettled: VecDeque::new(), ends_at_once: false }
     }
 
     /// Sends everything that there is, and moves the place on over what has settled.
@@ -139,7 +143,8 @@ impl Teller {
             };
             let batch = self.store.audit_after(place, BATCH).await?;
             if batch.records.is_empty() {
-                return self.pass_over(place, batch.place).await;
+                self.pass_over(place, batch.place).await?;
+                return self.end_at_once().await;
             }
             let mut frames = Vec::with_capacity(batch.records.len());
             for record in &batch.records {
@@ -180,13 +185,26 @@ impl Teller {
         Ok(())
     }
 
+    /// Ends the connection after what was sent, with a repository that would end it too soon.
+    async fn end_at_once(&mut self) -> Result<(), Fault> {
+        if self.ends_at_once && !self.unsettled.is_empty() {
+            // One that does not end a connection in order either is given its time again.
+            self.ends_at_once = false;
+            self.repository.client.finish().await?;
+            self.ends_at_once = true;
+            self.settle_first(self.unsettled.len()).await?;
+        }
+        Ok(())
+    }
+
     /// What it means that the connection is over. One that ends while everything has arrived is made anew when there is
     /// something to tell.
     async fn fault_of(&mut self, why: SendError) -> Option<Fault> {
-        if matches!(why, SendError::Ended { .. })
-            && let Err(error) = self.settle(READ_BY_THE_END).await
-        {
-            return Some(error.into());
+        if matches!(why, SendError::Ended { .. }) {
+            if let Err(error) = self.settle(READ_BY_THE_END).await {
+                return Some(error.into());
+            }
+            self.ends_at_once |= !self.unsettled.is_empty();
         }
         (!self.unsettled.is_empty()).then_some(Fault::Send(why))
     }

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::backoff::Backoff;
 use crate::now;
 use crate::prove::ProofOptions;
+use crate::telemetry::Tracing;
 use breaker::Breaker;
 use c_store::Link;
 pub use pace::Hours;
@@ -47,6 +48,8 @@ pub struct Destination {
     pub proof: ProofOptions,
     /// When and how fast it is sent to.
     pub flow: Flow,
+    /// Whether requests by HTTP say to which trace they belong.
+    pub traced: Option<Tracing>,
 }
 
 /// When and how fast a destination is sent to.
@@ -232,7 +235,9 @@ impl Worker {
                 self.link.deliver(options, object, others).await
             }
             Transport::StowRs(client) => {
-                let (attempt, wait) = stow(client, object).await;
+                let traceparent =
+                    destination.traced.map(|tracing| tracing.traceparent(&object.study_instance, object.version));
+                let (attempt, wait) = stow(&client.traced(traceparent), object).await;
                 self.asked_to_wait = wait;
                 attempt
             }

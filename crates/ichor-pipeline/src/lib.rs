@@ -20,6 +20,7 @@ pub mod ingest;
 pub mod lookup;
 pub mod models;
 pub mod order;
+pub mod peer;
 pub mod prove;
 pub mod retain;
 pub mod route;

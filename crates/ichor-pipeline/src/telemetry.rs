@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use crate::backoff::Backoff;
 use crate::now;
 
-pub use names::root;
+pub use names::{Tracing, root};
 
 /// Longest time between two looks at the event log.
 const POLL: Duration = Duration::from_secs(1);

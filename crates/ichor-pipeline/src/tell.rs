@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::now;
+use crate::telemetry::Tracing;
 
 /// Longest time between two looks at the event log, whatever the wake-ups say.
 const POLL: Duration = Duration::from_millis(500);
@@ -39,6 +40,8 @@ pub struct Channel {
     pub order_wait: Duration,
     /// Program and version.
     pub software: String,
+    /// Whether messages by HTTP say to which trace they belong.
+    pub traced: Option<Tracing>,
 }
 
 /// The ways to tell.
@@ -124,7 +127,8 @@ async fn tell_due(store: &Store, channel: &Channel, retired: &CancellationToken)
         // Before each message: an alert must not wait for a queue of others.
         store.follow_events(&channel.name, &channel.subjects, now()).await?;
         let Some(claim) = store.claim_message(&channel.name, now()).await? else { break };
-        let told = match announcement(&claim, &channel.software) {
+        let traceparent = channel.traced.map(|tracing| tracing.traceparent(&claim.study.study_instance, claim.version));
+        let told = match announcement(&claim, &channel.software).map(|told| Announcement { traceparent, ..told }) {
             Ok(announcement) => match &channel.transport {
                 Transport::Hl7(client) => client.tell(&announcement).await,
                 Transport::Fhir(client) => client.tell(&announcement).await,
@@ -266,6 +270,7 @@ fn announcement(claim: &MessageClaim, software: &str) -> Result<Announcement, Te
         model: text(&detail["model"]).map(|model| model.split_whitespace().next().unwrap_or_default().to_owned()),
         notice: text(&detail["notice"]),
         software: software.to_owned(),
+        traceparent: None,
     })
 }
 
@@ -322,6 +327,7 @@ mod tests {
             source_ae: None,
             series: Vec::new(),
             since: Timestamp::from_millis(1_700_000_000_000),
+            version: 1,
             attempts: 1,
         }
     }

@@ -134,7 +134,7 @@ impl WorkitemShelf for StoreShelf {
     }
 
     fn forget<'a>(&'a self, subscriber: &'a str, id: i64) -> Shelved<'a, ()> {
-        async move { self.store.forget_workitem_report(subscriber, id).await.map_err(failed) }.boxed()
+        async move { self.store.workitem_report_heard(subscriber, id, now()).await.map_err(failed) }.boxed()
     }
 
     fn changed(&self) -> BoxFuture<'static, ()> {

@@ -34,6 +34,8 @@ enum Mood {
     Cuts(usize),
     /// Reads so many frames, nothing for a while, and ends the connection in order.
     Ends(usize, Duration),
+    /// Reads everything, and ends a connection in order that has been idle for so long.
+    EndsIdle(Duration),
     /// Reads nothing for a while, and resets the connection.
     Hangs(Duration),
 }
@@ -79,7 +81,7 @@ impl Listener {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let mood = moods.pop_front().unwrap_or(Mood::Good);
-                if !matches!(mood, Mood::Good | Mood::Ends(..)) {
+                if !matches!(mood, Mood::Good | Mood::Ends(..) | Mood::EndsIdle(_)) {
                     stream.set_zero_linger().unwrap();
                 }
                 hear(acceptor.clone(), stream, mood, &into).await;
@@ -117,7 +119,9 @@ async fn hear(acceptor: TlsAcceptor, stream: TcpStream, mood: Mood, heard: &Mute
             let _ = stream.shutdown().await;
             return;
         }
-        let Some(length) = frame_length(&mut stream).await else {
+        let patience = if let Mood::EndsIdle(patience) = mood { patience } else { PATIENCE };
+        let next = tokio::time::timeout(patience, frame_length(&mut stream)).await.ok().flatten();
+        let Some(length) = next else {
             let _ = stream.shutdown().await;
             return;
         };
@@ -287,6 +291,40 @@ async fn what_a_repository_read_before_it_ended_an_idle_connection_is_told() {
     site.write(10..12).await;
     let heard = listener.heard(has_all(12)).await;
     assert_eq!(heard.len(), 12, "nothing twice");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repository_that_ends_idle_connections_at_once_hears_nothing_for_ever() {
+    let site = Site::new().await;
+    site.write(0..10).await;
+    // Sooner than the 2 s after which what it has read counts as told.
+    let moods = [Mood::EndsIdle(Duration::from_millis(300)); 40];
+    let listener = Listener::start(&site.identity, 0, &moods).await;
+    let (stop, task) = site.tell_by_tls(listener.address.port());
+    let told = |count: u64| {
+        let store = site.store.clone();
+        async move {
+            let told = async {
+                while store.audit_feed_figures().await.unwrap().unwrap().told < count {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, told).await.expect("it does not count as told");
+        }
+    };
+    told(10).await;
+    site.write(10..12).await;
+    told(12).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    site.write(12..14).await;
+    told(14).await;
+    let heard = listener.heard(has_all(14)).await;
+    check_order(&heard, 14);
+    assert_eq!(heard.len(), 24, "what was sent before it was found out once more, and nothing else twice");
+    let figures = site.store.audit_feed_figures().await.unwrap().unwrap();
+    assert_eq!((figures.told, figures.waiting, figures.failures, figures.words), (14, 0, 1, None));
     stop.cancel();
     task.await.unwrap();
 }

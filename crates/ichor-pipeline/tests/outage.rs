@@ -101,6 +101,7 @@ fn start(store: &Store, name: &str, address: SocketAddr, stop: &CancellationToke
         backoff: Backoff { first: Duration::from_millis(50), longest: Duration::from_millis(500), attempts: 3 },
         proof: ProofOptions::none(),
         flow: Flow::default(),
+        traced: None,
     };
     tokio::spawn(deliver::run(store.clone(), Arc::new(destination), stop.clone()));
 }

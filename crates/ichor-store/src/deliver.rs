@@ -39,6 +39,8 @@ pub struct DeliveryObject {
     pub path: PathBuf,
     /// Study Instance UID.
     pub study_instance: Uid,
+    /// The version of the study that it belongs to; of a received instance the last closed one.
+    pub version: u32,
     /// Series Instance UID.
     pub series_instance: Uid,
     /// Whether it belongs to a positive finding.

@@ -38,8 +38,6 @@ pub struct Recent {
     pub negative: u64,
     /// Those that were alerted before they were complete.
     pub alerted: u64,
-    /// From the last instance to the outcome, in milliseconds, ascending.
-    pub turnaround_ms: Vec<i64>,
 }
 
 impl Store {

@@ -29,7 +29,10 @@ pub struct MessageClaim {
     pub source_ae: Option<AeTitle>,
     /// Its series, as far as they have arrived, without our own results.
     pub series: Vec<MessageSeries>,
-    /// When the first instance that mattered was recorded: of an alert the first suspicious slice, else the study's last.
+    /// The version of the study that it belongs to; before the study is complete, the one that arrives.
+    pub version: u32,
+    /// What its latency is counted from: of an alert the first suspicious slice, of a delivery that was given up that moment, else the
+    /// last slice of the version, or the wish for another analysis.
     pub since: Timestamp,
     /// Attempts, this one included.
     pub attempts: u32,
@@ -70,6 +73,10 @@ pub struct MessageSummary {
     pub next_attempt: Option<Timestamp>,
     /// When it was acknowledged or given up.
     pub finished_at: Option<Timestamp>,
+    /// From what it rests on to the peer's word that it has it, in milliseconds: of an alert from the first suspicious slice, of a
+    /// delivery from when it was given up, else from the last slice, or from when somebody asked for another analysis. Absent of what
+    /// is not acknowledged, or was before this was kept.
+    pub latency_ms: Option<u64>,
     /// What the peer, or the last failed attempt, said.
     pub last_words: Option<String>,
 }

@@ -18,6 +18,7 @@ mod failure;
 mod figures;
 mod forward;
 mod held;
+mod latency;
 mod lookup;
 mod message;
 mod models;

@@ -151,11 +151,11 @@ impl Store {
         self.index().workitem_reports(subscriber, limit).await
     }
 
-    /// Forgets what a subscriber has heard.
+    /// Forgets what a subscriber has heard, and counts how long it took.
     ///
     /// # Errors
     /// As [`Self::create_workitem`].
-    pub async fn forget_workitem_report(&self, subscriber: &str, id: i64) -> Result<(), StoreError> {
-        self.index().forget_workitem_report(subscriber, id).await
+    pub async fn workitem_report_heard(&self, subscriber: &str, id: i64, now: Timestamp) -> Result<(), StoreError> {
+        self.index().workitem_report_heard(subscriber, id, now).await
     }
 }

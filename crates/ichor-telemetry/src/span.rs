@@ -24,6 +24,15 @@ pub struct SpanContext {
     pub span: [u8; 8],
 }
 
+impl SpanContext {
+    /// The value of the header `traceparent` by which a receiver's spans join (W3C Trace Context 2.2, version 00).
+    #[must_use]
+    pub fn traceparent(&self, is_sampled: bool) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!("00-{}-{}-{:02x}", hex(&self.trace), hex(&self.span), if is_sampled { SAMPLED } else { 0 })
+    }
+}
+
 /// A value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -196,6 +205,15 @@ fn wire(span: &Span) -> WireSpan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn traceparent_is_that_of_the_specification() {
+        // The example of W3C Trace Context 3.2.2.
+        let trace = [0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36];
+        let context = SpanContext { trace, span: [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7] };
+        assert_eq!(context.traceparent(true), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        assert_eq!(context.traceparent(false), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+    }
 
     #[test]
     fn a_span_travels_whole() {

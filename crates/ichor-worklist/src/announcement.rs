@@ -34,6 +34,9 @@ pub struct Announcement {
     pub notice: Option<String>,
     /// Program and version.
     pub software: String,
+    /// To which trace it belongs: the header `traceparent` of W3C Trace Context, where it travels by HTTP. No part of what is told.
+    #[serde(skip)]
+    pub traceparent: Option<String>,
 }
 
 /// The study that it is about.
@@ -159,6 +162,7 @@ impl Announcement {
             model: Some("ichor-demo@0.1.0+0123456789ab".to_owned()),
             notice: Some("synthetic data, demonstration only; not for clinical use".to_owned()),
             software: "ichor 0.0.0".to_owned(),
+            traceparent: None,
         };
         Subject::ALL.iter().copied().map(sample).collect()
     }

@@ -119,6 +119,7 @@ impl FhirClient {
         if let Some(value) = self.authorization().map_err(TellError::Refused)? {
             request = request.header(reqwest::header::AUTHORIZATION, value);
         }
+        request = http::traced(request, announcement);
         let failed = |error: reqwest::Error| http::failed(&error, &self.url, self.timeout);
         let response = request.body(body).send().await.map_err(failed)?;
         let status = response.status();

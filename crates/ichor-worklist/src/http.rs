@@ -4,9 +4,9 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use ichor_core::chain;
-use reqwest::{Certificate, Client, Identity, StatusCode, Url};
+use reqwest::{Certificate, Client, Identity, RequestBuilder, StatusCode, Url};
 
-use crate::{SetupError, TellError};
+use crate::{Announcement, SetupError, TellError};
 
 /// Whom a client believes, and what it shows.
 #[derive(Default)]
@@ -51,6 +51,14 @@ pub(crate) fn client(url: &Url, timeout: Duration, trust: &Trust<'_>) -> Result<
         http = http.identity(Identity::from_pem(pem).map_err(|error| value(chain(&error)))?);
     }
     http.build().map_err(|error| value(chain(&error)))
+}
+
+/// The request, with the trace that it belongs to.
+pub(crate) fn traced(request: RequestBuilder, announcement: &Announcement) -> RequestBuilder {
+    match &announcement.traceparent {
+        Some(traceparent) => request.header("traceparent", traceparent),
+        None => request,
+    }
 }
 
 /// Whether what a status says may pass by itself.

@@ -114,17 +114,16 @@ impl WebhookClient {
         }
         let body = serde_json::to_vec(&announcement).map_err(|error| TellError::Message(error.to_string()))?;
         let timestamp = OffsetDateTime::now_utc().unix_timestamp();
-        let answer = self
+        let request = self
             .http
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", &announcement.id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", self.secret.sign(&announcement.id, timestamp, &body))
-            .body(body)
-            .send()
-            .await
-            .map_err(|error| http::failed(&error, &self.url, self.timeout))?;
+            .body(body);
+        let request = http::traced(request, &announcement);
+        let answer = request.send().await.map_err(|error| http::failed(&error, &self.url, self.timeout))?;
         let status = answer.status();
         let words = format!("HTTP {}", status.as_u16());
         if status.is_success() {

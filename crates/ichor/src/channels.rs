@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use ichor_core::MessageStatus;
 use ichor_pipeline::backoff::Backoff;
+use ichor_pipeline::telemetry::Tracing;
 use ichor_pipeline::tell::{self, Channel, Transport};
 use ichor_store::Store;
 use ichor_worklist::fhir::{FhirClient, FhirOptions, TokenSource};
@@ -15,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::seconds;
-use crate::config::{ChannelConfig, ChannelEnd};
+use crate::config::{ChannelConfig, ChannelEnd, Config};
 use crate::secrets;
 use crate::stages::{Stages, made_of};
+use crate::telemetry;
 
 /// Program and version, as messages name them.
 const SOFTWARE: &str = concat!("ichor ", env!("CARGO_PKG_VERSION"));
@@ -32,9 +34,13 @@ pub(crate) type Opened = (String, String, Channel);
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn open_all(channels: &[ChannelConfig]) -> anyhow::Result<Vec<Opened>> {
-    let one = |config: &ChannelConfig| Ok((format!("{STAGE}{}", config.name), made_of(config)?, open(config)?));
-    channels.iter().map(one).collect()
+pub(crate) fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
+    let traced = telemetry::tracing(config);
+    let one = |channel: &ChannelConfig| {
+        let of = made_of(&(channel, traced.map(|tracing| tracing.ratio)))?;
+        Ok((format!("{STAGE}{}", channel.name), of, open(channel, traced)?))
+    };
+    config.channels.iter().map(one).collect()
 }
 
 /// Serves these channels and no others; what changed, in words.
@@ -62,7 +68,7 @@ pub(crate) fn serve(
 ///
 /// # Errors
 /// With the channel's name: a secret, certificate or template that cannot be used.
-pub(crate) fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
+pub(crate) fn open(config: &ChannelConfig, traced: Option<Tracing>) -> anyhow::Result<Channel> {
     let transport = transport(config).with_context(|| format!("channel {:?}", config.name))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),
@@ -71,7 +77,7 @@ pub(crate) fn open(config: &ChannelConfig) -> anyhow::Result<Channel> {
     };
     let (name, subjects) = (config.name.clone(), config.subjects.clone());
     let order_wait = seconds(config.order_wait());
-    Ok(Channel { name, subjects, transport, backoff, order_wait, software: SOFTWARE.to_owned() })
+    Ok(Channel { name, subjects, transport, backoff, order_wait, software: SOFTWARE.to_owned(), traced })
 }
 
 fn transport(config: &ChannelConfig) -> anyhow::Result<Transport> {

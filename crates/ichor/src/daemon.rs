@@ -172,7 +172,7 @@ impl Daemon {
         lookups::serve(config, &store, &stop, &mut tasks).await?;
         let stages = &mut controls.stages;
         destinations::serve(destinations::open_all(config).await?, &store, &stop, (stages, &mut tasks));
-        channels::serve(channels::open_all(&config.channels)?, &store, &stop, (stages, &mut tasks));
+        channels::serve(channels::open_all(config)?, &store, &stop, (stages, &mut tasks));
         retention::serve(config, &store, &stop, (stages, &mut tasks));
         audit::serve(audit::open(config)?, &store, &stop, (stages, &mut tasks));
         telemetry::serve(telemetry::open(config)?, &store, &stop, (stages, &mut tasks));

@@ -11,6 +11,7 @@ use ichor_dimse::scu::ScuOptions;
 use ichor_pipeline::backoff::Backoff;
 use ichor_pipeline::deliver::{Destination, Transport};
 use ichor_pipeline::forward::ForwardOptions;
+use ichor_pipeline::peer::end_of;
 use ichor_pipeline::{deliver, prove};
 use ichor_store::Store;
 use tokio::task::JoinSet;
@@ -20,6 +21,7 @@ use tracing::warn;
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, WebEndpoint, seconds};
 use crate::secrets;
 use crate::stages::{Stages, made_of};
+use crate::telemetry;
 
 /// What the names of destinations' stages begin with.
 const STAGE: &str = "destination ";
@@ -38,13 +40,14 @@ pub(crate) struct Opened {
 /// # Errors
 /// With the destination's name: a secret or certificate that cannot be used, or an address that is ours.
 pub(crate) async fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
-    let mut opened = Vec::new();
+    let (mut opened, traced) = (Vec::new(), telemetry::tracing(config));
     for section in &config.destinations {
         refuse_ourselves(config, section).await?;
-        let destination = open(section, &config.listen.ae_title, &config.time_zone)?;
+        let opening = open(section, &config.listen.ae_title, &config.time_zone)?;
+        let destination = Destination { traced, ..opening };
         warn_of_unheard_reports(config, section);
         let zone = section.hours.as_ref().map(|_| &config.time_zone);
-        let of = made_of(&(section, &config.listen.ae_title, zone))?;
+        let of = made_of(&(section, &config.listen.ae_title, zone, traced.map(|tracing| tracing.ratio)))?;
         opened.push(Opened { stage: format!("{STAGE}{}", section.name), of, destination });
     }
     Ok(opened)
@@ -135,8 +138,9 @@ pub(crate) async fn refuse_ourselves(config: &Config, section: &DestinationConfi
 
 /// `host:port` of an HTTP URL.
 pub(crate) fn host_of(url: &str) -> Option<String> {
-    let url = reqwest::Url::parse(url).ok()?;
-    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+    let (host, port) = end_of(url)?;
+    let port = port?;
+    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
 fn is_own(listen: SocketAddr, peer: SocketAddr) -> bool {
@@ -199,7 +203,7 @@ fn open(config: &DestinationConfig, own_title: &AeTitle, zone: &Zone) -> anyhow:
         longest: seconds(config.max_backoff_s),
         attempts: config.attempts,
     };
-    Ok(Destination { name: config.name.clone(), transport, backoff, proof: config.proof.options(), flow })
+    Ok(Destination { name: config.name.clone(), transport, backoff, proof: config.proof.options(), flow, traced: None })
 }
 
 /// Settings of a client for a DICOMweb service, with every secret and certificate that they name.
@@ -276,6 +280,7 @@ mod tests {
             ("http://pacs/dicom-web", Some("pacs:80")),
             ("https://pacs.example.org", Some("pacs.example.org:443")),
             ("http://127.0.0.1:8042/dicom-web", Some("127.0.0.1:8042")),
+            ("http://[::1]/dicom-web", Some("[::1]:80")),
             ("pacs", None),
         ] {
             assert_eq!(host_of(url).as_deref(), host, "{url}");

@@ -113,7 +113,7 @@ impl Controls {
             site: admin::site(&config)?,
             filter: logging::filter(&config.log)?,
             destinations: destinations::open_all(&config).await?,
-            channels: channels::open_all(&config.channels)?,
+            channels: channels::open_all(&config)?,
             audit: audit::open(&config)?,
             telemetry: telemetry::open(&config)?,
             config,

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ichor_pipeline::backoff::Backoff;
-use ichor_pipeline::telemetry::{self, TelemetryOptions};
+use ichor_pipeline::telemetry::{self, TelemetryOptions, Tracing};
 use ichor_store::{Store, TracePace};
 use ichor_telemetry::{HeaderSource, OtlpClient, OtlpOptions, Resource};
 use tokio::task::JoinSet;
@@ -28,6 +28,11 @@ pub(crate) fn open(config: &Config) -> anyhow::Result<Option<Opened>> {
     let Some(section) = &config.telemetry else { return Ok(None) };
     let options = options(config, section).context("[telemetry]")?;
     Ok(Some((made_of(section)?, options)))
+}
+
+/// How requests about a study say to which trace they belong, if there are traces.
+pub(crate) fn tracing(config: &Config) -> Option<Tracing> {
+    config.telemetry.as_ref().map(|section| Tracing { ratio: section.sampling_ratio })
 }
 
 fn options(config: &Config, section: &TelemetryConfig) -> anyhow::Result<TelemetryOptions> {

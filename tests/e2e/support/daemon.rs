@@ -341,7 +341,7 @@ impl Daemon {
         command.output().unwrap()
     }
 
-    fn studies_json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn studies_json(&self, arguments: &[&str]) -> Value {
         json(&self.studies(&[arguments, &["--json"]].concat()))
     }
 

@@ -31,6 +31,7 @@ struct State {
     resources: Vec<Value>,
     transactions: Vec<Value>,
     tokens: Vec<String>,
+    traceparents: Vec<String>,
 }
 
 /// The server; it goes with the test's process.
@@ -71,6 +72,11 @@ impl Server {
         self.state.lock().unwrap().tokens.clone()
     }
 
+    /// The fields `traceparent` that came, in order; empty where there was none.
+    pub(crate) fn traceparents(&self) -> Vec<String> {
+        self.state.lock().unwrap().traceparents.clone()
+    }
+
     /// Puts a resource there that is somebody else's.
     pub(crate) fn keep(&self, resource: Value) {
         self.state.lock().unwrap().resources.push(resource);
@@ -79,7 +85,7 @@ impl Server {
 
 fn serve(stream: TcpStream, state: &Mutex<State>, answer: Answer) {
     let mut reader = BufReader::new(stream);
-    let (mut length, mut token, mut media) = (0, String::new(), String::new());
+    let (mut length, mut token, mut media, mut traceparent) = (0, String::new(), String::new(), String::new());
     let mut first = String::new();
     if reader.read_line(&mut first).is_err() {
         return;
@@ -93,6 +99,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>, answer: Answer) {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.trim().parse().unwrap(),
             "authorization" => value.trim().clone_into(&mut token),
+            "traceparent" => value.trim().clone_into(&mut traceparent),
             "content-type" => value.trim().clone_into(&mut media),
             _ => {}
         }
@@ -114,6 +121,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>, answer: Answer) {
     let bundle: Value = serde_json::from_slice(&body).unwrap();
     let mut state = state.lock().unwrap();
     state.tokens.push(token);
+    state.traceparents.push(traceparent);
     state.transactions.push(bundle.clone());
     let (status, said) = match answer {
         Answer::Done | Answer::DoneInSilence | Answer::DoneLate(_) => match transact(&mut state.resources, &bundle) {

@@ -7,6 +7,8 @@ use ichor_store::{AuditEntry, AuditMatter, AuditRecord, AuditedStudy, ClassCount
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use crate::peer::host_of;
+
 /// Who tells: this machine and its application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -70,20 +72,6 @@ fn peer(title: &str, address: &str) -> Participant {
         alternative: Some(format!("AETITLES={title}")),
         place: Some(host_of(address)),
         ..Participant::default()
-    }
-}
-
-/// The host of `host:port`, `[host]:port`, `[host]` or a URL; never the name and password that a URL may have before it.
-fn host_of(address: &str) -> String {
-    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    if let Some((host, _)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return host.to_owned();
-    }
-    match (rest.rsplit_once(':'), rest.parse::<std::net::IpAddr>()) {
-        (Some((host, _)), Err(_)) => host.to_owned(),
-        _ => rest.to_owned(),
     }
 }
 

@@ -69,6 +69,7 @@ async fn one_that_alone_finds_nobody_blocks_no_other_and_is_given_up() {
         backoff: Backoff { first: wait, longest: wait, attempts: 3 },
         proof: ProofOptions::none(),
         flow: Flow::default(),
+        traced: None,
     };
     let mut worker = Worker::new(store.clone(), Arc::new(destination), CancellationToken::new());
     let filter = DeliveryFilter { limit: 100, ..DeliveryFilter::default() };
@@ -112,6 +113,7 @@ async fn absence_costs_no_attempt_however_often_it_is_found() {
         backoff: Backoff { first: wait, longest: wait, attempts: 2 },
         proof: ProofOptions::none(),
         flow: Flow::default(),
+        traced: None,
     };
     let mut worker = Worker::new(store.clone(), Arc::new(destination), CancellationToken::new());
     let filter = DeliveryFilter { limit: 100, ..DeliveryFilter::default() };

@@ -28,6 +28,22 @@ pub(super) fn is_sampled(trace: &[u8; 16], ratio: f64) -> bool {
     ((u64::from_be_bytes(low) >> 1) as f64) < bound
 }
 
+/// How what is sent about a study says to which trace it belongs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tracing {
+    /// The part of the versions that is exported, 0 to 1.
+    pub ratio: f64,
+}
+
+impl Tracing {
+    /// The header `traceparent` of a request about a version of a study: a receiver's span joins below the whole version.
+    #[must_use]
+    pub fn traceparent(self, study: &Uid, version: u32) -> String {
+        let root = root(study, version);
+        root.traceparent(is_sampled(&root.trace, self.ratio))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +57,15 @@ mod tests {
         let trace = root(&one, 1).trace;
         assert_ne!(span(&trace, "x").span, span(&trace, "y").span);
         assert_ne!(span(&trace, "x").span, span(&root(&one, 2).trace, "x").span);
+    }
+
+    #[test]
+    fn receivers_are_told_whether_it_is_exported() {
+        let study = Uid::derive(["a"]);
+        let (all, none) = (Tracing { ratio: 1.0 }, Tracing { ratio: 0.0 });
+        assert_eq!(all.traceparent(&study, 1), root(&study, 1).traceparent(true));
+        assert_eq!(none.traceparent(&study, 1), root(&study, 1).traceparent(false));
+        assert_ne!(all.traceparent(&study, 1), all.traceparent(&study, 2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod claim;
 mod standing;
+mod times;
 
 use ichor_core::{Finding, Reason, StudyStatus, Verdict as Call};
 use serde_json::{Value, json};
@@ -87,10 +88,13 @@ impl Sqlite {
         if standing.is_null() {
             record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
         }
+        let turnaround = times::turnaround(&mut tx, claim.id, outcome_word(&verdict), now).await?;
+        times::attempt(&mut tx, claim.id, &timings, now).await?;
         let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
-        let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known });
+        let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known,
+            "turnaround_ms": turnaround });
         let mut detail = outcome_detail(claim, &verdict, by);
         if finding.is_none() {
             detail["alert"] = standing_alert(&mut tx, study).await?;
@@ -163,8 +167,9 @@ impl Sqlite {
             _ => "the next version replaces it",
         };
         let text = format!("analysis of version {} failed: {reason}; {consequence}", claim.version);
-        let (mut alert, mut standing) = (Value::Null, Value::Null);
+        let (mut alert, mut standing, mut turnaround) = (Value::Null, Value::Null, None);
         if word == "failed" {
+            turnaround = Some(times::turnaround(&mut tx, claim.id, "failed", now).await?);
             alert = standing_alert(&mut tx, study).await?;
             standing = standing_positive(&mut tx, claim.id).await?;
         }
@@ -172,7 +177,7 @@ impl Sqlite {
             .detail(json!({
                 "version": claim.version, "attempt": claim.attempts, "reason": reason,
                 "retry_at": retry_at.filter(|_| is_current), "given_up": word == "failed", "alert": alert,
-                "standing": standing,
+                "standing": standing, "turnaround_ms": turnaround,
             }))
             .study(study)
             .write(&mut tx)
@@ -317,6 +322,15 @@ async fn write_series_events(
             .await?;
     }
     Ok(())
+}
+
+/// The outcome in a word.
+const fn outcome_word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Analysed(Finding { verdict: Call::Positive, .. }) => "positive",
+        Verdict::Analysed(Finding { verdict: Call::Negative, .. }) => "negative",
+        Verdict::NotAnalysed(_) => "not-analysed",
+    }
 }
 
 /// The outcome for machines.

@@ -16,15 +16,14 @@ use crate::{StoreError, Timestamp};
 
 const DURING: &str = "following the audit trail";
 
-/// Kinds of events that a repository hears of.
-const KINDS: &str = "('association-closed', 'association-refused', 'delivery-accepted', 'forwarding-done',
-    'pixels-removed', 'results-removed')";
-
-/// Of these, the events that say something: not those of associations that brought nothing, nor of studies of which nothing
-/// was accepted.
-const SAYING: &str = "(kind <> 'association-closed'
+/// The events that a repository hears of: not those of associations that brought nothing, nor of studies of which nothing was
+/// accepted.
+const HEARD: &str =
+    "event.kind IN ('association-closed', 'association-refused', 'delivery-accepted', 'forwarding-done',
+        'pixels-removed', 'results-removed')
+    AND (event.kind <> 'association-closed'
         OR EXISTS (SELECT 1 FROM instance i WHERE i.association_id = event.association_id))
-    AND (kind <> 'forwarding-done' OR EXISTS (
+    AND (event.kind <> 'forwarding-done' OR EXISTS (
         SELECT 1 FROM outbox o WHERE o.study_id = event.study_id AND o.instance_id IS NOT NULL
             AND o.destination = json_extract(event.detail, '$.destination')
             AND o.status IN ('accepted', 'committed', 'visible')))";
@@ -137,7 +136,7 @@ impl Sqlite {
              JOIN (SELECT COUNT(*) AS entries, MIN(at) AS entries_since FROM audit
                    WHERE id > (SELECT audit_id FROM audit_feed WHERE is_fed = 1)) a
              JOIN (SELECT COUNT(*) AS events, MIN(at) AS events_since FROM event
-                   WHERE id > (SELECT event_id FROM audit_feed WHERE is_fed = 1) AND kind IN {KINDS} AND {SAYING}) e
+                   WHERE id > (SELECT event_id FROM audit_feed WHERE is_fed = 1) AND {HEARD}) e
              WHERE f.is_fed = 1"
         );
         // Words of this file only.
@@ -207,9 +206,9 @@ async fn entries(connection: &mut Connection, after: i64, most: u32) -> Result<V
 /// Rows of the event log that a repository hears of.
 async fn events(connection: &mut Connection, after: i64, most: u32) -> Result<Vec<Found>, StoreError> {
     let statement = format!(
-        "SELECT e.id, e.at, e.kind, e.text, e.detail, e.association_id, {STUDY}
-         FROM event e LEFT JOIN study s ON s.id = e.study_id
-         WHERE e.id > ? AND e.kind IN {KINDS} ORDER BY e.id LIMIT ?"
+        "SELECT event.id, event.at, event.kind, event.text, event.detail, event.association_id, {STUDY}
+         FROM event LEFT JOIN study s ON s.id = event.study_id
+         WHERE event.id > ? AND {HEARD} ORDER BY event.id LIMIT ?"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
         .bind(after)
@@ -248,9 +247,6 @@ async fn said(
         "forwarding-done" => {
             let destination = word("destination");
             let classes = forwarded(connection, number(row, "study_row")?, &destination).await?;
-            if classes.is_empty() {
-                return Ok(Vec::new());
-            }
             AuditMatter::Delivered { destination, classes }
         }
         _ => AuditMatter::Removed { what: kind, text: text(row, "text")?.unwrap_or_default() },

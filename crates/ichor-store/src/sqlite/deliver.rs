@@ -6,11 +6,13 @@ use serde_json::json;
 use super::destination::HELD;
 use super::events::NewEvent;
 use super::failure::During;
+use super::latency::Way;
 use super::values::{blob as parse_blob, uid, unsigned, word};
 use super::{Connection, Sqlite, one_row};
 use crate::blobs::BlobStore;
 use crate::deliver::{DeliveryClaim, DeliveryObject, QueueDepth};
 use crate::events::peer_text;
+use crate::latency::Measure;
 use crate::{Among, ProofPlan, StoreError, Timestamp};
 
 #[derive(sqlx::FromRow)]
@@ -28,6 +30,7 @@ struct ClaimRow {
     study_instance: String,
     series_instance: String,
     last_words: Option<String>,
+    version: i64,
 }
 
 impl Sqlite {
@@ -46,7 +49,9 @@ impl Sqlite {
         // Without a refused context, which is the rule, the index alone finds the next.
         let row: Option<ClaimRow> = sqlx::query_as(
             "SELECT d.id, d.study_id, d.attempts + 1 AS attempts, d.queued_at, d.urgent, d.kind, d.sop_class,
-                 d.sop_instance, d.series_instance, d.transfer_syntax, d.blob, s.study_instance, d.last_words
+                 d.sop_instance, d.series_instance, d.transfer_syntax, d.blob, s.study_instance, d.last_words,
+                 COALESCE((SELECT a.version FROM object o JOIN analysis a ON a.id = o.analysis_id WHERE o.id = d.object_id),
+                     s.version) AS version
              FROM delivery d JOIN study s ON s.id = d.study_id
              WHERE d.id = (
                  SELECT q.id FROM outbox q INDEXED BY outbox_order
@@ -92,6 +97,7 @@ impl Sqlite {
                 transfer_syntax: uid(&row.transfer_syntax)?,
                 path: blobs.path_of(&parse_blob(&row.blob)?),
                 study_instance: uid(&row.study_instance)?,
+                version: unsigned(row.version)?,
                 series_instance: uid(&row.series_instance)?,
                 positive: row.urgent,
             },
@@ -112,10 +118,11 @@ impl Sqlite {
         let during = "recording a delivery";
         let words = peer_text(peer_words);
         let mut tx = self.begin(during).await?;
+        let way = Way::of(&mut tx, claim.id).await?;
         let changed = sqlx::query(
-            "UPDATE outbox SET status = 'accepted', finished_at = ?, last_words = ?, proof = ?, next_proof = ?,
-                 proof_attempts = 0, request_id = NULL, missing = NULL
-             WHERE id = ? AND status = 'sending' AND attempts = ?",
+            "UPDATE outbox SET status = 'accepted', accepted_at = COALESCE(accepted_at, ?1), finished_at = ?1, last_words = ?2,
+                 proof = ?3, next_proof = ?4, proof_attempts = 0, request_id = NULL, missing = NULL
+             WHERE id = ?5 AND status = 'sending' AND attempts = ?6",
         )
         .bind(now.as_millis())
         .bind(&words)
@@ -128,6 +135,7 @@ impl Sqlite {
         .during(during)?
         .rows_affected();
         one_row(changed, || describe(claim))?;
+        way.count(&mut tx, Measure::Accepted, now).await?;
         if claim.object.kind == SOURCE {
             tell_when_all_are_there(&mut tx, claim, now).await?;
         } else {

@@ -8,8 +8,8 @@ use crate::{StoreError, Timestamp};
 
 const DURING: &str = "counting";
 
-/// Positive, alerted, turn-around in milliseconds.
-type RecentRow = (Option<bool>, bool, Option<i64>);
+/// Positive, alerted.
+type RecentRow = (Option<bool>, bool);
 
 impl Sqlite {
     /// All but the depths of the queues.
@@ -46,20 +46,16 @@ impl Sqlite {
         .fetch_all(&mut *tx)
         .await
         .during(DURING)?;
-        let recent: Vec<RecentRow> = sqlx::query_as(
-            "SELECT positive, alerted_at IS NOT NULL, analysed_at - last_instance_at FROM study WHERE received_at >= ?",
-        )
-        .bind(since.as_millis())
-        .fetch_all(&mut *tx)
-        .await
-        .during(DURING)?;
+        let recent: Vec<RecentRow> =
+            sqlx::query_as("SELECT positive, alerted_at IS NOT NULL FROM study WHERE received_at >= ?")
+                .bind(since.as_millis())
+                .fetch_all(&mut *tx)
+                .await
+                .during(DURING)?;
         let status = |(status, count): (String, i64)| Ok::<_, StoreError>((word(&status)?, unsigned(count)?));
         let moments =
             |rows: Vec<(String, i64)>| rows.into_iter().map(|(name, at)| (name, Timestamp::from_millis(at))).collect();
         let count = |what: fn(&RecentRow) -> bool| recent.iter().filter(|row| what(row)).count() as u64;
-        // A late slice makes an outcome older than the last instance: it is of the version before.
-        let mut turnaround_ms: Vec<i64> = recent.iter().filter_map(|(_, _, ms)| *ms).filter(|ms| *ms >= 0).collect();
-        turnaround_ms.sort_unstable();
         Ok(Figures {
             studies: studies.into_iter().map(status).collect::<Result<_, _>>()?,
             instances: unsigned(instances)?,
@@ -72,10 +68,9 @@ impl Sqlite {
                 .collect::<Result<_, _>>()?,
             oldest_messages: moments(oldest_messages),
             recent: Recent {
-                positive: count(|(positive, _, _)| *positive == Some(true)),
-                negative: count(|(positive, _, _)| *positive == Some(false)),
-                alerted: count(|(_, alerted, _)| *alerted),
-                turnaround_ms,
+                positive: count(|(positive, _)| *positive == Some(true)),
+                negative: count(|(positive, _)| *positive == Some(false)),
+                alerted: count(|(_, alerted)| *alerted),
             },
             ..Figures::default()
         })

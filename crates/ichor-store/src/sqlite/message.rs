@@ -7,9 +7,12 @@ use serde_json::json;
 
 use super::events::NewEvent;
 use super::failure::During;
+use super::latency::count;
+use super::trace::VERSION_OF_EVENT;
 use super::values::{from_json, to_json, uid, unsigned, word};
 use super::{Connection, Sqlite, one_row};
 use crate::events::peer_text;
+use crate::latency::Measure;
 use crate::message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 use crate::{StoreError, StudyAttributes, Timestamp};
 
@@ -55,6 +58,7 @@ struct ClaimRow {
     description: Option<String>,
     source_ae: Option<String>,
     last_instance_at: i64,
+    version: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -76,6 +80,7 @@ struct SummaryRow {
     queued_at: i64,
     next_attempt: i64,
     finished_at: Option<i64>,
+    latency_ms: Option<i64>,
     last_words: Option<String>,
 }
 
@@ -161,7 +166,7 @@ impl Sqlite {
         let row: Option<ClaimRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT m.id, m.attempts + 1 AS attempts, m.subject, e.at, e.text, e.detail, s.study_instance,
                  s.patient_id, s.patient_name, s.accession AS accession_number, s.study_date, s.description, s.source_ae,
-                 s.last_instance_at
+                 s.last_instance_at, {VERSION_OF_EVENT} AS version
              FROM message m JOIN event e ON e.id = m.event_id JOIN study s ON s.id = m.study_id
              WHERE m.channel = ?1 AND m.status = 'queued' AND m.next_attempt <= ?2 AND {IS_FIRST_OF_STUDY}
              ORDER BY m.urgent DESC, m.id LIMIT 1"
@@ -205,9 +210,20 @@ impl Sqlite {
         let latency = (now.as_millis() - claim.since.as_millis()).max(0);
         let mut tx = self.begin(during).await?;
         finish(&mut tx, claim, "acknowledged", now, Some(now), &words).await?;
+        sqlx::query("UPDATE message SET latency_ms = ? WHERE id = ?")
+            .bind(latency)
+            .bind(claim.id)
+            .execute(&mut *tx)
+            .await
+            .during(during)?;
         let (channel, subject) = (&claim.channel, claim.subject);
-        let text =
-            format!("{channel} acknowledged \"{subject}\": {words}; {latency} ms after the instance it rests on");
+        count(&mut tx, Measure::Message, channel, subject.as_str(), latency).await?;
+        let since = match subject {
+            Subject::Alert => "the first suspicious slice",
+            Subject::DeliveryDead => "it was given up",
+            _ => "the last slice",
+        };
+        let text = format!("{channel} acknowledged \"{subject}\": {words}; {latency} ms after {since}");
         write_event(&mut tx, claim, NewEvent::new(now, "message-acknowledged", text), &words, Some(latency)).await?;
         tx.commit().await.during(during)?;
         Ok(latency)
@@ -275,7 +291,7 @@ impl Sqlite {
         };
         let rows: Vec<SummaryRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT m.id, m.channel, m.subject, m.status, s.study_instance, m.attempts, m.queued_at, m.next_attempt,
-                 m.finished_at, m.last_words
+                 m.finished_at, m.latency_ms, m.last_words
              FROM message m JOIN study s ON s.id = m.study_id
              WHERE TRUE {by_status} {by_study} ORDER BY m.id DESC LIMIT ?3"
         )))
@@ -432,10 +448,14 @@ fn claim(channel: &str, row: ClaimRow, series: Vec<SeriesRow>) -> Result<Message
     });
     let subject = word(&row.subject)?;
     let detail: serde_json::Value = from_json(&row.detail)?;
-    let since = match (subject, detail["latency_ms"].as_i64()) {
-        (Subject::Alert, Some(latency)) => row.at - latency,
-        _ => row.last_instance_at,
+    let ago = |key: &str| detail[key].as_i64().map(|ms| row.at - ms);
+    let since = match subject {
+        Subject::Alert => ago("latency_ms"),
+        Subject::DeliveryDead => Some(row.at),
+        _ => ago("turnaround_ms"),
     };
+    // Of an event of before that is not said. What came later than the event is nothing that it rests on.
+    let since = since.unwrap_or_else(|| row.last_instance_at.min(row.at));
     Ok(MessageClaim {
         id: row.id,
         channel: channel.to_owned(),
@@ -454,6 +474,7 @@ fn claim(channel: &str, row: ClaimRow, series: Vec<SeriesRow>) -> Result<Message
         source_ae: (row.source_ae.map(|title| AeTitle::parse(&title)).transpose())
             .map_err(|error| StoreError::corrupt(error.to_string()))?,
         series: series.collect::<Result<_, StoreError>>()?,
+        version: unsigned(row.version)?,
         since: Timestamp::from_millis(since),
         attempts: unsigned(row.attempts)?,
     })
@@ -471,6 +492,7 @@ fn summary(row: SummaryRow) -> Result<MessageSummary, StoreError> {
         queued_at: Timestamp::from_millis(row.queued_at),
         next_attempt: (status == MessageStatus::Queued).then(|| Timestamp::from_millis(row.next_attempt)),
         finished_at: row.finished_at.map(Timestamp::from_millis),
+        latency_ms: row.latency_ms.map(unsigned).transpose()?,
         last_words: row.last_words,
     })
 }

@@ -6,9 +6,11 @@ use serde_json::json;
 use super::deliver::SOURCE;
 use super::events::NewEvent;
 use super::failure::During;
+use super::latency::Way;
 use super::values::{to_json, uid, unsigned};
 use super::{Connection, Sqlite, one_row};
 use crate::events::peer_text;
+use crate::latency::Measure;
 use crate::proof::{Consequence, LostDelivery, ProofPlan, Unproven};
 use crate::{StoreError, Timestamp};
 
@@ -63,6 +65,7 @@ impl Sqlite {
     pub(crate) async fn read_back_found(&self, delivery: i64, words: &str, now: Timestamp) -> Result<(), StoreError> {
         let words = peer_text(words);
         let mut tx = self.begin(DURING).await?;
+        let way = Way::of(&mut tx, delivery).await?;
         let changed = sqlx::query(
             "UPDATE outbox SET status = 'visible', proof = NULL, proven_at = ?1, last_words = ?2
              WHERE id = ?3 AND proof = 'read-back' AND status IN ('accepted', 'committed', 'dead')",
@@ -75,6 +78,7 @@ impl Sqlite {
         .during(DURING)?
         .rows_affected();
         one_row(changed, || format!("proof of delivery {delivery}"))?;
+        way.count(&mut tx, Measure::Visible, now).await?;
         tell(&mut tx, delivery, "delivery-visible", |kind, to| format!("{kind} was found at {to}: {words}"), now)
             .await?;
         tx.commit().await.during(DURING)

@@ -7,10 +7,12 @@ use serde_json::json;
 
 use super::events::NewEvent;
 use super::failure::During;
+use super::latency::Way;
 use super::proof::{UnprovenRow, came_to_nothing, numbers, tell};
 use super::values::uid;
 use super::{Connection, Sqlite};
 use crate::events::peer_text;
+use crate::latency::Measure;
 use crate::proof::{Consequence, ProofReport, ProofReported, ProofRequest};
 use crate::{StoreError, Timestamp};
 
@@ -203,6 +205,7 @@ impl Sqlite {
 /// The peer keeps it: true of whatever it was asked, also when nobody waits for the answer any more.
 async fn commit(connection: &mut Connection, delivery: i64, peer: &str, now: Timestamp) -> Result<bool, StoreError> {
     let words = format!("committed by {}", peer_text(peer));
+    let way = Way::of(connection, delivery).await?;
     let changed = sqlx::query(
         "UPDATE outbox SET status = 'committed', proven_at = ?1, last_words = ?2, proof_attempts = 0, request_id = NULL,
              missing = NULL, proof = CASE proof WHEN 'commitment+read-back' THEN 'read-back' END,
@@ -217,6 +220,7 @@ async fn commit(connection: &mut Connection, delivery: i64, peer: &str, now: Tim
     .during(DURING)?
     .rows_affected();
     if changed == 1 {
+        way.count(connection, Measure::Committed, now).await?;
         tell(connection, delivery, "delivery-committed", |kind, to| format!("{kind} is {words} at {to}"), now).await?;
     }
     Ok(changed == 1)

@@ -31,6 +31,16 @@ const IS_SETTLED: &str = "(SELECT status NOT IN ('receiving', 'queued', 'analysi
         OR proof IS NOT NULL AND status IN ('accepted', 'committed')))
     AND NOT EXISTS (SELECT 1 FROM message WHERE study_id = t.study_id AND status IN ('queued', 'sending'))";
 
+/// The version that the event `e` belongs to: what it says itself, that of its object, or by what
+/// was closed and opened before it. So does who makes spans of events.
+pub(super) const VERSION_OF_EVENT: &str = "COALESCE(json_extract(e.detail, '$.version'),
+    (SELECT a.version FROM object o JOIN analysis a ON a.id = o.analysis_id
+        WHERE o.sop_instance = json_extract(e.detail, '$.sop_instance')),
+    COALESCE((SELECT json_extract(c.detail, '$.version') FROM event c
+        WHERE c.study_id = e.study_id AND c.id < e.id AND c.kind = 'closed' ORDER BY c.id DESC LIMIT 1), 0)
+    + COALESCE((SELECT c.kind = 'reopened' FROM event c
+        WHERE c.study_id = e.study_id AND c.id < e.id AND c.kind IN ('closed', 'reopened') ORDER BY c.id DESC LIMIT 1), 1))";
+
 const DURING: &str = "exporting traces";
 
 #[derive(sqlx::FromRow)]

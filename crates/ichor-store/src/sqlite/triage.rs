@@ -8,10 +8,12 @@ use sqlx::QueryBuilder;
 
 use super::events::NewEvent;
 use super::failure::During;
+use super::latency::count;
 use super::values::{blob as parse_blob, from_json, uid, unsigned};
 use super::{Connection, Dialect, Sqlite};
 use crate::analyse::{AnalysisClaim, StoredInstance};
 use crate::blobs::BlobStore;
+use crate::latency::Measure;
 use crate::triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};
 use crate::{StoreError, Timestamp};
 
@@ -184,6 +186,7 @@ impl Sqlite {
         }
         // A clock that was set back must not make an alert older than its slices.
         let latency = (now.as_millis() - alert.first_received_at.as_millis()).max(0);
+        count(&mut tx, Measure::Alert, "", "", latency).await?;
         let NewAlert { series_instance, model, notice, slices, probability, .. } = alert;
         let count = slices.len();
         let text = format!(

@@ -4,8 +4,10 @@ use ichor_core::Uid;
 
 use super::events::NewEvent;
 use super::failure::During;
+use super::latency::count;
 use super::values::{from_json, to_json, uid, unsigned};
 use super::{Connection, Sqlite};
+use crate::latency::Measure;
 use crate::worklist::{NewWorkitem, Subscribed, WorkitemReport, WorkitemRow};
 use crate::{StoreError, Timestamp};
 
@@ -219,14 +221,25 @@ impl Sqlite {
         Ok(rows.into_iter().map(|(id, body)| WorkitemReport { id, body }).collect())
     }
 
-    pub(crate) async fn forget_workitem_report(&self, subscriber: &str, id: i64) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM workitem_report WHERE subscriber = ? AND id = ?")
-            .bind(subscriber)
-            .bind(id)
-            .execute(self.unwitnessed("forgetting a report of a workitem")?)
-            .await
-            .during("forgetting a report of a workitem")?;
-        Ok(())
+    pub(crate) async fn workitem_report_heard(
+        &self,
+        subscriber: &str,
+        id: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let during = "forgetting a report of a workitem";
+        self.check_unwitnessed(during)?;
+        let mut tx = self.begin(during).await?;
+        let made: Option<i64> =
+            sqlx::query_scalar("DELETE FROM workitem_report WHERE subscriber = ? AND id = ? RETURNING created_at")
+                .bind(subscriber)
+                .bind(id)
+                .fetch_optional(&mut *tx)
+                .await
+                .during(during)?;
+        let Some(made) = made else { return Ok(()) };
+        count(&mut tx, Measure::Report, "", "", now.as_millis() - made).await?;
+        tx.commit().await.during(during)
     }
 }
 

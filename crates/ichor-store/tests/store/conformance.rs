@@ -78,6 +78,13 @@ macro_rules! conformance {
                     received_and_made_are_held_side_by_side,
                     studies_are_found_by_what_the_index_knows,
                 }
+                latency {
+                    each_end_is_counted_once_and_outlives_the_process,
+                    late_slices_and_wishes_begin_their_own_time,
+                    messages_count_from_what_they_rest_on,
+                    deliveries_count_the_first_time_they_arrive,
+                    retention_takes_nothing,
+                }
                 lookup {
                     accession_number_is_kept_beside_the_received_one,
                     objects_speak_of_the_order_that_was_known_at_the_first_claim,
@@ -100,6 +107,7 @@ macro_rules! conformance {
                 }
                 messages {
                     a_new_channel_begins_with_now,
+                    messages_know_the_version_that_they_belong_to,
                     each_subject_is_told_once,
                     urgent_first_and_one_of_a_study_at_a_time,
                     failed_message_waits_and_dies,

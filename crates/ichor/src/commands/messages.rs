@@ -52,8 +52,9 @@ fn line(message: &MessageSummary) -> String {
         message.subject.as_str(),
         message.study_instance.as_str(),
     ]);
+    let after = message.latency_ms.map(|ms| format!("; {ms} ms after what it rests on")).unwrap_or_default();
     match &message.last_words {
-        Some(words) => format!("{cells}\n          {words}"),
+        Some(words) => format!("{cells}\n          {words}{after}"),
         None => cells,
     }
 }

@@ -38,5 +38,4 @@ pub(crate) async fn figures_tell_what_waits(backend: impl Backend) {
     assert_eq!(figures.oldest_messages[0].0, "ris");
     let recent = &figures.recent;
     assert_eq!((recent.positive, recent.negative, recent.alerted), (1, 1, 0), "the old one does not count");
-    assert_eq!(recent.turnaround_ms, [15_000, 17_000]);
 }

@@ -53,6 +53,37 @@ pub(crate) async fn a_new_channel_begins_with_now(backend: impl Backend) {
     assert!(tell(&store, "another", 53).await.is_empty(), "what happened before it was configured");
 }
 
+pub(crate) async fn messages_know_the_version_that_they_belong_to(backend: impl Backend) {
+    let store = backend.open().await;
+    store.follow_events("ris", &[Subject::Negative, Subject::Alert], at(0)).await.unwrap();
+    closed_study(&store, "study", 2, 0).await;
+    // Complete, and alerted before it is looked at whole.
+    store.record_alert(&alert("study", 0), at(11)).await.unwrap().unwrap();
+    analyse(&store, false, &["pacs"], at(12)).await;
+    Slice::of("study", 7).record(&store, at(20)).await;
+    store.close_quiet_studies(quiet_after(20)).await.unwrap();
+    analyse(&store, false, &["pacs"], at(40)).await;
+    closed_study(&store, "late", 2, 50).await;
+    analyse(&store, false, &[], at(62)).await;
+    Slice::of("late", 7).record(&store, at(63)).await;
+    store.record_alert(&alert("late", 63), at(64)).await.unwrap().unwrap();
+    let delivery = |destination: &'static str| store.claim_delivery(destination, at(70));
+    let versions = [delivery("pacs").await.unwrap().unwrap(), delivery("pacs").await.unwrap().unwrap()];
+    assert_eq!(versions.map(|claim| claim.object.version), [1, 2]);
+    store.follow_events("ris", &[Subject::Negative, Subject::Alert], at(80)).await.unwrap();
+    let mut told = Vec::new();
+    while let Some(claim) = store.claim_message("ris", at(80)).await.unwrap() {
+        told.push((claim.study.study_instance.clone(), claim.subject, claim.version));
+        store.message_acknowledged(claim, "AA", at(80)).await.unwrap();
+    }
+    let of = |study: &str| -> Vec<(Subject, u32)> {
+        let of_study = told.iter().filter(|(found, _, _)| *found == study_uid(study));
+        of_study.map(|(_, subject, version)| (*subject, *version)).collect()
+    };
+    assert_eq!(of("study"), [(Subject::Alert, 1), (Subject::Negative, 1), (Subject::Negative, 2)]);
+    assert_eq!(of("late"), [(Subject::Negative, 1), (Subject::Alert, 2)], "alerted while the second arrives");
+}
+
 pub(crate) async fn each_subject_is_told_once(backend: impl Backend) {
     let store = backend.open().await;
     store.follow_events("ris", ALL, at(0)).await.unwrap();

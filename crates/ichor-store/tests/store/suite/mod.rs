@@ -9,6 +9,7 @@ pub(crate) mod destination;
 pub(crate) mod figures;
 pub(crate) mod forward;
 pub(crate) mod held;
+pub(crate) mod latency;
 pub(crate) mod lookup;
 pub(crate) mod marks;
 pub(crate) mod messages;
