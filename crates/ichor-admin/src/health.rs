@@ -1,6 +1,6 @@
 //! Readiness: whether a study that came now would be kept, and analysed.
 
-use ichor_core::DeliveryStatus;
+use ichor_core::{DeliveryStatus, TaskStatus};
 use ichor_store::QueueDepth;
 use serde::Serialize;
 
@@ -53,9 +53,27 @@ pub(crate) async fn check(facts: &Facts) -> Readiness {
         }
         None => Check { name: "model", passed: true, words: "none: studies are received and wait".to_owned() },
     };
+    let tasks = tasks(facts).await;
     // What cannot be analysed or delivered is for people to see; a study that came now would be kept all the same.
     let ready = [&store, &disk].iter().all(|check| check.passed);
-    Readiness { ready, checks: vec![store, disk, model, deliveries] }
+    Readiness { ready, checks: vec![store, disk, model, deliveries, tasks] }
+}
+
+/// Whether a workitem of others waits for somebody here.
+async fn tasks(facts: &Facts) -> Check {
+    let name = "tasks";
+    let depths = match facts.store.task_depths().await {
+        Ok(depths) => depths,
+        Err(error) => return Check { name, passed: false, words: error.to_string() },
+    };
+    let refused = depths.iter().filter(|depth| depth.status == TaskStatus::Refused && depth.count > 0);
+    let refused: Vec<String> = refused.map(|depth| format!("{} by {}", depth.count, depth.list)).collect();
+    let words = if refused.is_empty() {
+        "none is refused".to_owned()
+    } else {
+        format!("refused, and somebody has to decide (ichor tasks list): {}", refused.join(", "))
+    };
+    Check { name, passed: refused.is_empty(), words }
 }
 
 /// Whether a result was given up.

@@ -9,12 +9,13 @@ mod fetch;
 mod listen;
 mod offer;
 mod perform;
+mod unwell;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::{AeTitle, Uid, chain};
+use ichor_core::{AeTitle, TaskStatus, Uid, chain};
 use ichor_dicomweb::server::ups::{DataSet, UpsState};
 use ichor_dicomweb::ups::UpsError;
 use ichor_dicomweb::{RetrieveLimits, StowClient};
@@ -32,9 +33,12 @@ pub use offer::{Code, Ours};
 use crate::backoff::Backoff;
 use crate::ingest::StowIngest;
 use crate::now;
+use unwell::Unwell;
 
 /// Longest time between two looks at the store.
 const TICK: Duration = Duration::from_millis(500);
+/// After so many workitems in a row that nobody answers for, the rest of a look is left for the next.
+const MOST_SILENT: u32 = 3;
 
 /// A task list of another system, and how its workitems are performed.
 #[derive(Clone, Debug)]
@@ -61,6 +65,10 @@ pub struct TaskList {
     pub most_found: usize,
     /// After that a task whose input is not to be had is given back.
     pub give_up_after: Duration,
+    /// So many refusals for good of our claim or last word are outlasted; then somebody has to decide.
+    pub most_refusals: u32,
+    /// For so long a list that does not take them is asked again; then somebody has to decide.
+    pub tell_within: Duration,
     /// Waits after failures.
     pub backoff: Backoff,
     /// Where results can be had from, by the name of the destination that accepted them.
@@ -82,7 +90,14 @@ pub struct InputSource {
 pub async fn run(store: Store, ingest: StowIngest, list: Arc<TaskList>, shutdown: CancellationToken) {
     let wake = Notify::new();
     let under_way = JoinSet::new();
-    let mut performer = Performer { store: store.clone(), ingest, list: Arc::clone(&list), under_way, offset: 0 };
+    let mut performer = Performer {
+        store: store.clone(),
+        ingest,
+        list: Arc::clone(&list),
+        under_way,
+        offset: 0,
+        unwell: Unwell::default(),
+    };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = performer.work(&wake) => {}
@@ -98,6 +113,16 @@ struct Performer {
     under_way: JoinSet<(i64, bool)>,
     /// How many matches the next search leaves out.
     offset: usize,
+    /// Workitems that could not be had.
+    unwell: Unwell,
+}
+
+/// What an answer to the search offers.
+struct Candidate {
+    workitem: Uid,
+    /// The study that it names, if the answer says so.
+    study: Option<Uid>,
+    urgent: bool,
 }
 
 impl Performer {
@@ -113,8 +138,8 @@ impl Performer {
                 }
             };
             self.take_on(&open, &mut in_hand);
-            if Instant::now() >= next_look && open.len() < self.list.at_once {
-                let room = self.list.at_once - open.len();
+            let room = self.list.at_once.saturating_sub(open.iter().filter(|task| keeps_busy(task)).count());
+            if Instant::now() >= next_look && room > 0 {
                 if let Err(failure) = self.look(room).await {
                     error!(list = %self.list.name, %failure, "the task list was not looked through; trying again");
                 }
@@ -164,29 +189,55 @@ impl Performer {
         let found = self.list.server.search_workitems(&query, self.offset, most).await;
         self.note(found.as_ref().err()).await?;
         let found = found.unwrap_or_default();
-        let mut candidates: Vec<(bool, Uid)> = found.iter().filter_map(|set| self.candidate(set)).collect();
-        candidates.sort_by_key(|(urgent, _)| !urgent);
-        let mut begun = 0;
-        for (_, uid) in candidates {
-            if begun >= room {
-                break;
-            }
-            let status = self.store.task_status(self.list.name.as_str(), &uid).await?;
-            if status.is_some_and(|status| !offer::may_begin(status)) {
+        let mut candidates: Vec<Candidate> = found.iter().filter_map(candidate).collect();
+        // Those that could be had before those that could not: one that nobody answers for hides nothing.
+        candidates.sort_by_key(|one| (self.unwell.failures(&one.workitem), !one.urgent));
+        let mut rest = candidates.iter();
+        let (mut begun, mut silent) = (0, 0);
+        while let Some(one) = rest.next().filter(|_| begun < room && silent < MOST_SILENT) {
+            let (uid, name) = (&one.workitem, self.list.name.as_str());
+            let status = self.store.task_status(name, uid).await?;
+            if self.unwell.waits(uid, Instant::now()) || status.is_some_and(|status| !offer::may_begin(status)) {
                 continue;
             }
-            match self.list.server.workitem(&uid).await {
-                Ok(set) => begun += usize::from(self.consider(&uid, &set).await?),
-                Err(failure @ UpsError::Web(_)) if failure.may_pass() => {
-                    debug!(workitem = %uid, failure = %chain(&failure), "the list answers no more; the rest another time");
-                    break;
+            match self.list.server.workitem(uid).await {
+                Ok(set) => {
+                    silent = 0;
+                    self.unwell.answered(uid);
+                    begun += usize::from(self.consider(uid, &set).await?);
                 }
-                Err(failure) => debug!(workitem = %uid, failure = %chain(&failure), "a workitem is not to be had"),
+                Err(failure) => {
+                    silent = if matches!(failure, UpsError::Web(_)) && failure.may_pass() { silent + 1 } else { 0 };
+                    self.not_had(one, &failure).await?;
+                }
             }
         }
+        // Of a list that has fallen silent the others are looked at first the next time.
+        let is_cut = silent == MOST_SILENT && rest.any(|one| self.unwell.failures(&one.workitem) == 0);
         // What is not for us may fill an answer for good: then what stands behind it is looked at next.
-        self.offset = if begun == 0 && found.len() >= most { self.offset.saturating_add(most) } else { 0 };
+        self.offset = match (begun, is_cut) {
+            (_, true) => self.offset,
+            (0, false) if found.len() >= most => self.offset.saturating_add(most),
+            _ => 0,
+        };
         Ok(())
+    }
+
+    /// A workitem that was found is not to be had now. It is asked for again after a while of its own.
+    async fn not_had(&mut self, one: &Candidate, failure: &UpsError) -> Result<(), StoreError> {
+        let (name, workitem, words) = (self.list.name.as_str(), &one.workitem, chain(failure));
+        if self.unwell.failures(workitem) == 0 {
+            warn!(list = name, %workitem, words, "a workitem is not to be had; the others are looked at, and it again later");
+        }
+        self.unwell.failed(workitem, &self.list.backoff, Instant::now());
+        // One that is not there is somebody's mistake, and no task.
+        if failure.is_gone() {
+            return Ok(());
+        }
+        let study = one.study.clone().unwrap_or_else(|| workitem.clone());
+        let new =
+            NewTask { urgent: one.urgent, ..self.task(workitem, study, &DataSet::new(), serde_json::Value::Null) };
+        self.store.leave_task(&new, &format!("it is not to be had: {words}"), now()).await
     }
 
     /// Notes whether the list answers, and says so when that changes.
@@ -199,14 +250,6 @@ impl Performer {
             }
         }
         Ok(())
-    }
-
-    /// What an answer to the search offers: it may not say everything, and may hold what was not asked for.
-    fn candidate(&self, set: &DataSet) -> Option<(bool, Uid)> {
-        let uid = offer::name(set)?;
-        let state = offer::state(set);
-        let is_free = state.is_none_or(|state| state == UpsState::Scheduled);
-        is_free.then(|| (offer::is_urgent(set), uid))
     }
 
     /// Begins a task, if the workitem is ours and its input can be had; whether it was begun.
@@ -252,4 +295,17 @@ impl Performer {
             request,
         }
     }
+}
+
+/// What an answer to the search offers: it may not say everything, and may hold what was not asked for.
+fn candidate(set: &DataSet) -> Option<Candidate> {
+    let workitem = offer::name(set)?;
+    let state = offer::state(set);
+    let is_free = state.is_none_or(|state| state == UpsState::Scheduled);
+    is_free.then(|| Candidate { workitem, study: offer::any_study(set), urgent: offer::is_urgent(set) })
+}
+
+/// Whether a task counts among those under way at once: one whose list does not hear its end takes no other's place.
+fn keeps_busy(task: &Task) -> bool {
+    !(task.status == TaskStatus::Ending && task.failures > 0)
 }

@@ -9,6 +9,7 @@ mod model;
 mod network;
 mod retention;
 mod secrets;
+mod tasks;
 
 use serde::Serialize;
 
@@ -81,5 +82,6 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(network::provider(config).await);
     outcomes.extend(lookup::examine(config).await);
     outcomes.extend(network::task_lists(config).await);
+    outcomes.extend(tasks::examine(config).await);
     outcomes
 }

@@ -70,6 +70,8 @@ fn open(config: &Config, section: &TaskListConfig) -> anyhow::Result<TaskList> {
         at_once: section.at_once,
         most_found: section.max_found,
         give_up_after: seconds(section.give_up_after_s),
+        most_refusals: section.most_refusals,
+        tell_within: seconds(section.tell_within_s),
         backoff: Backoff {
             first: seconds(section.first_backoff_s),
             longest: seconds(section.max_backoff_s),

@@ -100,14 +100,14 @@ fn who(by: Option<&str>) -> String {
     by.map(str::to_owned).or_else(of_shell).unwrap_or_else(|| "command line".to_owned())
 }
 
-fn reason(why: &str) -> anyhow::Result<String> {
+pub(super) fn reason(why: &str) -> anyhow::Result<String> {
     let why = why.trim();
     anyhow::ensure!(!why.is_empty() && why.chars().count() <= 500, "--why is 1 to 500 characters");
     Ok(why.to_owned())
 }
 
 /// The store in the hands of whoever gives the command: the change stands in the audit trail by the same transaction.
-fn witnessed(store: &Store, action: &'static str, detail: serde_json::Value) -> Store {
+pub(super) fn witnessed(store: &Store, action: &'static str, detail: serde_json::Value) -> Store {
     let (actor, address) = (who(None), "command line".to_owned());
     let entry = NewAudit { at: now(), actor, role: None, address, action, study: None, detail };
     store.witnessed(Witness::new(entry))

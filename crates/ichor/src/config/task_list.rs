@@ -72,6 +72,12 @@ pub(crate) struct TaskListConfig {
     /// After that a claimed workitem whose input is not to be had is given back, in seconds.
     #[serde(default = "default::give_up_after_s")]
     pub(crate) give_up_after_s: f64,
+    /// So many refusals for good of our claim or last word are outlasted before somebody has to decide.
+    #[serde(default = "default::most_refusals")]
+    pub(crate) most_refusals: u32,
+    /// For so long the list is asked again that does not take them, before somebody has to decide, in seconds.
+    #[serde(default = "default::tell_within_s")]
+    pub(crate) tell_within_s: f64,
     /// Quiet period after which a study that was fetched closes, in seconds.
     #[serde(default = "default::quiet_period_s")]
     pub(crate) quiet_period_s: f64,
@@ -190,6 +196,7 @@ impl TaskListConfig {
             ("max_found", self.max_found),
             ("max_answer_mib", self.max_answer_mib),
             ("max_input_mib", usize::from(self.max_input_mib > 0)),
+            ("most_refusals", self.most_refusals as usize),
         ] {
             at_least_one(&self.own_key(key), value)?;
         }
@@ -224,6 +231,7 @@ impl TaskListConfig {
             ("poll_s", self.poll_s),
             ("timeout_s", self.timeout_s),
             ("give_up_after_s", self.give_up_after_s),
+            ("tell_within_s", self.tell_within_s),
             ("quiet_period_s", self.quiet_period_s),
             ("first_backoff_s", self.first_backoff_s),
             ("max_backoff_s", self.max_backoff_s),
@@ -268,6 +276,12 @@ mod default {
     }
     pub(super) const fn give_up_after_s() -> f64 {
         3600.0
+    }
+    pub(super) const fn most_refusals() -> u32 {
+        5
+    }
+    pub(super) const fn tell_within_s() -> f64 {
+        259_200.0
     }
     pub(super) const fn quiet_period_s() -> f64 {
         2.0
