@@ -18,7 +18,7 @@ use crate::support::{eventually, free_port, http, seconds, stays};
 const CODE: &str = "ICH";
 
 /// A performer for a list, whose inputs come from `sources`.
-fn performer(list: &str, sources: &[&str], keys: &str) -> String {
+pub(crate) fn performer(list: &str, sources: &[&str], keys: &str) -> String {
     let sources: String =
         sources.iter().map(|url| format!("[[task_list.source]]\nurl = {url:?}\n")).collect::<Vec<_>>().concat();
     format!(
@@ -32,11 +32,11 @@ fn settings(pacs: &Orthanc, list: &str, keys: &str) -> Settings {
     Settings { sections, ..Settings::to([Destination::c_store(pacs)]) }
 }
 
-fn wanted<'a>(uid: &'a str, study: &'a str, url: &'a str) -> Wanted<'a> {
+pub(crate) fn wanted<'a>(uid: &'a str, study: &'a str, url: &'a str) -> Wanted<'a> {
     Wanted { uid, code: CODE, study, priority: "MEDIUM", url: Some(url), instances: &[] }
 }
 
-fn place(pacs: &Orthanc, study: &Study) -> String {
+pub(crate) fn place(pacs: &Orthanc, study: &Study) -> String {
     format!("{}/studies/{}", pacs.dicom_web_url().trim_end_matches('/'), study.study_uid)
 }
 
@@ -47,13 +47,13 @@ fn tasks(daemon: &Daemon) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn task(daemon: &Daemon, uid: &str) -> Value {
+pub(crate) fn task(daemon: &Daemon, uid: &str) -> Value {
     let all = tasks(daemon);
     all["tasks"].as_array().unwrap().iter().find(|task| task["workitem"] == uid).cloned().unwrap_or(Value::Null)
 }
 
 #[track_caller]
-fn wait_for_task(daemon: &Daemon, uid: &str, status: &str) -> Value {
+pub(crate) fn wait_for_task(daemon: &Daemon, uid: &str, status: &str) -> Value {
     eventually(seconds(60), &format!("task {status}"), || match task(daemon, uid) {
         task if task["status"] == status => Ok(task),
         task => Err(format!("{task}\n{}", daemon.log())),

@@ -68,12 +68,17 @@ async fn tasks(facts: &Facts) -> Check {
     };
     let refused = depths.iter().filter(|depth| depth.status == TaskStatus::Refused && depth.count > 0);
     let refused: Vec<String> = refused.map(|depth| format!("{} by {}", depth.count, depth.list)).collect();
-    let words = if refused.is_empty() {
-        "none is refused".to_owned()
-    } else {
-        format!("refused, and somebody has to decide (ichor tasks list): {}", refused.join(", "))
-    };
-    Check { name, passed: refused.is_empty(), words }
+    let site = facts.site();
+    let orphans = depths.iter().filter(|depth| depth.status.is_open() && !site.task_lists.contains(&depth.list));
+    let orphans: Vec<String> = orphans.map(|depth| format!("{} of {}", depth.count, depth.list)).collect();
+    let said: Vec<String> =
+        [("refused, and somebody has to decide", refused), ("in hand, and their list is gone", orphans)]
+            .into_iter()
+            .filter(|(_, which)| !which.is_empty())
+            .map(|(what, which)| format!("{what} (ichor tasks list): {}", which.join(", ")))
+            .collect();
+    let words = if said.is_empty() { "none waits for a decision".to_owned() } else { said.join("; ") };
+    Check { name, passed: said.is_empty(), words }
 }
 
 /// Whether a result was given up.

@@ -51,6 +51,8 @@ pub struct TaskList {
     pub performer: AeTitle,
     /// Which workitems are ours.
     pub ours: Ours,
+    /// Whether nothing more is claimed, and only ended what was.
+    pub is_leaving: bool,
     /// Services below whose addresses inputs may be fetched.
     pub sources: Vec<InputSource>,
     /// How much is fetched at most.
@@ -86,8 +88,14 @@ pub struct InputSource {
     pub client: StowClient,
 }
 
-/// Performs the workitems of a list until told to stop.
-pub async fn run(store: Store, ingest: StowIngest, list: Arc<TaskList>, shutdown: CancellationToken) {
+/// Performs the workitems of a list until told to stop, or until another takes over: then the steps in hand are ended first.
+pub async fn run_until_retired(
+    store: Store,
+    ingest: StowIngest,
+    list: Arc<TaskList>,
+    retired: CancellationToken,
+    shutdown: CancellationToken,
+) {
     let wake = Notify::new();
     let under_way = JoinSet::new();
     let mut performer = Performer {
@@ -100,7 +108,7 @@ pub async fn run(store: Store, ingest: StowIngest, list: Arc<TaskList>, shutdown
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = performer.work(&wake) => {}
+        () = performer.work(&wake, &retired) => {}
         () = listen::run(&store, &list, &wake), if list.events => {}
     }
 }
@@ -126,9 +134,10 @@ struct Candidate {
 }
 
 impl Performer {
-    async fn work(&mut self, wake: &Notify) {
+    async fn work(&mut self, wake: &Notify, retired: &CancellationToken) {
         let (mut next_look, mut in_hand) = (Instant::now(), BTreeSet::new());
-        loop {
+        let mut is_busy = true;
+        while !retired.is_cancelled() {
             let open = match self.store.open_tasks(self.list.name.as_str()).await {
                 Ok(open) => open,
                 Err(failure) => {
@@ -138,8 +147,12 @@ impl Performer {
                 }
             };
             self.take_on(&open, &mut in_hand);
+            if self.list.is_leaving && is_busy == open.is_empty() {
+                is_busy = !is_busy;
+                info!(list = %self.list.name, is_busy, "a task list is being left");
+            }
             let room = self.list.at_once.saturating_sub(open.iter().filter(|task| keeps_busy(task)).count());
-            if Instant::now() >= next_look && room > 0 {
+            if Instant::now() >= next_look && room > 0 && !self.list.is_leaving {
                 if let Err(failure) = self.look(room).await {
                     error!(list = %self.list.name, %failure, "the task list was not looked through; trying again");
                 }
@@ -148,6 +161,7 @@ impl Performer {
             }
             tokio::select! {
                 () = sleep(TICK) => {}
+                () = retired.cancelled() => {}
                 () = wake.notified() => next_look = Instant::now(),
                 Some(done) = self.under_way.join_next() => {
                     let moved = match done {
@@ -166,6 +180,7 @@ impl Performer {
                 }
             }
         }
+        while self.under_way.join_next().await.is_some() {}
     }
 
     /// Begins the next step of every task that is due and not in hand.

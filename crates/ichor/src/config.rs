@@ -246,6 +246,8 @@ impl Config {
             urgent: new.urgent.clone(),
             forwards: new.forwards.clone(),
             channels: new.channels.clone(),
+            lookups: new.lookups.clone(),
+            task_lists: new.task_lists.clone(),
             retention: new.retention.clone(),
             audit: new.audit.clone(),
             telemetry: new.telemetry.clone(),

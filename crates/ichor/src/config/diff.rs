@@ -9,13 +9,15 @@ use serde_json::Value;
 use super::Config;
 
 /// Sections and keys that come in force without a restart.
-const LIVE: [&str; 11] = [
+const LIVE: [&str; 13] = [
     "source",
     "destination",
     "rule",
     "urgent",
     "forward",
     "channel",
+    "lookup",
+    "task_list",
     "retention",
     "audit",
     "telemetry",
@@ -171,6 +173,8 @@ mod tests {
             ("log.format", false),
             ("destination \"pacs\" proof.ask", true),
             ("rule.order", true),
+            ("lookup \"pacs\" address", true),
+            ("task_list \"TASKS\" source \"#1\" url", true),
             ("rulers", false),
             ("listen.address", false),
             ("analysis.longest_overtaken_s", true),

@@ -40,7 +40,7 @@ fn judged(config: &Config, depths: &[TaskDepth]) -> Vec<Outcome> {
             open if open.is_open() && !is_configured => outcomes.push(Outcome::warning(
                 subject,
                 format!("{count} are {open}, and their list is not configured any more"),
-                "put its [[task_list]] back until they are done, or ichor tasks give-up",
+                "a daemon that read the change while it ran ends them; else put its [[task_list]] back, or ichor tasks give-up",
             )),
             _ => {}
         }
