@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use ichor_core::{AeTitle, DeliveryStatus, Proof};
@@ -40,7 +41,7 @@ pub(crate) struct Opened {
 pub(crate) async fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
     let mut opened = Vec::new();
     for section in &config.destinations {
-        refuse_ourselves(config, section).await?;
+        refuse_ourselves(config, &endpoint(section)?).await.with_context(|| named(section))?;
         let destination = open(section, &config.listen.ae_title)?;
         warn_of_unheard_reports(config, section);
         let of = made_of(&(section, &config.listen.ae_title))?;
@@ -113,19 +114,29 @@ pub(crate) fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions>
     })
 }
 
-/// Refuses a destination at which we listen ourselves: results would come back for ever. A name that cannot be resolved is
-/// nobody's.
-pub(crate) async fn refuse_ourselves(config: &Config, section: &DestinationConfig) -> anyhow::Result<()> {
+fn named(section: &DestinationConfig) -> String {
+    format!("destination {:?}", section.name)
+}
+
+fn endpoint(section: &DestinationConfig) -> anyhow::Result<Endpoint> {
+    section.endpoint().map_err(|message| anyhow::anyhow!("{}: {message}", named(section)))
+}
+
+/// Refuses a place at which we listen ourselves: results would come back for ever. A name that cannot be resolved is nobody's.
+pub(crate) async fn refuse_ourselves(config: &Config, endpoint: &Endpoint) -> anyhow::Result<()> {
     let mut own = vec![config.listen.address];
     own.extend(config.listen.tls.as_ref().map(|tls| tls.address));
     own.extend(config.dicomweb.as_ref().map(|dicomweb| dicomweb.address));
-    let Some(address) = section.address.clone().or_else(|| section.url.as_deref().and_then(host_of)) else {
-        return Ok(());
+    let address = match endpoint {
+        Endpoint::CStore { address, .. } => Some(address.clone()),
+        Endpoint::StowRs(web) => host_of(&web.url),
+        Endpoint::Folder(_) => None,
     };
+    let Some(address) = address else { return Ok(()) };
     let Ok(peers) = tokio::net::lookup_host(&address).await else { return Ok(()) };
     for peer in peers {
         let is_ours = own.iter().any(|listen| is_own(*listen, peer));
-        anyhow::ensure!(!is_ours, "destination {:?}: {address} is where this daemon listens itself", section.name);
+        anyhow::ensure!(!is_ours, "{address} is where this daemon listens itself");
     }
     Ok(())
 }
@@ -165,16 +176,14 @@ fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {
 ///
 /// # Errors
 /// A secret or certificate that cannot be used.
-pub(crate) fn transport(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Transport> {
-    let timeout = seconds(config.timeout_s);
-    let endpoint = config.endpoint().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+pub(crate) fn transport(endpoint: Endpoint, timeout: Duration, own_title: &AeTitle) -> anyhow::Result<Transport> {
     Ok(match endpoint {
         Endpoint::CStore { address, ae_title, calling_ae_title, tls } => {
             let mut options = ScuOptions::new(calling_ae_title.unwrap_or_else(|| own_title.clone()), ae_title, address);
             options.connect_timeout = timeout;
             options.response_timeout = timeout;
             if let Some(tls) = &tls {
-                tls.check().with_context(|| format!("destination {:?}", config.name))?;
+                tls.check()?;
             }
             options.tls = tls;
             Transport::CStore(options)
@@ -189,8 +198,9 @@ pub(crate) fn transport(config: &DestinationConfig, own_title: &AeTitle) -> anyh
 }
 
 fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Destination> {
-    let transport = transport(config, own_title)?;
-    let flow = config.flow().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+    let transport =
+        transport(endpoint(config)?, seconds(config.timeout_s), own_title).with_context(|| named(config))?;
+    let flow = config.flow().map_err(|message| anyhow::anyhow!("{}: {message}", named(config)))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),
         longest: seconds(config.max_backoff_s),
@@ -204,12 +214,12 @@ fn open(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Desti
 /// # Errors
 /// What cannot be read.
 pub(crate) fn web_options(endpoint: WebEndpoint) -> anyhow::Result<StowOptions> {
-    let WebEndpoint { url, credentials, ca_file, identity } = endpoint;
+    let WebEndpoint { url, credentials, tls } = endpoint;
     let mut options = StowOptions::new(&url);
     options.credentials = credentials.map(read_credentials).transpose()?;
     let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
-    options.root_certificates = ca_file.as_deref().map(read).transpose()?;
-    if let Some((certificate, key)) = identity {
+    options.root_certificates = tls.ca_file.as_deref().map(read).transpose()?;
+    if let Some((certificate, key)) = tls.identity {
         options.identity = Some([read(&certificate)?, b"\n".to_vec(), read(&key)?].concat());
     }
     Ok(options)

@@ -70,9 +70,10 @@ pub(crate) fn serve(
 /// With the look-up's name: a secret or certificate that cannot be used, or an address that is ours.
 pub(crate) async fn open(config: &Config, section: &LookupConfig, rank: u32) -> anyhow::Result<LookupOptions> {
     let named = || format!("lookup {:?}", section.name);
-    let place = section.place().map_err(|message| anyhow::anyhow!("{}: {message}", named()))?;
+    let place = section.endpoint().map_err(|message| anyhow::anyhow!("{}: {message}", named()))?;
     destinations::refuse_ourselves(config, &place).await.with_context(named)?;
-    let inquiry = match destinations::transport(&place, &config.listen.ae_title).with_context(named)? {
+    let timeout = seconds(section.timeout_s);
+    let inquiry = match destinations::transport(place, timeout, &config.listen.ae_title).with_context(named)? {
         Transport::CStore(scu) if section.kind == crate::config::LookupKind::Mwl => {
             Inquiry::Worklist(scu, Match { by: section.matching(), station: section.scheduled_ae_title.clone() })
         }
@@ -87,7 +88,7 @@ pub(crate) async fn open(config: &Config, section: &LookupConfig, rank: u32) -> 
         accession: section.accession,
         modalities: section.modalities.clone(),
         sources: section.sources.clone(),
-        timeout: seconds(section.timeout_s),
+        timeout,
         backoff: Backoff {
             first: seconds(section.first_backoff_s),
             longest: seconds(section.max_backoff_s),
