@@ -11,7 +11,7 @@ use crate::support::raw::RawAssociation;
 use crate::support::study::{Phantom, Study, put_text};
 use crate::support::task_manager::{TaskManager, Wanted};
 use crate::support::tools::requires;
-use crate::support::{free_port, http, seconds, stays};
+use crate::support::{eventually, free_port, http, seconds, stays};
 use crate::tasks::{performer, place, task, wait_for_task, wanted};
 
 const READ: &str = "configuration read again";
@@ -116,4 +116,95 @@ fn lookups_come_and_go_while_the_daemon_works() {
     assert!(daemon.log().contains("look-up pacs is asked no more"), "{}", daemon.log());
     assert!(told_by(&bare("without", 2)).is_null());
     reload(&daemon, &format!("{without}{}", section.replace("c-find", "no-find")), "nothing changes", 1);
+}
+
+/// A performer whose inputs come from Orthanc by C-MOVE, and a source by which Orthanc may come.
+fn by_move(manager: &TaskManager, pacs: &Orthanc) -> String {
+    format!(
+        "[[source]]\nae_title = \"ORTHANC\"\nnetworks = [\"127.0.0.0/8\"]\nquiet_period_s = 0.5\n\n{}\n\
+         [[task_list.source]]\nkind = \"c-move\"\naddress = \"127.0.0.1:{}\"\nae_title = \"ORTHANC\"\n",
+        performer(&manager.url(), &[], ""),
+        pacs.dicom_port
+    )
+}
+
+fn of<'a>(uid: &'a str, study: &'a str, title: &'a str) -> Wanted<'a> {
+    Wanted { url: None, title: Some(title), ..wanted(uid, study, "") }
+}
+
+/// A workitem that names an AE title: its PACS is asked, sends, and is told apart from one that may not be asked or does not know us.
+#[test]
+fn input_comes_by_c_move() {
+    requires!(Orthanc);
+    let (pacs, manager) = (Orthanc::start(), TaskManager::start());
+    let settings = Settings { sections: by_move(&manager, &pacs), ..Settings::to([Destination::c_store(&pacs)]) };
+    let daemon = Daemon::start(&settings);
+    let study = called_positive()[0].write(&daemon.folder("study"));
+    pacs.keep(&study);
+
+    // Nobody but who is configured is asked.
+    manager.schedule(&of("2.25.300", &study.study_uid, "SOMEBODY"));
+    let left = wait_for_task(&daemon, "2.25.300", "left");
+    assert!(left["last_words"].as_str().unwrap().contains("SOMEBODY is that of no source"), "{left}");
+
+    // It does not know where we are: said, asked again, and done when it does.
+    let instances: Vec<&str> = study.instances.iter().map(|one| one.sop_instance.as_str()).collect();
+    pacs.forgets_ichor();
+    manager.schedule(&Wanted { instances: &instances, ..of("2.25.301", &study.study_uid, "ORTHANC") });
+    let words = |uid: &str, words: &str| {
+        eventually(seconds(30), words, || match task(&daemon, uid) {
+            task if task["last_words"].as_str().is_some_and(|said| said.contains(words)) => Ok(task),
+            task => Err(format!("{task}\n{}", daemon.log())),
+        })
+    };
+    let waiting = words("2.25.301", "ORTHANC");
+    assert_eq!(waiting["status"], "claimed", "{waiting}");
+    assert!(daemon.find(&study.study_uid).is_none());
+    pacs.knows_ichor(daemon.port);
+    manager.wait_for("2.25.301", "COMPLETED", 120);
+    let why = daemon.why(&study.study_uid);
+    let said = format!("its input was fetched: {} instances", study.instances.len());
+    assert!(why.contains(&said) && why.contains("ORTHANC"), "{why}");
+    assert_eq!(pacs.segmentations(&study.study_uid).len(), 1);
+
+    // It says that it has sent everything, and has sent it elsewhere.
+    let second = called_positive()[1].write(&daemon.folder("second"));
+    let source = "[[source]]\nae_title = \"ORTHANC\"\nquiet_period_s = 0.5\n".to_owned();
+    let elsewhere = Daemon::start(&Settings { sections: source, ..Settings::default() });
+    pacs.keep(&second);
+    pacs.knows_ichor(elsewhere.port);
+    manager.schedule(&of("2.25.302", &second.study_uid, "ORTHANC"));
+    words("2.25.302", "does it know ICHOR by another address?");
+    assert!(daemon.find(&second.study_uid).is_none());
+    // What it does not have is nothing.
+    manager.schedule(&of("2.25.303", "1.2.3.4.999", "ORTHANC"));
+    words("2.25.303", "ORTHANC");
+    pacs.knows_ichor(daemon.port);
+    manager.wait_for("2.25.302", "COMPLETED", 120);
+    let doctor = String::from_utf8(daemon.command(&["doctor", "--json"]).stdout).unwrap();
+    assert!(doctor.contains("takes C-MOVE"), "{doctor}");
+}
+
+/// A peer that may not come is asked in vain: its sub-operations fail, and that is said and canceled in time.
+#[test]
+fn what_is_refused_here_is_said_on_the_workitem() {
+    requires!(Orthanc);
+    let (pacs, manager) = (Orthanc::start(), TaskManager::start());
+    let sections =
+        by_move(&manager, &pacs).replace("ae_title = \"ORTHANC\"\nnetworks", "ae_title = \"NOBODY\"\nnetworks");
+    let sections = sections.replace("max_answer_mib = 1", "max_answer_mib = 1\ngive_up_after_s = 3.0");
+    let daemon = Daemon::start(&Settings { sections, ..Settings::to([Destination::c_store(&pacs)]) });
+    assert!(daemon.log().contains("what it is asked to send here is refused"), "{}", daemon.log());
+    pacs.knows_ichor(daemon.port);
+    let study = called_negative().write(&daemon.folder("study"));
+    pacs.keep(&study);
+    manager.schedule(&Wanted { url: None, title: Some("ORTHANC"), ..wanted("2.25.310", &study.study_uid, "") });
+    let item = manager.wait_for("2.25.310", "CANCELED", 60);
+    let progress = &item["data"]["00741002"]["Value"][0];
+    assert_eq!(progress["0074100E"]["Value"][0]["00080100"]["Value"][0], "110523", "{progress}");
+    let words = progress["00741238"]["Value"][0].as_str().unwrap();
+    assert!(words.contains("ORTHANC") && words.contains("given up"), "{words}");
+    assert!(daemon.find(&study.study_uid).is_none());
+    let doctor = String::from_utf8(daemon.command(&["doctor", "--json"]).stdout).unwrap();
+    assert!(doctor.contains("no [[source]] has its AE title"), "{doctor}");
 }

@@ -33,7 +33,7 @@ fn settings(pacs: &Orthanc, list: &str, keys: &str) -> Settings {
 }
 
 pub(crate) fn wanted<'a>(uid: &'a str, study: &'a str, url: &'a str) -> Wanted<'a> {
-    Wanted { uid, code: CODE, study, priority: "MEDIUM", url: Some(url), instances: &[] }
+    Wanted { uid, code: CODE, study, priority: "MEDIUM", url: Some(url), title: None, instances: &[] }
 }
 
 pub(crate) fn place(pacs: &Orthanc, study: &Study) -> String {
@@ -380,7 +380,7 @@ fn workitems_that_never_answer_hide_no_others() {
     requires!(Orthanc);
     let (pacs, manager) = (Orthanc::start(), TaskManager::start());
     let mut settings = settings(&pacs, &manager.url(), "");
-    settings.sections = settings.sections.replace("timeout_s = 20.0", "timeout_s = 0.5");
+    settings.sections = settings.sections.replace("timeout_s = 20.0", "timeout_s = 1.0");
     let mute: Vec<String> = (100..105).map(|number| format!("2.25.{number}")).collect();
     manager.make(&json!({ "mute": mute }));
     let nowhere = format!("{}/studies/1.2.3", pacs.dicom_web_url().trim_end_matches('/'));
@@ -432,6 +432,9 @@ fn mistakes_keep_the_daemon_from_starting() {
         (with(&performer(url, &[], "")), "stands twice"),
         (Settings { sections: performer("ftp://x", &[], ""), ..Settings::default() }, "http://"),
         (Settings { sections: performer(url, &["pacs"], ""), ..Settings::default() }, "source"),
+        (with("[[task_list.source]]\nkind = \"c-move\"\naddress = \"pacs:104\""), "kind c-move needs the key ae_title"),
+        (with("[[task_list.source]]\nkind = \"c-move\"\nurl = \"http://pacs\""), "url does not belong to kind c-move"),
+        (with("[[task_list.source]]\nurl = \"http://pacs\"\ntls = true"), "tls does not belong to kind wado-rs"),
     ] {
         let said = Daemon::refuses_to_start(&settings);
         assert!(said.contains(word), "{word}: {said}");

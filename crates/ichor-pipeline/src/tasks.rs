@@ -7,6 +7,7 @@
 mod ending;
 mod fetch;
 mod listen;
+mod moving;
 mod offer;
 mod perform;
 mod unwell;
@@ -19,11 +20,12 @@ use ichor_core::{AeTitle, TaskStatus, Uid, chain};
 use ichor_dicomweb::server::ups::{DataSet, UpsState};
 use ichor_dicomweb::ups::UpsError;
 use ichor_dicomweb::{RetrieveLimits, StowClient};
+use ichor_dimse::scu::ScuOptions;
 use ichor_store::{NewTask, Store, StoreError, Task};
 use rand::Rng;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -37,6 +39,8 @@ use unwell::Unwell;
 
 /// Longest time between two looks at the store.
 const TICK: Duration = Duration::from_millis(500);
+/// Time for steps to end what peers were asked for, when the program ends.
+const TO_STOP: Duration = Duration::from_secs(3);
 /// After so many workitems in a row that nobody answers for, the rest of a look is left for the next.
 const MOST_SILENT: u32 = 3;
 
@@ -55,6 +59,8 @@ pub struct TaskList {
     pub is_leaving: bool,
     /// Services below whose addresses inputs may be fetched.
     pub sources: Vec<InputSource>,
+    /// Peers that may be asked to send inputs here.
+    pub movers: Vec<InputMover>,
     /// How much is fetched at most.
     pub limits: RetrieveLimits,
     /// Pause between two looks at the list.
@@ -88,6 +94,15 @@ pub struct InputSource {
     pub client: StowClient,
 }
 
+/// A peer that inputs may come from by C-MOVE.
+#[derive(Clone, Debug)]
+pub struct InputMover {
+    /// The peer; its called title is what a workitem names as Retrieve AE Title.
+    pub peer: ScuOptions,
+    /// Where it sends to: the title of our listener.
+    pub destination: AeTitle,
+}
+
 /// Performs the workitems of a list until told to stop, or until another takes over: then the steps in hand are ended first.
 pub async fn run_until_retired(
     store: Store,
@@ -102,6 +117,7 @@ pub async fn run_until_retired(
         store: store.clone(),
         ingest,
         list: Arc::clone(&list),
+        stop: shutdown.clone(),
         under_way,
         offset: 0,
         unwell: Unwell::default(),
@@ -111,12 +127,21 @@ pub async fn run_until_retired(
         () = performer.work(&wake, &retired) => {}
         () = listen::run(&store, &list, &wake), if list.events => {}
     }
+    // Who was asked to send something is told that it is not wanted any more.
+    if shutdown.is_cancelled() && !list.movers.is_empty() {
+        let ended = timeout(TO_STOP, async { while performer.under_way.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            debug!(list = %list.name, "steps were cut off; the next start takes them again");
+        }
+    }
 }
 
 struct Performer {
     store: Store,
     ingest: StowIngest,
     list: Arc<TaskList>,
+    /// Cancelled when the program ends.
+    stop: CancellationToken,
     /// Tasks in hand: their numbers, and whether a step was taken.
     under_way: JoinSet<(i64, bool)>,
     /// How many matches the next search leaves out.
@@ -188,10 +213,10 @@ impl Performer {
         for task in open.iter().filter(|task| task.next_attempt <= now()) {
             if in_hand.insert(task.id) {
                 let (store, ingest, list) = (self.store.clone(), self.ingest.clone(), Arc::clone(&self.list));
-                let task = task.clone();
+                let (task, stop) = (task.clone(), self.stop.clone());
                 self.under_way.spawn(async move {
                     let id = task.id;
-                    (id, perform::step(&store, &ingest, &list, task).await)
+                    (id, perform::step((&store, &ingest), &list, task, &stop).await)
                 });
             }
         }

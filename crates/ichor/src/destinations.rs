@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, ForwardConfig, WebEndpoint, seconds};
+use crate::performers::may_come;
 use crate::secrets;
 use crate::stages::{Stages, made_of};
 
@@ -158,8 +159,7 @@ fn is_own(listen: SocketAddr, peer: SocketAddr) -> bool {
 /// association of its own must be let in.
 pub(crate) fn unheard_reporter<'a>(config: &Config, section: &'a DestinationConfig) -> Option<&'a AeTitle> {
     let title = section.ae_title.as_ref()?;
-    let may_come = config.sources.iter().any(|source| source.ae_title.as_ref().is_none_or(|known| known == title));
-    (section.proof.ask.contains(&Proof::Commitment) && !may_come).then_some(title)
+    (section.proof.ask.contains(&Proof::Commitment) && !may_come(config, title)).then_some(title)
 }
 
 fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {

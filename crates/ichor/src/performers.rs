@@ -11,15 +11,16 @@ use ichor_core::AeTitle;
 use ichor_dicomweb::{RetrieveLimits, StowClient};
 use ichor_dimse::scp::SopClassRule;
 use ichor_pipeline::backoff::Backoff;
+use ichor_pipeline::deliver::Transport;
 use ichor_pipeline::ingest::{Ingest, StowClientRule, StowIngest};
-use ichor_pipeline::tasks::{self, InputSource, Place, TaskList};
+use ichor_pipeline::tasks::{self, InputMover, InputSource, Place, TaskList};
 use ichor_store::{Store, TaskDepth};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::config::{Config, Endpoint, TaskListConfig, WebEndpoint, seconds};
-use crate::destinations::web_options;
+use crate::destinations::{transport, web_options};
 use crate::stages::{Stages, made_of};
 
 /// What the names of task lists' stages begin with.
@@ -147,22 +148,15 @@ pub(crate) async fn warn_of_orphans(config: &Config, leaving: &[TaskListConfig],
 
 fn open(config: &Config, section: &TaskListConfig) -> anyhow::Result<TaskList> {
     let endpoint = section.endpoint().map_err(anyhow::Error::msg)?;
-    let sources: Vec<WebEndpoint> = if section.sources.is_empty() {
-        vec![endpoint.clone()]
-    } else {
-        section.sources.iter().map(|source| source.endpoint().map_err(anyhow::Error::msg)).collect::<Result<_, _>>()?
-    };
-    let source = |endpoint: WebEndpoint| {
-        let url = endpoint.url.clone();
-        Ok(InputSource { url, client: client(endpoint, section)? })
-    };
+    let (sources, movers) = inputs(config, section)?;
     Ok(TaskList {
         name: section.name.clone(),
         server: client(endpoint, section)?,
         performer: section.ae_title.clone().unwrap_or_else(|| config.listen.ae_title.clone()),
         ours: section.ours(),
         is_leaving: false,
-        sources: sources.into_iter().map(source).collect::<anyhow::Result<_>>()?,
+        sources,
+        movers,
         limits: RetrieveLimits {
             max_bytes: section.max_input_mib.saturating_mul(1 << 20),
             max_part_bytes: config.listen.max_instance_mib.saturating_mul(1 << 20),
@@ -184,6 +178,43 @@ fn open(config: &Config, section: &TaskListConfig) -> anyhow::Result<TaskList> {
         places: places(config),
         own_place: own_place(config),
     })
+}
+
+/// Where inputs may come from.
+fn inputs(config: &Config, section: &TaskListConfig) -> anyhow::Result<(Vec<InputSource>, Vec<InputMover>)> {
+    let source = |endpoint: WebEndpoint| {
+        let url = endpoint.url.clone();
+        anyhow::Ok(InputSource { url, client: client(endpoint, section)? })
+    };
+    if section.sources.is_empty() {
+        return Ok((vec![source(section.endpoint().map_err(anyhow::Error::msg)?)?], Vec::new()));
+    }
+    let (mut sources, mut movers) = (Vec::new(), Vec::new());
+    for one in &section.sources {
+        match one.endpoint().map_err(anyhow::Error::msg)? {
+            Endpoint::StowRs(endpoint) => sources.push(source(endpoint)?),
+            endpoint @ Endpoint::CStore { .. } => movers.extend(mover(config, section, endpoint)?),
+            // No kind of source is a folder.
+            Endpoint::Folder(_) => {}
+        }
+    }
+    Ok((sources, movers))
+}
+
+/// A peer that is asked to send to our listener, from which it must be allowed to come.
+fn mover(config: &Config, section: &TaskListConfig, endpoint: Endpoint) -> anyhow::Result<Option<InputMover>> {
+    let own = &config.listen.ae_title;
+    let Transport::CStore(peer) = transport(endpoint, seconds(section.timeout_s), own)? else { return Ok(None) };
+    if !may_come(config, &peer.called_ae) {
+        let (list, ae_title) = (section.name.as_str(), peer.called_ae.as_str());
+        warn!(list, ae_title, "no [[source]] has its AE title: what it is asked to send here is refused");
+    }
+    Ok(Some(InputMover { peer, destination: own.clone() }))
+}
+
+/// Whether a peer may send here, as far as its title says.
+pub(crate) fn may_come(config: &Config, title: &AeTitle) -> bool {
+    config.sources.iter().any(|source| source.ae_title.as_ref().is_none_or(|known| known == title))
 }
 
 fn client(endpoint: WebEndpoint, section: &TaskListConfig) -> anyhow::Result<StowClient> {

@@ -7,6 +7,7 @@ use ichor_dicomweb::server::ups::{UpsState, attribute, data_set, sequence};
 use ichor_dicomweb::ups::UpsError;
 use ichor_store::{Store, StoreError, StudyDetail, StudyKey, Task, TaskStep};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::TaskList;
@@ -22,8 +23,13 @@ const ANALYSING: u8 = 50;
 const DELIVERING: u8 = 90;
 
 /// Takes the next step of a task; whether it has got any further.
-pub(super) async fn step(store: &Store, ingest: &StowIngest, list: &TaskList, task: Task) -> bool {
-    let hand = Hand { store, ingest, list, task };
+pub(super) async fn step(
+    (store, ingest): (&Store, &StowIngest),
+    list: &TaskList,
+    task: Task,
+    stop: &CancellationToken,
+) -> bool {
+    let hand = Hand { store, ingest, list, task, stop };
     let (workitem, name) = (&hand.task.new.workitem, &list.name);
     match hand.take().await {
         Ok(moved) => moved,
@@ -48,6 +54,7 @@ struct Hand<'a> {
     ingest: &'a StowIngest,
     list: &'a TaskList,
     task: Task,
+    stop: &'a CancellationToken,
 }
 
 impl Hand<'_> {
@@ -157,7 +164,7 @@ impl Hand<'_> {
             return self.give_up(Why::Asked, "canceled as asked, before anything was begun", None).await;
         }
         let (study, request) = (&self.task.new.study_instance, self.request());
-        match fetch::fetch(self.store, self.ingest, self.list, study, &request).await? {
+        match fetch::fetch((self.store, self.ingest), self.list, (study, &request), self.stop).await? {
             Fetched::Here(words) => self.advance(&TaskStep::InputHere, &words).await,
             Fetched::Wrong(words) => self.give_up(Why::WrongInput, &words, None).await,
             Fetched::NotYet(words) if self.is_overdue() => {

@@ -7,8 +7,8 @@ use ichor_core::AeTitle;
 use ichor_pipeline::tasks::{Code, Ours};
 use serde::{Deserialize, Serialize};
 
-use super::keys::{WebEndpoint, with_web_keys};
-use super::{Durations, Fault, at_least_one, fault};
+use super::keys::{WebEndpoint, with_place_keys, with_web_keys};
+use super::{Durations, Endpoint, Fault, at_least_one, fault, none_is_set};
 
 with_web_keys! {
     /// `[[task_list]]`
@@ -76,23 +76,50 @@ with_web_keys! {
     }
 }
 
-with_web_keys! {
+with_place_keys! {
     /// `[[task_list.source]]`
     #[derive(Clone, Debug, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub(crate) struct TaskSourceConfig {
-        /// Base URL of the DICOMweb service, without `/studies`.
-        pub(crate) url: String,
+        /// How inputs come from there.
+        #[serde(default)]
+        pub(crate) kind: TaskSourceKind,
     }
 }
 
+/// How inputs come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TaskSourceKind {
+    /// Fetched by DICOMweb, WADO-RS.
+    #[default]
+    WadoRs,
+    /// Sent here by a peer that is asked to, C-MOVE.
+    CMove,
+}
+
 impl TaskSourceConfig {
-    /// The service.
+    /// The service or peer.
     ///
     /// # Errors
-    /// A sentence about the key that cannot be right.
-    pub(crate) fn endpoint(&self) -> Result<WebEndpoint, String> {
-        self.web_keys().endpoint(&self.url)
+    /// A sentence about the key that is missing, belongs to the other kind, or cannot be right.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
+        let place = self.place_keys();
+        match self.kind {
+            TaskSourceKind::WadoRs => {
+                none_is_set(&place.of_dimse(), "wado-rs")?;
+                place.dicomweb("wado-rs")
+            }
+            TaskSourceKind::CMove => {
+                none_is_set(&place.of_web(), "c-move")?;
+                place.dimse("c-move")
+            }
+        }
+    }
+
+    /// What it is called in faults, and what no two may have in common.
+    fn place_name(&self) -> Option<&str> {
+        self.url.as_deref().or(self.ae_title.as_ref().map(AeTitle::as_str))
     }
 }
 
@@ -149,11 +176,12 @@ impl TaskListConfig {
             }
         }
         self.endpoint().map_err(|message| (self.own_key("url"), message))?;
-        let mut urls = BTreeSet::new();
+        let mut places = BTreeSet::new();
         for source in &self.sources {
             source.endpoint().map_err(|message| (self.own_key("source"), message))?;
-            if !urls.insert(&source.url) {
-                return fault(&self.own_key("source"), format!("{:?} stands twice", source.url));
+            let place = source.place_name().unwrap_or_default();
+            if !places.insert(place) {
+                return fault(&self.own_key("source"), format!("{place:?} stands twice"));
             }
         }
         Ok(())
