@@ -72,7 +72,12 @@ fn task_lists_come_and_go_while_the_daemon_works() {
     daemon.kill();
     daemon.start_again();
     check(false);
-    assert!(daemon.log().contains("a task list that is not configured any more"), "{}", daemon.log());
+    eventually(seconds(20), "a warning", || {
+        match daemon.log().contains("a task list that is not configured any more") {
+            true => Ok(()),
+            false => Err(daemon.log()),
+        }
+    });
     let doctor = daemon.command(&["doctor", "--json"]);
     assert!(String::from_utf8_lossy(&doctor.stdout).contains("their list is not configured any more"), "{doctor:?}");
     let number = task(&daemon, "2.25.204")["id"].to_string();
@@ -157,7 +162,7 @@ fn input_comes_by_c_move() {
             task => Err(format!("{task}\n{}", daemon.log())),
         })
     };
-    let waiting = words("2.25.301", "ORTHANC");
+    let waiting = words("2.25.301", "ORTHANC refuses the C-MOVE");
     assert_eq!(waiting["status"], "claimed", "{waiting}");
     assert!(daemon.find(&study.study_uid).is_none());
     pacs.knows_ichor(daemon.port);
