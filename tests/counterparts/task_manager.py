@@ -8,6 +8,8 @@ Beside `/workitems` it has, for the test alone:
     POST /control/do            {"drop": "state"}: does the next such request and breaks the connection without an answer;
                                 {"status": 503}: answers everything so until {"status": 0}; {"lie": "uid" | "huge" | "scheduled"};
                                 {"forget": UID}; {"steal": UID}: somebody else claims it; {"hold": "state"}: waits before doing
+                                {"mute": [UID, …]}: never answers for these; {"refuse": {UID: 409}}: takes the claim and
+                                nothing after it
     GET /control/all            every workitem with its state, its Transaction UID and what was said of it
     GET /control/log            every request with its answer, and what was wrong with it
 """
@@ -31,7 +33,7 @@ config.settings.writing_validation_mode = config.RAISE
 OPTIONS = json.loads(sys.argv[1])
 LOCK = threading.RLock()
 ITEMS, LOG, FINAL = {}, [], ("COMPLETED", "CANCELED")
-DO = {"drop": None, "status": 0, "lie": None, "hold": None}
+DO = {"drop": None, "status": 0, "lie": None, "hold": None, "mute": [], "refuse": {}}
 
 INCONSISTENT = "The submitted request is inconsistent with the state of the UPS Instance."
 INCORRECT = "The Transaction UID is incorrect."
@@ -226,6 +228,9 @@ class Handler(BaseHTTPRequestHandler):
         if DO["hold"] == kind:
             while DO["hold"] == kind:
                 time.sleep(0.02)
+        if kind == "get" and len(parts) == 2:
+            while parts[1] in DO["mute"]:
+                time.sleep(0.02)
         drop, value, warning = False, None, None
         with LOCK:
             try:
@@ -258,6 +263,8 @@ class Handler(BaseHTTPRequestHandler):
                 return lied(found[first : first + int(query.get("limit", len(found)))]), None
             case ("GET", ["workitems", uid]):
                 return [self.item(uid).data.to_json_dict()], None
+            case ("PUT" | "POST", ["workitems", uid, *_]) if uid in DO["refuse"] and self.item(uid).state != "SCHEDULED":
+                raise Refusal(DO["refuse"][uid], "this is not taken")
             case ("PUT", ["workitems", uid, "state"]):
                 return None, change_state(self.item(uid), read(body))
             case ("POST", ["workitems", uid]):

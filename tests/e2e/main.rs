@@ -34,6 +34,7 @@ mod oidc;
 mod outage;
 mod pages;
 mod papers;
+mod places;
 mod proof;
 mod real_series;
 mod reload;

@@ -14,7 +14,7 @@ use crate::support::tools::requires;
 use crate::support::{eventually, seconds};
 
 /// Writes the configuration anew and has it read; waits until the daemon has said so `times` times.
-fn reload(daemon: &Daemon, config: &str, said: &str, times: usize) {
+pub(crate) fn reload(daemon: &Daemon, config: &str, said: &str, times: usize) {
     std::fs::write(&daemon.config, config).unwrap();
     let pid = daemon.pid().to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());

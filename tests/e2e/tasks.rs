@@ -13,12 +13,12 @@ use crate::support::orthanc::Orthanc;
 use crate::support::study::{Phantom, Study};
 use crate::support::task_manager::{TaskManager, Wanted};
 use crate::support::tools::{python, requires};
-use crate::support::{eventually, seconds, stays};
+use crate::support::{eventually, free_port, http, seconds, stays};
 
 const CODE: &str = "ICH";
 
 /// A performer for a list, whose inputs come from `sources`.
-fn performer(list: &str, sources: &[&str], keys: &str) -> String {
+pub(crate) fn performer(list: &str, sources: &[&str], keys: &str) -> String {
     let sources: String =
         sources.iter().map(|url| format!("[[task_list.source]]\nurl = {url:?}\n")).collect::<Vec<_>>().concat();
     format!(
@@ -32,11 +32,11 @@ fn settings(pacs: &Orthanc, list: &str, keys: &str) -> Settings {
     Settings { sections, ..Settings::to([Destination::c_store(pacs)]) }
 }
 
-fn wanted<'a>(uid: &'a str, study: &'a str, url: &'a str) -> Wanted<'a> {
-    Wanted { uid, code: CODE, study, priority: "MEDIUM", url: Some(url), instances: &[] }
+pub(crate) fn wanted<'a>(uid: &'a str, study: &'a str, url: &'a str) -> Wanted<'a> {
+    Wanted { uid, code: CODE, study, priority: "MEDIUM", url: Some(url), title: None, instances: &[] }
 }
 
-fn place(pacs: &Orthanc, study: &Study) -> String {
+pub(crate) fn place(pacs: &Orthanc, study: &Study) -> String {
     format!("{}/studies/{}", pacs.dicom_web_url().trim_end_matches('/'), study.study_uid)
 }
 
@@ -47,13 +47,13 @@ fn tasks(daemon: &Daemon) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn task(daemon: &Daemon, uid: &str) -> Value {
+pub(crate) fn task(daemon: &Daemon, uid: &str) -> Value {
     let all = tasks(daemon);
     all["tasks"].as_array().unwrap().iter().find(|task| task["workitem"] == uid).cloned().unwrap_or(Value::Null)
 }
 
 #[track_caller]
-fn wait_for_task(daemon: &Daemon, uid: &str, status: &str) -> Value {
+pub(crate) fn wait_for_task(daemon: &Daemon, uid: &str, status: &str) -> Value {
     eventually(seconds(60), &format!("task {status}"), || match task(daemon, uid) {
         task if task["status"] == status => Ok(task),
         task => Err(format!("{task}\n{}", daemon.log())),
@@ -129,9 +129,10 @@ fn deaths_between_the_steps_lose_nothing_and_do_nothing_twice() {
     daemon.kill();
     assert!(["claiming", "claimed", "waiting"].contains(&task(&daemon, uid)["status"].as_str().unwrap()));
     daemon.start_again();
+    // Whole: what a death leaves of half a fetch is closed as a version of its own.
     eventually(seconds(60), "its input", || match daemon.find(&study.study_uid) {
-        Some(study) => Ok(study),
-        None => Err(daemon.log()),
+        Some(found) if found["instances"] == study.instances.len() => Ok(()),
+        found => Err(format!("{found:?}\n{}", daemon.log())),
     });
     daemon.kill();
     manager.make(&json!({ "drop": "state" }));
@@ -319,6 +320,86 @@ fn what_stands_behind_a_full_answer_is_found() {
     assert_eq!(manager.workitem("2.25.80")["state"], "SCHEDULED");
 }
 
+/// A list that takes a claim and never its end: tried within bounds, then shown wherever somebody looks, and resolved by people. It
+/// takes no other's place meanwhile.
+#[test]
+fn a_refused_end_is_bounded_shown_and_resolved() {
+    requires!(Orthanc);
+    let (pacs, manager) = (Orthanc::start(), TaskManager::start());
+    let mut settings = settings(&pacs, &manager.url(), "most_refusals = 3\nat_once = 1\n");
+    let admin = free_port();
+    settings.sections = format!("[admin]\naddress = \"127.0.0.1:{admin}\"\n{}", settings.sections);
+    let daemon = Daemon::start(&settings);
+    let study = called_negative().write(&daemon.folder("study"));
+    pacs.keep(&study);
+    let url = place(&pacs, &study);
+    for uid in ["2.25.90", "2.25.91"] {
+        manager.make(&json!({ "refuse": { "2.25.90": 409, "2.25.91": 400 } }));
+        manager.schedule(&wanted(uid, &study.study_uid, &url));
+        let refused = wait_for_task(&daemon, uid, "refused");
+        assert!(refused["last_words"].as_str().unwrap().contains("ichor tasks retry"), "{refused}");
+        assert_eq!(manager.workitem(uid)["state"], "IN PROGRESS");
+        let asked = manager.log().iter().filter(|entry| entry["words"] == "this is not taken").count();
+        stays(seconds(2), || {
+            let again = manager.log().iter().filter(|entry| entry["words"] == "this is not taken").count();
+            assert_eq!(again, asked, "it is not asked any more");
+        });
+    }
+    let why = daemon.why(&study.study_uid);
+    assert!(why.contains("does not take that it is at") && why.contains("this is not taken"), "{why}");
+    let ready = http::get_json(admin, "/health/ready").unwrap();
+    let check = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == "tasks").unwrap().clone();
+    assert_eq!((check["passed"].as_bool(), ready["ready"].as_bool()), (Some(false), Some(true)), "{ready}");
+    assert!(check["words"].as_str().unwrap().contains("2 by TASKS"), "{check}");
+    let metrics = String::from_utf8(http::get(admin, "/metrics").unwrap()).unwrap();
+    assert!(metrics.contains("ichor_tasks{name=\"TASKS\",status=\"refused\"} 2"), "{metrics}");
+    let doctor = daemon.command(&["doctor", "--json"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("2 are refused"), "{doctor:?}");
+
+    // Others are performed, with room for one at once.
+    manager.schedule(&wanted("2.25.92", &study.study_uid, &url));
+    manager.wait_for("2.25.92", "COMPLETED", 60);
+
+    let number = task(&daemon, "2.25.91")["id"].to_string();
+    let transaction = manager.workitem("2.25.91")["transaction"].as_str().unwrap().to_owned();
+    let given_up = daemon.command(&["tasks", "give-up", &number, "--why", "ended by hand"]);
+    assert!(String::from_utf8_lossy(&given_up.stdout).contains(&transaction), "{given_up:?}");
+    assert_eq!(task(&daemon, "2.25.91")["last_words"], "given up: ended by hand");
+    let twice = daemon.command(&["tasks", "retry", &number]);
+    assert!(!twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("given-up"), "{twice:?}");
+    manager.make(&json!({ "refuse": {} }));
+    let retried = daemon.command(&["tasks", "retry"]);
+    assert!(String::from_utf8_lossy(&retried.stdout).contains("1 task is tried again"), "{retried:?}");
+    manager.wait_for("2.25.90", "COMPLETED", 30);
+    wait_for_task(&daemon, "2.25.90", "completed");
+    assert_eq!(manager.workitem("2.25.91")["state"], "IN PROGRESS", "nobody tells it any more");
+}
+
+/// Workitems that the list never answers for do not hide what stands behind them on the same page.
+#[test]
+fn workitems_that_never_answer_hide_no_others() {
+    requires!(Orthanc);
+    let (pacs, manager) = (Orthanc::start(), TaskManager::start());
+    let mut settings = settings(&pacs, &manager.url(), "");
+    settings.sections = settings.sections.replace("timeout_s = 20.0", "timeout_s = 1.0");
+    let mute: Vec<String> = (100..105).map(|number| format!("2.25.{number}")).collect();
+    manager.make(&json!({ "mute": mute }));
+    let nowhere = format!("{}/studies/1.2.3", pacs.dicom_web_url().trim_end_matches('/'));
+    for uid in &mute {
+        manager.schedule(&Wanted { priority: "HIGH", ..wanted(uid, "1.2.3", &nowhere) });
+    }
+    let daemon = Daemon::start(&settings);
+    let study = called_negative().write(&daemon.folder("study"));
+    pacs.keep(&study);
+    manager.schedule(&wanted("2.25.110", &study.study_uid, &place(&pacs, &study)));
+    manager.wait_for("2.25.110", "COMPLETED", 90);
+    for uid in &mute {
+        let left = wait_for_task(&daemon, uid, "left");
+        assert!(left["last_words"].as_str().unwrap().contains("not to be had"), "{left}");
+    }
+    assert_eq!(tasks(&daemon)["lists"][0]["is_up"], true, "the list itself answers");
+}
+
 trait SlowPoll {
     fn slow_poll(self) -> Self;
 }
@@ -343,6 +424,7 @@ fn mistakes_keep_the_daemon_from_starting() {
         (unsaid(with(""), "workitem_codes"), "every workitem would be claimed"),
         (unsaid(with(""), "url"), "missing field `url`"),
         (with("at_once = 0"), "at_once"),
+        (with("most_refusals = 0"), "most_refusals"),
         (with("station_names = [\"A^B^C\"]"), "neither value nor value^scheme"),
         (with("bearer_token_file = \"a\"\nuser = \"b\""), "bearer_token_file, or user and password_file"),
         (with("tls_ca_file = \"a\""), "TLS"),
@@ -351,6 +433,9 @@ fn mistakes_keep_the_daemon_from_starting() {
         (with(&performer(url, &[], "")), "stands twice"),
         (Settings { sections: performer("ftp://x", &[], ""), ..Settings::default() }, "http://"),
         (Settings { sections: performer(url, &["pacs"], ""), ..Settings::default() }, "source"),
+        (with("[[task_list.source]]\nkind = \"c-move\"\naddress = \"pacs:104\""), "kind c-move needs the key ae_title"),
+        (with("[[task_list.source]]\nkind = \"c-move\"\nurl = \"http://pacs\""), "url does not belong to kind c-move"),
+        (with("[[task_list.source]]\nurl = \"http://pacs\"\ntls = true"), "tls does not belong to kind wado-rs"),
     ] {
         let said = Daemon::refuses_to_start(&settings);
         assert!(said.contains(word), "{word}: {said}");

@@ -226,7 +226,7 @@ def check_commands(ichor: Path) -> list[str]:
             if line in ("hemorrhage analysis", "--receive-only"):
                 continue
             command = []
-            for word in re.findall(r"[a-z]+(?=\s|$)", line):
+            for word in re.findall(r"(?<!\S)[a-z][a-z-]*(?=\s|$)", line):
                 if (not command or has_commands(help_of(command))) and help_of([*command, word]):
                     command.append(word)
                 else:

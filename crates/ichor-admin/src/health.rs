@@ -1,6 +1,6 @@
 //! Readiness: whether a study that came now would be kept, and analysed.
 
-use ichor_core::DeliveryStatus;
+use ichor_core::{DeliveryStatus, TaskStatus};
 use ichor_store::{DestinationState, QueueDepth};
 use serde::Serialize;
 
@@ -53,13 +53,14 @@ pub(crate) async fn check(facts: &Facts) -> Readiness {
         }
         None => Check { name: "model", passed: true, words: "none: studies are received and wait".to_owned() },
     };
+    let tasks = tasks(facts).await;
     // What cannot be analysed or delivered is for people to see; a study that came now would be kept all the same.
     let ready = [&store, &disk].iter().all(|check| check.passed);
     let destinations = match facts.store.destinations((facts.now)()).await {
         Ok(states) => reachable(&facts.site().destinations, &states),
         Err(error) => Check { name: "destinations", passed: false, words: error.to_string() },
     };
-    Readiness { ready, checks: vec![store, disk, model, destinations, deliveries] }
+    Readiness { ready, checks: vec![store, disk, model, destinations, deliveries, tasks] }
 }
 
 /// Whether every destination that is configured is there, and takes what it is sent. Why not is for those who log in: health
@@ -78,6 +79,28 @@ fn reachable(configured: &[String], states: &[DestinationState]) -> Check {
     let troubles: Vec<String> = configured.filter_map(trouble).collect();
     let words = if troubles.is_empty() { "none is down".to_owned() } else { troubles.join(", ") };
     Check { name: "destinations", passed: troubles.is_empty(), words }
+}
+
+/// Whether a workitem of others waits for somebody here.
+async fn tasks(facts: &Facts) -> Check {
+    let name = "tasks";
+    let depths = match facts.store.task_depths().await {
+        Ok(depths) => depths,
+        Err(error) => return Check { name, passed: false, words: error.to_string() },
+    };
+    let refused = depths.iter().filter(|depth| depth.status == TaskStatus::Refused && depth.count > 0);
+    let refused: Vec<String> = refused.map(|depth| format!("{} by {}", depth.count, depth.list)).collect();
+    let site = facts.site();
+    let orphans = depths.iter().filter(|depth| depth.status.is_open() && !site.task_lists.contains(&depth.list));
+    let orphans: Vec<String> = orphans.map(|depth| format!("{} of {}", depth.count, depth.list)).collect();
+    let said: Vec<String> =
+        [("refused, and somebody has to decide", refused), ("in hand, and their list is gone", orphans)]
+            .into_iter()
+            .filter(|(_, which)| !which.is_empty())
+            .map(|(what, which)| format!("{what} (ichor tasks list): {}", which.join(", ")))
+            .collect();
+    let words = if said.is_empty() { "none waits for a decision".to_owned() } else { said.join("; ") };
+    Check { name, passed: said.is_empty(), words }
 }
 
 /// Whether a result was given up.

@@ -60,6 +60,8 @@ pub struct Site {
     pub destinations: Vec<String>,
     /// Names of the channels that are configured.
     pub channels: Vec<String>,
+    /// Names of the task lists that are performed.
+    pub task_lists: Vec<String>,
     /// The configuration in force; secrets are hidden before it is shown.
     pub configuration: serde_json::Value,
 }

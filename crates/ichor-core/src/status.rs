@@ -125,6 +125,10 @@ status! {
         Canceled = "canceled",
         /// Somebody else's, or gone.
         Lost = "lost",
+        /// Its list does not take our word: it stands there as ours until somebody decides what becomes of it here.
+        Refused = "refused",
+        /// Somebody has given it up: it stands in its list as ours.
+        GivenUp = "given-up",
     }
 }
 
@@ -145,6 +149,14 @@ status! {
         Failed = "failed",
         /// A result object could not be delivered, and is given up.
         DeliveryDead = "delivery-dead",
+    }
+}
+
+impl TaskStatus {
+    /// Whether it is not over, and somebody here goes on with it.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Claiming | Self::Claimed | Self::Waiting | Self::Ending)
     }
 }
 

@@ -50,6 +50,13 @@ impl UpsError {
         matches!(self, Self::Refused { status: 409, .. })
     }
 
+    /// Whether it is said to be somebody else's: the words of PS3.18 11.6.3 and 11.7.3 name the Transaction UID.
+    #[must_use]
+    pub fn is_of_another(&self) -> bool {
+        let names_it = |words: &str| words.to_ascii_lowercase().contains("transaction uid");
+        matches!(self, Self::Refused { status: 409, words } if names_it(words))
+    }
+
     /// Whether there is no such workitem (404, 410).
     #[must_use]
     pub const fn is_gone(&self) -> bool {

@@ -1,12 +1,13 @@
 //! Command sets (PS3.7 6.3 and Annex E): group 0000 in Implicit VR Little Endian, small and bounded.
 
+mod request;
+
 use std::collections::BTreeMap;
 
 use ichor_core::Uid;
 use thiserror::Error;
 
 use crate::status::StoreStatus;
-use crate::uids;
 
 /// Longest command set that is accepted, in bytes. A C-STORE-RQ has about 250; an N-GET-RQ with a long list of
 /// attributes a few thousand.
@@ -37,6 +38,8 @@ pub mod tag {
     pub const MESSAGE_ID: u16 = 0x0110;
     /// Message ID Being Responded To, US.
     pub const MESSAGE_ID_RESPONDED_TO: u16 = 0x0120;
+    /// Move Destination, AE.
+    pub const MOVE_DESTINATION: u16 = 0x0600;
     /// Priority, US.
     pub const PRIORITY: u16 = 0x0700;
     /// Command Data Set Type, US.
@@ -55,6 +58,12 @@ pub mod tag {
     pub const EVENT_TYPE: u16 = 0x1002;
     /// Action Type ID, US.
     pub const ACTION_TYPE: u16 = 0x1008;
+    /// Number of Completed Sub-operations, US.
+    pub const COMPLETED_SUB_OPERATIONS: u16 = 0x1021;
+    /// Number of Failed Sub-operations, US.
+    pub const FAILED_SUB_OPERATIONS: u16 = 0x1022;
+    /// Number of Warning Sub-operations, US.
+    pub const WARNING_SUB_OPERATIONS: u16 = 0x1023;
 }
 
 /// Values of the Command Field (0000,0100) that are used here.
@@ -67,6 +76,10 @@ pub mod field {
     pub const C_FIND_RQ: u16 = 0x0020;
     /// C-FIND-RSP.
     pub const C_FIND_RSP: u16 = 0x8020;
+    /// C-MOVE-RQ.
+    pub const C_MOVE_RQ: u16 = 0x0021;
+    /// C-MOVE-RSP.
+    pub const C_MOVE_RSP: u16 = 0x8021;
     /// C-ECHO-RQ.
     pub const C_ECHO_RQ: u16 = 0x0030;
     /// C-ECHO-RSP.
@@ -254,63 +267,6 @@ impl CommandSet {
         Ok(self.u16(tag::DATA_SET_TYPE)? != NO_DATA_SET)
     }
 
-    /// Makes a C-STORE-RQ (PS3.7 9.3.1.1) of medium priority.
-    #[must_use]
-    pub fn c_store_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid) -> Self {
-        Self::default()
-            .with_uid(tag::AFFECTED_SOP_CLASS, sop_class)
-            .with_u16(tag::COMMAND_FIELD, field::C_STORE_RQ)
-            .with_u16(tag::MESSAGE_ID, message_id)
-            .with_u16(tag::PRIORITY, 0)
-            .with_u16(tag::DATA_SET_TYPE, 0x0000)
-            .with_uid(tag::AFFECTED_SOP_INSTANCE, sop_instance)
-    }
-
-    /// Makes a C-FIND-RQ (PS3.7 9.3.2.1) of medium priority; the identifier follows as a data set.
-    #[must_use]
-    pub fn c_find_request(message_id: u16, sop_class: &Uid) -> Self {
-        Self::default()
-            .with_uid(tag::AFFECTED_SOP_CLASS, sop_class)
-            .with_u16(tag::COMMAND_FIELD, field::C_FIND_RQ)
-            .with_u16(tag::MESSAGE_ID, message_id)
-            .with_u16(tag::PRIORITY, 0)
-            .with_u16(tag::DATA_SET_TYPE, 0x0000)
-    }
-
-    /// Makes a C-ECHO-RQ (PS3.7 9.3.5.1).
-    #[must_use]
-    pub fn c_echo_request(message_id: u16) -> Self {
-        Self::default()
-            .with_uid(tag::AFFECTED_SOP_CLASS, &uids::known(uids::VERIFICATION))
-            .with_u16(tag::COMMAND_FIELD, field::C_ECHO_RQ)
-            .with_u16(tag::MESSAGE_ID, message_id)
-            .with_u16(tag::DATA_SET_TYPE, NO_DATA_SET)
-    }
-
-    /// Makes an N-EVENT-REPORT-RQ (PS3.7 10.3.1) with a data set.
-    #[must_use]
-    pub fn n_event_report_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid, event_type: u16) -> Self {
-        Self::default()
-            .with_uid(tag::AFFECTED_SOP_CLASS, sop_class)
-            .with_u16(tag::COMMAND_FIELD, field::N_EVENT_REPORT_RQ)
-            .with_u16(tag::MESSAGE_ID, message_id)
-            .with_u16(tag::DATA_SET_TYPE, 0x0000)
-            .with_uid(tag::AFFECTED_SOP_INSTANCE, sop_instance)
-            .with_u16(tag::EVENT_TYPE, event_type)
-    }
-
-    /// Makes an N-ACTION-RQ (PS3.7 10.3.4) with a data set.
-    #[must_use]
-    pub fn n_action_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid, action_type: u16) -> Self {
-        Self::default()
-            .with_uid(tag::REQUESTED_SOP_CLASS, sop_class)
-            .with_u16(tag::COMMAND_FIELD, field::N_ACTION_RQ)
-            .with_u16(tag::MESSAGE_ID, message_id)
-            .with_u16(tag::DATA_SET_TYPE, 0x0000)
-            .with_uid(tag::REQUESTED_SOP_INSTANCE, sop_instance)
-            .with_u16(tag::ACTION_TYPE, action_type)
-    }
-
     /// Makes the response to a request: without data set, with the request's SOP class and instance where these are
     /// valid, and with the comment unless it is empty.
     ///
@@ -378,6 +334,7 @@ fn comment_text(comment: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uids;
     use proptest::prelude::*;
 
     fn element(group: u16, element: u16, length: u32, value: &[u8]) -> Vec<u8> {

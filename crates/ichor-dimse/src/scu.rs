@@ -6,6 +6,7 @@ mod error;
 mod find;
 mod options;
 mod report;
+mod retrieve;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub use commit::{CommitmentScu, ReceivedReport};
 pub use error::ScuError;
 pub use find::{Found, InstanceKey, Match, Queried, QueryModel, WorklistKeys, attribute};
 pub use options::{ProposedContext, ScuOptions, StoreItem, StoreResponse};
+pub use retrieve::{MoveKeys, Moved};
 
 use crate::command::{CommandSet, field, tag};
 use crate::exchange::{Exchange, ExchangeError, Incoming};

@@ -14,6 +14,8 @@ pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 
 /// Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2.3.1).
 pub const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+/// Study Root Query/Retrieve Information Model - MOVE (PS3.4 C.6.2.3.1).
+pub const STUDY_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
 /// Modality Worklist Information Model - FIND (PS3.4 K.6.1.4).
 pub const MODALITY_WORKLIST_FIND: &str = "1.2.840.10008.5.1.4.31";
 
@@ -109,6 +111,7 @@ mod tests {
             STORAGE_COMMITMENT,
             STORAGE_COMMITMENT_INSTANCE,
             STUDY_ROOT_FIND,
+            STUDY_ROOT_MOVE,
             MODALITY_WORKLIST_FIND,
         ];
         all.extend(STORAGE_SOP_CLASSES);

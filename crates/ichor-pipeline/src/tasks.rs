@@ -7,22 +7,25 @@
 mod ending;
 mod fetch;
 mod listen;
+mod moving;
 mod offer;
 mod perform;
+mod unwell;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::{AeTitle, Uid, chain};
+use ichor_core::{AeTitle, TaskStatus, Uid, chain};
 use ichor_dicomweb::server::ups::{DataSet, UpsState};
 use ichor_dicomweb::ups::UpsError;
 use ichor_dicomweb::{RetrieveLimits, StowClient};
+use ichor_dimse::scu::ScuOptions;
 use ichor_store::{NewTask, Store, StoreError, Task};
 use rand::Rng;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -32,9 +35,14 @@ pub use offer::{Code, Ours};
 use crate::backoff::Backoff;
 use crate::ingest::StowIngest;
 use crate::now;
+use unwell::Unwell;
 
 /// Longest time between two looks at the store.
 const TICK: Duration = Duration::from_millis(500);
+/// Time for steps to end what peers were asked for, when the program ends.
+const TO_STOP: Duration = Duration::from_secs(3);
+/// After so many workitems in a row that nobody answers for, the rest of a look is left for the next.
+const MOST_SILENT: u32 = 3;
 
 /// A task list of another system, and how its workitems are performed.
 #[derive(Clone, Debug)]
@@ -47,8 +55,12 @@ pub struct TaskList {
     pub performer: AeTitle,
     /// Which workitems are ours.
     pub ours: Ours,
+    /// Whether nothing more is claimed, and only ended what was.
+    pub is_leaving: bool,
     /// Services below whose addresses inputs may be fetched.
     pub sources: Vec<InputSource>,
+    /// Peers that may be asked to send inputs here.
+    pub movers: Vec<InputMover>,
     /// How much is fetched at most.
     pub limits: RetrieveLimits,
     /// Pause between two looks at the list.
@@ -61,6 +73,10 @@ pub struct TaskList {
     pub most_found: usize,
     /// After that a task whose input is not to be had is given back.
     pub give_up_after: Duration,
+    /// So many refusals for good of our claim or last word are outlasted; then somebody has to decide.
+    pub most_refusals: u32,
+    /// For so long a list that does not take them is asked again; then somebody has to decide.
+    pub tell_within: Duration,
     /// Waits after failures.
     pub backoff: Backoff,
     /// Where results can be had from, by the name of the destination that accepted them.
@@ -78,15 +94,45 @@ pub struct InputSource {
     pub client: StowClient,
 }
 
-/// Performs the workitems of a list until told to stop.
-pub async fn run(store: Store, ingest: StowIngest, list: Arc<TaskList>, shutdown: CancellationToken) {
+/// A peer that inputs may come from by C-MOVE.
+#[derive(Clone, Debug)]
+pub struct InputMover {
+    /// The peer; its called title is what a workitem names as Retrieve AE Title.
+    pub peer: ScuOptions,
+    /// Where it sends to: the title of our listener.
+    pub destination: AeTitle,
+}
+
+/// Performs the workitems of a list until told to stop, or until another takes over: then the steps in hand are ended first.
+pub async fn run_until_retired(
+    store: Store,
+    ingest: StowIngest,
+    list: Arc<TaskList>,
+    retired: CancellationToken,
+    shutdown: CancellationToken,
+) {
     let wake = Notify::new();
     let under_way = JoinSet::new();
-    let mut performer = Performer { store: store.clone(), ingest, list: Arc::clone(&list), under_way, offset: 0 };
+    let mut performer = Performer {
+        store: store.clone(),
+        ingest,
+        list: Arc::clone(&list),
+        stop: shutdown.clone(),
+        under_way,
+        offset: 0,
+        unwell: Unwell::default(),
+    };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = performer.work(&wake) => {}
+        () = performer.work(&wake, &retired) => {}
         () = listen::run(&store, &list, &wake), if list.events => {}
+    }
+    // Who was asked to send something is told that it is not wanted any more.
+    if shutdown.is_cancelled() && !list.movers.is_empty() {
+        let ended = timeout(TO_STOP, async { while performer.under_way.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            debug!(list = %list.name, "steps were cut off; the next start takes them again");
+        }
     }
 }
 
@@ -94,16 +140,29 @@ struct Performer {
     store: Store,
     ingest: StowIngest,
     list: Arc<TaskList>,
+    /// Cancelled when the program ends.
+    stop: CancellationToken,
     /// Tasks in hand: their numbers, and whether a step was taken.
     under_way: JoinSet<(i64, bool)>,
     /// How many matches the next search leaves out.
     offset: usize,
+    /// Workitems that could not be had.
+    unwell: Unwell,
+}
+
+/// What an answer to the search offers.
+struct Candidate {
+    workitem: Uid,
+    /// The study that it names, if the answer says so.
+    study: Option<Uid>,
+    urgent: bool,
 }
 
 impl Performer {
-    async fn work(&mut self, wake: &Notify) {
+    async fn work(&mut self, wake: &Notify, retired: &CancellationToken) {
         let (mut next_look, mut in_hand) = (Instant::now(), BTreeSet::new());
-        loop {
+        let mut is_busy = true;
+        while !retired.is_cancelled() {
             let open = match self.store.open_tasks(self.list.name.as_str()).await {
                 Ok(open) => open,
                 Err(failure) => {
@@ -113,8 +172,12 @@ impl Performer {
                 }
             };
             self.take_on(&open, &mut in_hand);
-            if Instant::now() >= next_look && open.len() < self.list.at_once {
-                let room = self.list.at_once - open.len();
+            if self.list.is_leaving && is_busy == open.is_empty() {
+                is_busy = !is_busy;
+                info!(list = %self.list.name, is_busy, "a task list is being left");
+            }
+            let room = self.list.at_once.saturating_sub(open.iter().filter(|task| keeps_busy(task)).count());
+            if Instant::now() >= next_look && room > 0 && !self.list.is_leaving {
                 if let Err(failure) = self.look(room).await {
                     error!(list = %self.list.name, %failure, "the task list was not looked through; trying again");
                 }
@@ -123,6 +186,7 @@ impl Performer {
             }
             tokio::select! {
                 () = sleep(TICK) => {}
+                () = retired.cancelled() => {}
                 () = wake.notified() => next_look = Instant::now(),
                 Some(done) = self.under_way.join_next() => {
                     let moved = match done {
@@ -141,6 +205,7 @@ impl Performer {
                 }
             }
         }
+        while self.under_way.join_next().await.is_some() {}
     }
 
     /// Begins the next step of every task that is due and not in hand.
@@ -148,10 +213,10 @@ impl Performer {
         for task in open.iter().filter(|task| task.next_attempt <= now()) {
             if in_hand.insert(task.id) {
                 let (store, ingest, list) = (self.store.clone(), self.ingest.clone(), Arc::clone(&self.list));
-                let task = task.clone();
+                let (task, stop) = (task.clone(), self.stop.clone());
                 self.under_way.spawn(async move {
                     let id = task.id;
-                    (id, perform::step(&store, &ingest, &list, task).await)
+                    (id, perform::step((&store, &ingest), &list, task, &stop).await)
                 });
             }
         }
@@ -164,29 +229,55 @@ impl Performer {
         let found = self.list.server.search_workitems(&query, self.offset, most).await;
         self.note(found.as_ref().err()).await?;
         let found = found.unwrap_or_default();
-        let mut candidates: Vec<(bool, Uid)> = found.iter().filter_map(|set| self.candidate(set)).collect();
-        candidates.sort_by_key(|(urgent, _)| !urgent);
-        let mut begun = 0;
-        for (_, uid) in candidates {
-            if begun >= room {
-                break;
-            }
-            let status = self.store.task_status(self.list.name.as_str(), &uid).await?;
-            if status.is_some_and(|status| !offer::may_begin(status)) {
+        let mut candidates: Vec<Candidate> = found.iter().filter_map(candidate).collect();
+        // Those that could be had before those that could not: one that nobody answers for hides nothing.
+        candidates.sort_by_key(|one| (self.unwell.failures(&one.workitem), !one.urgent));
+        let mut rest = candidates.iter();
+        let (mut begun, mut silent) = (0, 0);
+        while let Some(one) = rest.next().filter(|_| begun < room && silent < MOST_SILENT) {
+            let (uid, name) = (&one.workitem, self.list.name.as_str());
+            let status = self.store.task_status(name, uid).await?;
+            if self.unwell.waits(uid, Instant::now()) || status.is_some_and(|status| !offer::may_begin(status)) {
                 continue;
             }
-            match self.list.server.workitem(&uid).await {
-                Ok(set) => begun += usize::from(self.consider(&uid, &set).await?),
-                Err(failure @ UpsError::Web(_)) if failure.may_pass() => {
-                    debug!(workitem = %uid, failure = %chain(&failure), "the list answers no more; the rest another time");
-                    break;
+            match self.list.server.workitem(uid).await {
+                Ok(set) => {
+                    silent = 0;
+                    self.unwell.answered(uid);
+                    begun += usize::from(self.consider(uid, &set).await?);
                 }
-                Err(failure) => debug!(workitem = %uid, failure = %chain(&failure), "a workitem is not to be had"),
+                Err(failure) => {
+                    silent = if matches!(failure, UpsError::Web(_)) && failure.may_pass() { silent + 1 } else { 0 };
+                    self.not_had(one, &failure).await?;
+                }
             }
         }
+        // Of a list that has fallen silent the others are looked at first the next time.
+        let is_cut = silent == MOST_SILENT && rest.any(|one| self.unwell.failures(&one.workitem) == 0);
         // What is not for us may fill an answer for good: then what stands behind it is looked at next.
-        self.offset = if begun == 0 && found.len() >= most { self.offset.saturating_add(most) } else { 0 };
+        self.offset = match (begun, is_cut) {
+            (_, true) => self.offset,
+            (0, false) if found.len() >= most => self.offset.saturating_add(most),
+            _ => 0,
+        };
         Ok(())
+    }
+
+    /// A workitem that was found is not to be had now. It is asked for again after a while of its own.
+    async fn not_had(&mut self, one: &Candidate, failure: &UpsError) -> Result<(), StoreError> {
+        let (name, workitem, words) = (self.list.name.as_str(), &one.workitem, chain(failure));
+        if self.unwell.failures(workitem) == 0 {
+            warn!(list = name, %workitem, words, "a workitem is not to be had; the others are looked at, and it again later");
+        }
+        self.unwell.failed(workitem, &self.list.backoff, Instant::now());
+        // One that is not there is somebody's mistake, and no task.
+        if failure.is_gone() {
+            return Ok(());
+        }
+        let study = one.study.clone().unwrap_or_else(|| workitem.clone());
+        let new =
+            NewTask { urgent: one.urgent, ..self.task(workitem, study, &DataSet::new(), serde_json::Value::Null) };
+        self.store.leave_task(&new, &format!("it is not to be had: {words}"), now()).await
     }
 
     /// Notes whether the list answers, and says so when that changes.
@@ -199,14 +290,6 @@ impl Performer {
             }
         }
         Ok(())
-    }
-
-    /// What an answer to the search offers: it may not say everything, and may hold what was not asked for.
-    fn candidate(&self, set: &DataSet) -> Option<(bool, Uid)> {
-        let uid = offer::name(set)?;
-        let state = offer::state(set);
-        let is_free = state.is_none_or(|state| state == UpsState::Scheduled);
-        is_free.then(|| (offer::is_urgent(set), uid))
     }
 
     /// Begins a task, if the workitem is ours and its input can be had; whether it was begun.
@@ -252,4 +335,17 @@ impl Performer {
             request,
         }
     }
+}
+
+/// What an answer to the search offers: it may not say everything, and may hold what was not asked for.
+fn candidate(set: &DataSet) -> Option<Candidate> {
+    let workitem = offer::name(set)?;
+    let state = offer::state(set);
+    let is_free = state.is_none_or(|state| state == UpsState::Scheduled);
+    is_free.then(|| Candidate { workitem, study: offer::any_study(set), urgent: offer::is_urgent(set) })
+}
+
+/// Whether a task counts among those under way at once: one whose list does not hear its end takes no other's place.
+fn keeps_busy(task: &Task) -> bool {
+    !(task.status == TaskStatus::Ending && task.failures > 0)
 }

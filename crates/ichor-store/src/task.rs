@@ -40,6 +40,10 @@ pub struct Task {
     pub progress: u8,
     /// Failures in a row of the present step.
     pub failures: u32,
+    /// Those of them that were refusals for good.
+    pub refusals: u32,
+    /// Since when its list is asked for the claim, or told the end.
+    pub asked_since: Timestamp,
     /// When it was first seen.
     pub seen_at: Timestamp,
     /// When it became ours.
@@ -90,6 +94,10 @@ pub enum TaskStep {
     Ended(TaskStatus),
     /// The present step failed, and is tried again then.
     Again(Timestamp),
+    /// The list refused it for good; it is asked again then all the same.
+    AgainRefused(Timestamp),
+    /// The list does not take it: somebody has to decide.
+    LeftToPeople,
     /// So many percent were told.
     Progress(u8),
     /// It goes on, although somebody wants it canceled.
@@ -191,6 +199,23 @@ impl Store {
         self.index().advance_task(task, step, words, now).await?;
         self.topics().notify(Topic::Closed);
         Ok(())
+    }
+
+    /// Has tasks tried again that their lists had refused: one by its number, or all; how many.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] or [`StoreError::Filter`] if the one that was named is not there, or not refused; else as
+    /// [`Self::leave_task`].
+    pub async fn retry_tasks(&self, id: Option<i64>, now: Timestamp) -> Result<u64, StoreError> {
+        self.index().retry_tasks(id, now).await
+    }
+
+    /// Gives up a task that is not over, for good: its list is told no more. The task as it is then.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] or [`StoreError::Filter`] if it is not there, or over; else as [`Self::leave_task`].
+    pub async fn give_up_task(&self, id: i64, why: &str, now: Timestamp) -> Result<Task, StoreError> {
+        self.index().give_up_task(id, why, now).await
     }
 
     /// Notes that somebody wants a task canceled; `false` if it is not one of ours that is open.

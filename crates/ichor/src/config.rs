@@ -12,6 +12,7 @@ mod dicomweb;
 mod diff;
 mod forward;
 mod gate;
+mod keys;
 mod limits;
 mod listen;
 mod lookup;
@@ -23,7 +24,6 @@ mod rule;
 mod task_list;
 mod telemetry;
 mod urgent;
-mod web_endpoint;
 mod worklist;
 
 use std::path::{Path, PathBuf};
@@ -40,11 +40,12 @@ pub(crate) use audit::AuditConfig;
 pub(crate) use channel::{ChannelConfig, ChannelEnd, HttpTls};
 pub(crate) use commitment::CommitmentConfig;
 pub(crate) use decoder::DecoderConfig;
-pub(crate) use destination::{CredentialFiles, DestinationConfig, Endpoint};
+pub(crate) use destination::{DestinationConfig, Endpoint};
 pub(crate) use dicomweb::{DicomWebClientConfig, DicomWebConfig};
 pub(crate) use diff::{Difference, diff};
 pub(crate) use forward::ForwardConfig;
 pub(crate) use gate::GateConfig;
+pub(crate) use keys::{CredentialFiles, WebEndpoint};
 pub(crate) use limits::LimitsConfig;
 pub(crate) use listen::{ListenConfig, Prefer, SourceConfig, TlsConfig};
 pub(crate) use lookup::{LookupConfig, LookupKind};
@@ -53,7 +54,6 @@ pub(crate) use rule::{OutcomeName, RuleConfig};
 pub(crate) use task_list::TaskListConfig;
 pub(crate) use telemetry::TelemetryConfig;
 pub(crate) use urgent::UrgentConfig;
-pub(crate) use web_endpoint::WebEndpoint;
 pub(crate) use worklist::WorklistConfig;
 
 /// A key and what is wrong with its value.
@@ -250,6 +250,8 @@ impl Config {
             urgent: new.urgent.clone(),
             forwards: new.forwards.clone(),
             channels: new.channels.clone(),
+            lookups: new.lookups.clone(),
+            task_lists: new.task_lists.clone(),
             retention: new.retention.clone(),
             audit: new.audit.clone(),
             telemetry: new.telemetry.clone(),

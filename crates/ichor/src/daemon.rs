@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, DestinationConfig, Prefer, seconds};
 use crate::engine::Engine;
+use crate::performers::Performing;
 use crate::reload::Controls;
 use crate::stages::{REPLACED, Stages};
 use crate::web;
@@ -76,7 +77,9 @@ impl Daemon {
         let traffic = ingest.traffic();
         let options = scp_options(config)?;
         let web = web::bind(config, ingest.clone(), &store, options.sop_classes.clone()).await?;
-        let performing = (ingest.clone(), options.sop_classes.clone());
+        let (stage_ingest, sop_classes) = (ingest.clone(), options.sop_classes.clone());
+        let performing =
+            workers.is_some().then(|| Performing { ingest: stage_ingest, sop_classes, leaving: Vec::new() });
         let mut scp = StorageScp::bind(config.listen.address, options, ingest)
             .await
             .with_context(|| format!("listening on {}", config.listen.address))?;
@@ -91,6 +94,7 @@ impl Daemon {
             forward: watch::Sender::new(Arc::new(destinations::forward_options(config)?)),
             analyse: None,
             site,
+            performing,
             stages: Stages::default(),
             config: config.clone(),
         };
@@ -141,7 +145,6 @@ impl Daemon {
             "assemble"
         });
         if let Some((roster, decoder)) = workers {
-            performers::start(config, &store, (&performing.0, &performing.1), &stop, &mut tasks)?;
             if config.analysis.while_receiving {
                 let options = triage_options(config, decoder.clone(), traffic);
                 let (stage_store, roster, token) = (store.clone(), roster.clone(), stop.clone());
@@ -169,15 +172,18 @@ impl Daemon {
             forward::run(stage_store, options, token).await;
             "forward"
         });
-        lookups::serve(config, &store, &stop, &mut tasks).await?;
         let stages = &mut controls.stages;
+        lookups::serve(lookups::open_all(config).await?, &store, &stop, (stages, &mut tasks));
+        if let Some(performing) = &controls.performing {
+            let opened = performers::open_all(config, &[], &store).await?;
+            performers::serve(performing, opened, &store, &stop, (stages, &mut tasks));
+        }
         destinations::serve(destinations::open_all(config).await?, &store, &stop, (stages, &mut tasks));
         channels::serve(channels::open_all(config)?, &store, &stop, (stages, &mut tasks));
         retention::serve(config, &store, &stop, (stages, &mut tasks));
         audit::serve(audit::open(config)?, &store, &stop, (stages, &mut tasks));
         telemetry::serve(telemetry::open(config)?, &store, &stop, (stages, &mut tasks));
-        destinations::warn_of_orphans(config, &store).await?;
-        channels::warn_of_orphans(&store, &config.channels).await?;
+        controls.warn_of_orphans(&store).await?;
         audit::started(&store, if work == Work::Everything { "everything" } else { "receive-only" }).await?;
         info!(%address, ae_title = %config.listen.ae_title, "listening");
         Ok(Self { address, store, tasks, stop, controls })

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use ichor_core::{AeTitle, DeliveryStatus, Proof, Zone};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::{Config, CredentialFiles, DestinationConfig, Endpoint, WebEndpoint, seconds};
+use crate::performers::may_come;
 use crate::secrets;
 use crate::stages::{Stages, made_of};
 use crate::telemetry;
@@ -42,7 +44,7 @@ pub(crate) struct Opened {
 pub(crate) async fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
     let (mut opened, traced) = (Vec::new(), telemetry::tracing(config));
     for section in &config.destinations {
-        refuse_ourselves(config, section).await?;
+        refuse_ourselves(config, &endpoint(section)?).await.with_context(|| named(section))?;
         let opening = open(section, &config.listen.ae_title, &config.time_zone)?;
         let destination = Destination { traced, ..opening };
         warn_of_unheard_reports(config, section);
@@ -119,19 +121,29 @@ pub(crate) fn forward_options(config: &Config) -> anyhow::Result<ForwardOptions>
     })
 }
 
-/// Refuses a destination at which we listen ourselves: results would come back for ever. A name that cannot be resolved is
-/// nobody's.
-pub(crate) async fn refuse_ourselves(config: &Config, section: &DestinationConfig) -> anyhow::Result<()> {
+fn named(section: &DestinationConfig) -> String {
+    format!("destination {:?}", section.name)
+}
+
+fn endpoint(section: &DestinationConfig) -> anyhow::Result<Endpoint> {
+    section.endpoint().map_err(|message| anyhow::anyhow!("{}: {message}", named(section)))
+}
+
+/// Refuses a place at which we listen ourselves: results would come back for ever. A name that cannot be resolved is nobody's.
+pub(crate) async fn refuse_ourselves(config: &Config, endpoint: &Endpoint) -> anyhow::Result<()> {
     let mut own = vec![config.listen.address];
     own.extend(config.listen.tls.as_ref().map(|tls| tls.address));
     own.extend(config.dicomweb.as_ref().map(|dicomweb| dicomweb.address));
-    let Some(address) = section.address.clone().or_else(|| section.url.as_deref().and_then(host_of)) else {
-        return Ok(());
+    let address = match endpoint {
+        Endpoint::CStore { address, .. } => Some(address.clone()),
+        Endpoint::StowRs(web) => host_of(&web.url),
+        Endpoint::Folder(_) => None,
     };
+    let Some(address) = address else { return Ok(()) };
     let Ok(peers) = tokio::net::lookup_host(&address).await else { return Ok(()) };
     for peer in peers {
         let is_ours = own.iter().any(|listen| is_own(*listen, peer));
-        anyhow::ensure!(!is_ours, "destination {:?}: {address} is where this daemon listens itself", section.name);
+        anyhow::ensure!(!is_ours, "{address} is where this daemon listens itself");
     }
     Ok(())
 }
@@ -154,8 +166,7 @@ fn is_own(listen: SocketAddr, peer: SocketAddr) -> bool {
 /// association of its own must be let in.
 pub(crate) fn unheard_reporter<'a>(config: &Config, section: &'a DestinationConfig) -> Option<&'a AeTitle> {
     let title = section.ae_title.as_ref()?;
-    let may_come = config.sources.iter().any(|source| source.ae_title.as_ref().is_none_or(|known| known == title));
-    (section.proof.ask.contains(&Proof::Commitment) && !may_come).then_some(title)
+    (section.proof.ask.contains(&Proof::Commitment) && !may_come(config, title)).then_some(title)
 }
 
 fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {
@@ -172,16 +183,14 @@ fn warn_of_unheard_reports(config: &Config, section: &DestinationConfig) {
 ///
 /// # Errors
 /// A secret or certificate that cannot be used.
-pub(crate) fn transport(config: &DestinationConfig, own_title: &AeTitle) -> anyhow::Result<Transport> {
-    let timeout = seconds(config.timeout_s);
-    let endpoint = config.endpoint().map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+pub(crate) fn transport(endpoint: Endpoint, timeout: Duration, own_title: &AeTitle) -> anyhow::Result<Transport> {
     Ok(match endpoint {
         Endpoint::CStore { address, ae_title, calling_ae_title, tls } => {
             let mut options = ScuOptions::new(calling_ae_title.unwrap_or_else(|| own_title.clone()), ae_title, address);
             options.connect_timeout = timeout;
             options.response_timeout = timeout;
             if let Some(tls) = &tls {
-                tls.check().with_context(|| format!("destination {:?}", config.name))?;
+                tls.check()?;
             }
             options.tls = tls;
             Transport::CStore(options)
@@ -196,8 +205,9 @@ pub(crate) fn transport(config: &DestinationConfig, own_title: &AeTitle) -> anyh
 }
 
 fn open(config: &DestinationConfig, own_title: &AeTitle, zone: &Zone) -> anyhow::Result<Destination> {
-    let transport = transport(config, own_title)?;
-    let flow = config.flow(zone).map_err(|message| anyhow::anyhow!("destination {:?}: {message}", config.name))?;
+    let transport =
+        transport(endpoint(config)?, seconds(config.timeout_s), own_title).with_context(|| named(config))?;
+    let flow = config.flow(zone).map_err(|message| anyhow::anyhow!("{}: {message}", named(config)))?;
     let backoff = Backoff {
         first: seconds(config.first_backoff_s),
         longest: seconds(config.max_backoff_s),
@@ -211,12 +221,12 @@ fn open(config: &DestinationConfig, own_title: &AeTitle, zone: &Zone) -> anyhow:
 /// # Errors
 /// What cannot be read; a secret or private key that anybody may read.
 pub(crate) fn web_options(endpoint: WebEndpoint) -> anyhow::Result<StowOptions> {
-    let WebEndpoint { url, credentials, ca_file, identity } = endpoint;
+    let WebEndpoint { url, credentials, tls } = endpoint;
     let mut options = StowOptions::new(&url);
     options.credentials = credentials.map(read_credentials).transpose()?;
     let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
-    options.root_certificates = ca_file.as_deref().map(read).transpose()?;
-    if let Some((certificate, key)) = identity {
+    options.root_certificates = tls.ca_file.as_deref().map(read).transpose()?;
+    if let Some((certificate, key)) = tls.identity {
         let key = secrets::read(&key)?.into_bytes();
         options.identity = Some([read(&certificate)?, b"\n".to_vec(), key, b"\n".to_vec()].concat());
     }

@@ -10,6 +10,7 @@ mod network;
 mod retention;
 mod secrets;
 mod services;
+mod tasks;
 
 use serde::Serialize;
 
@@ -82,5 +83,6 @@ pub(crate) async fn examine(config: &Config) -> Vec<Outcome> {
     outcomes.extend(network::provider(config).await);
     outcomes.extend(lookup::examine(config).await);
     outcomes.extend(network::task_lists(config).await);
+    outcomes.extend(tasks::examine(config).await);
     outcomes
 }

@@ -92,6 +92,8 @@ fn run<E: Engine>(cli: Cli) -> anyhow::Result<()> {
         Command::Messages(MessagesCommand::List(args)) => in_runtime(commands::messages::list(args, json)),
         Command::Messages(MessagesCommand::Retry(args)) => in_runtime(commands::messages::retry(args, json)),
         Command::Tasks(TasksCommand::List(args)) => in_runtime(commands::tasks::list(args, json)),
+        Command::Tasks(TasksCommand::Retry(args)) => in_runtime(commands::tasks::retry(args, json)),
+        Command::Tasks(TasksCommand::GiveUp(args)) => in_runtime(commands::tasks::give_up(args, json)),
         Command::Commitments(CommitmentsCommand::List(args)) => in_runtime(commands::commitments::list(args, json)),
         Command::Doctor(args) => in_runtime(commands::care::doctor(args, json)),
         Command::Backup(args) => in_runtime(commands::care::backup(args, json)),

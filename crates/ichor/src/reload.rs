@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Difference, diff};
+use crate::config::{Config, Difference, TaskListConfig, diff};
+use crate::performers::Performing;
 use crate::stages::Stages;
 use crate::{
-    admin, audit, certificates, channels, daemon, destinations, logging, retention, telemetry, tls_files, web,
+    admin, audit, certificates, channels, daemon, destinations, logging, lookups, performers, retention, telemetry,
+    tls_files, web,
 };
 
 /// A value that stages look at before each piece of work.
@@ -40,6 +42,9 @@ struct Prepared {
     filter: EnvFilter,
     destinations: Vec<destinations::Opened>,
     channels: Vec<channels::Opened>,
+    lookups: Vec<lookups::Opened>,
+    /// Lists, and those among them that are being left; empty for a daemon that receives only.
+    task_lists: (Vec<performers::Opened>, Vec<TaskListConfig>),
     audit: audit::Opened,
     telemetry: Option<telemetry::Opened>,
 }
@@ -55,6 +60,8 @@ pub(crate) struct Controls {
     /// With what reads the slices; `None` for a daemon that receives only.
     pub(crate) analyse: Option<(Shared<AnalyseOptions>, Decoder)>,
     pub(crate) site: Shared<Site>,
+    /// What performs workitems of others; `None` for a daemon that receives only.
+    pub(crate) performing: Option<Performing>,
     pub(crate) stages: Stages,
 }
 
@@ -67,7 +74,7 @@ impl Controls {
         stop: &CancellationToken,
         tasks: &mut JoinSet<&'static str>,
     ) {
-        let prepared = match self.prepare(file).await {
+        let prepared = match self.prepare(file, store).await {
             Ok(prepared) => prepared,
             Err(fault) => {
                 error!(file = %file.display(), "the configuration was not read again, nothing changes: {fault:#}");
@@ -84,8 +91,7 @@ impl Controls {
             }
         }
         let served = self.put_in_force(prepared, store, stop, tasks);
-        let orphans = destinations::warn_of_orphans(&self.config, store).await;
-        if let Err(error) = orphans.and(channels::warn_of_orphans(store, &self.config.channels).await) {
+        if let Err(error) = self.warn_of_orphans(store).await {
             warn!("what waits for nobody cannot be told: {error:#}");
         }
         if let Err(error) = store.feed_audit(self.config.audit.is_some()).await {
@@ -96,24 +102,48 @@ impl Controls {
         info!(file = %file.display(), changed = live, need_restart = waiting, ?served, "configuration read again");
     }
 
+    /// Says what waits for somebody who is not configured.
+    pub(crate) async fn warn_of_orphans(&self, store: &Store) -> anyhow::Result<()> {
+        destinations::warn_of_orphans(&self.config, store).await?;
+        channels::warn_of_orphans(store, &self.config.channels).await?;
+        let leaving = self.performing.as_ref().map_or(&[][..], |performing| &performing.leaving);
+        performers::warn_of_orphans(&self.config, leaving, store).await
+    }
+
+    /// Task lists of a new configuration, with those that go.
+    async fn open_task_lists(
+        &self,
+        config: &Config,
+        store: &Store,
+    ) -> anyhow::Result<(Vec<performers::Opened>, Vec<TaskListConfig>)> {
+        let Some(performing) = &self.performing else { return Ok((Vec::new(), Vec::new())) };
+        let leaving = performers::leaving((&self.config, config), &performing.leaving, store).await?;
+        Ok((performers::open_all(config, &leaving, store).await?, leaving))
+    }
+
     /// Makes everything that the file asks for.
-    async fn prepare(&self, file: &Path) -> anyhow::Result<(Prepared, Vec<Difference>)> {
+    async fn prepare(&self, file: &Path, store: &Store) -> anyhow::Result<(Prepared, Vec<Difference>)> {
         let new = Config::load(file)?;
         try_what_waits(&new)?;
         let differences = diff(&self.config, &new)?;
         let config = (self.config.with_live_parts_of(&new))
             .map_err(|(key, message)| anyhow::anyhow!("{key}: {message} (with what needs a restart)"))?;
         let analyse = self.analyse.as_ref().map(|(_, decoder)| daemon::analyse_options(&config, decoder.clone()));
+        let task_lists = self.open_task_lists(&config, store).await?;
+        let mut site = admin::site(&config)?;
+        site.task_lists.extend(task_lists.1.iter().map(|list| list.name.to_string()));
         let prepared = Prepared {
             peers: daemon::peer_rules(&config)?,
             sources: daemon::sources(&config)?,
             commit: daemon::commit_options(&config)?,
             forward: destinations::forward_options(&config)?,
             analyse: analyse.transpose()?,
-            site: admin::site(&config)?,
+            site,
             filter: logging::filter(&config.log)?,
             destinations: destinations::open_all(&config).await?,
             channels: channels::open_all(&config)?,
+            lookups: lookups::open_all(&config).await?,
+            task_lists,
             audit: audit::open(&config)?,
             telemetry: telemetry::open(&config)?,
             config,
@@ -147,6 +177,12 @@ impl Controls {
         let stages = &mut self.stages;
         let mut served = destinations::serve(prepared.destinations, store, stop, (stages, tasks));
         served.extend(channels::serve(prepared.channels, store, stop, (stages, tasks)));
+        served.extend(lookups::serve(prepared.lookups, store, stop, (stages, tasks)));
+        if let Some(performing) = &mut self.performing {
+            let (opened, leaving) = prepared.task_lists;
+            performing.leaving = leaving;
+            served.extend(performers::serve(performing, opened, store, stop, (stages, tasks)));
+        }
         served.extend(retention::serve(&self.config, store, stop, (stages, tasks)));
         served.extend(audit::serve(prepared.audit, store, stop, (stages, tasks)));
         served.extend(telemetry::serve(prepared.telemetry, store, stop, (stages, tasks)));

@@ -145,7 +145,17 @@ impl Orthanc {
 
     /// Tells it where ichor listens, for reports and for sending.
     pub(crate) fn knows_ichor(&self, port: u16) {
-        let modality = json!({ "AET": "ICHOR", "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": true });
+        self.knows_ichor_as("ICHOR", port);
+    }
+
+    /// Lets it take another title for ichor's.
+    pub(crate) fn forgets_ichor(&self) {
+        self.knows_ichor_as("ELSEWHERE", 104);
+    }
+
+    /// Tells it a title and a port by the name of ichor.
+    pub(crate) fn knows_ichor_as(&self, title: &str, port: u16) {
+        let modality = json!({ "AET": title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": true });
         http::put(self.http_port, "/modalities/ichor", modality.to_string().as_bytes()).unwrap();
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) study: &'a str,
     pub(crate) priority: &'a str,
     pub(crate) url: Option<&'a str>,
+    /// Retrieve AE Title.
+    pub(crate) title: Option<&'a str>,
     /// SOP Instance UIDs that it names.
     pub(crate) instances: &'a [&'a str],
 }
@@ -53,6 +55,9 @@ impl TaskManager {
         let mut input = json!({ "0040E020": one("CS", json!("DICOM")), "0020000D": one("UI", json!(wanted.study)) });
         if let Some(url) = wanted.url {
             input["0040E025"] = one("SQ", json!({ "00081190": one("UR", json!(url)) }));
+        }
+        if let Some(title) = wanted.title {
+            input["0040E021"] = one("SQ", json!({ "00080054": one("AE", json!(title)) }));
         }
         if !wanted.instances.is_empty() {
             let references: Vec<Value> = wanted.instances.iter().map(reference).collect();

@@ -11,9 +11,6 @@ use prometheus_client::registry::Registry;
 use super::{Name, Queue, count};
 use crate::Facts;
 
-/// Those that are not over.
-const OPEN: [TaskStatus; 4] = [TaskStatus::Claiming, TaskStatus::Claimed, TaskStatus::Waiting, TaskStatus::Ending];
-
 /// Tasks by list and state, how long the oldest that is under way has taken, and whether lists answer.
 pub(super) async fn tasks(registry: &mut Registry, facts: &Facts, now: Timestamp) -> Result<(), StoreError> {
     let (lists, depths) = (facts.store.task_lists().await?, facts.store.task_depths().await?);
@@ -27,7 +24,7 @@ pub(super) async fn tasks(registry: &mut Registry, facts: &Facts, now: Timestamp
             let found = of_list().find(|depth| depth.status == *status).map_or(0, |depth| count(depth.count));
             counts.get_or_create(&Queue { name: name.clone(), status: status.as_str() }).set(found);
         }
-        let first = of_list().filter(|depth| OPEN.contains(&depth.status)).map(|depth| depth.oldest).min();
+        let first = of_list().filter(|depth| depth.status.is_open()).map(|depth| depth.oldest).min();
         let seconds = first.map_or(0, |first| count(now.since(first).as_secs()));
         oldest.get_or_create(&Name { name: name.clone() }).set(seconds);
         let answers = lists.iter().find(|list| list.name == *name).is_some_and(|list| list.is_up);

@@ -118,6 +118,7 @@ impl Site {
                 longest_overtaken: std::time::Duration::from_secs(900),
                 destinations: vec!["pacs".to_owned()],
                 channels: Vec::new(),
+                task_lists: Vec::new(),
                 configuration: serde_json::json!({ "x": { "password": "s3cret" } }),
             }))
             .1,

@@ -1,5 +1,5 @@
 //! The input of a task: what is here already is used, what is not is fetched by WADO-RS from where the configuration lets it come
-//! from, through the stage that everything comes in by.
+//! from, or sent here by whom the configuration lets be asked by C-MOVE, through the stage that everything comes in by.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,11 @@ use ichor_dicomweb::server::{PartOutcome, RequestEnd, StowHandler};
 use ichor_dicomweb::{InstancesOf, RetrieveError, Retrieved};
 use ichor_store::{Store, StoreError, StudyKey};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::TaskList;
 use super::offer::{Input, Request, allowed};
+use super::{InputMover, TaskList, moving};
 use crate::ingest::StowIngest;
 
 /// 0xA900, Data Set Does Not Match SOP Class: the instance is of another study, or is not what its header says.
@@ -39,7 +40,8 @@ pub(super) async fn not_to_be_had(
     request: &Request,
 ) -> Result<Option<String>, StoreError> {
     for input in &request.inputs {
-        if is_here(store, study, input).await? || input.urls.iter().any(|url| allowed(list, url).is_some()) {
+        let may_be_fetched = input.urls.iter().any(|url| allowed(list, url).is_some()) || mover(list, input).is_some();
+        if may_be_fetched || is_here(store, study, input).await? {
             continue;
         }
         if let Some(url) = input.urls.first() {
@@ -49,10 +51,20 @@ pub(super) async fn not_to_be_had(
             )));
         }
         if !is_known(store, study).await? {
-            return Ok(Some("its study is not here, and it names no WADO-RS URL to have it from".to_owned()));
+            return Ok(Some(match input.titles.first() {
+                Some(title) => format!(
+                    "its study is not here, and its Retrieve AE Title {title} is that of no source that inputs may come from"
+                ),
+                None => "its study is not here, and it names no WADO-RS URL and no AE title to have it from".to_owned(),
+            }));
         }
     }
     Ok(None)
+}
+
+/// Who may be asked to send an input here.
+fn mover<'a>(list: &'a TaskList, input: &Input) -> Option<&'a InputMover> {
+    list.movers.iter().find(|mover| input.titles.contains(&mover.peer.called_ae))
 }
 
 /// What a peer wrote, cut.
@@ -77,30 +89,35 @@ async fn is_known(store: &Store, study: &Uid) -> Result<bool, StoreError> {
 /// # Errors
 /// The store's.
 pub(super) async fn fetch(
-    store: &Store,
-    ingest: &StowIngest,
+    (store, ingest): (&Store, &StowIngest),
     list: &TaskList,
-    study: &Uid,
-    request: &Request,
+    (study, request): (&Uid, &Request),
+    stop: &CancellationToken,
 ) -> Result<Fetched, StoreError> {
-    let (mut came, mut was_here) = (0, true);
+    let (mut came, mut warned, mut was_here) = (0, 0, true);
     for input in &request.inputs {
         if is_here(store, study, input).await? {
             continue;
         }
         was_here = false;
-        let Some((source, what)) = input.urls.iter().find_map(|url| allowed(list, url)) else {
+        if let Some((source, what)) = input.urls.iter().find_map(|url| allowed(list, url)) {
+            // No more than is asked for.
+            let what = InstancesOf { series: what.series.or_else(|| input.series.clone()), ..what };
+            match retrieve(ingest, list, source, &what).await {
+                Ok(count) => came += count,
+                Err(failed) => return Ok(failed),
+            }
+        } else if let Some(mover) = mover(list, input) {
+            match moving::fetch(store, list, mover, (study, input), stop).await? {
+                Ok((sent, warnings)) => (came, warned) = (came + sent, warned + warnings),
+                Err(failed) => return Ok(failed),
+            }
+        } else {
             let missing = store.missing_instances(study, &input.instances).await?.len();
             if missing == 0 && is_known(store, study).await? {
                 continue;
             }
             return Ok(Fetched::NotYet(format!("{missing} of its instances have not arrived")));
-        };
-        // No more than is asked for.
-        let what = InstancesOf { series: what.series.or_else(|| input.series.clone()), ..what };
-        match retrieve(ingest, list, source, &what).await {
-            Ok(count) => came += count,
-            Err(failed) => return Ok(failed),
         }
         let missing = store.missing_instances(study, &input.instances).await?;
         if let Some(first) = missing.first() {
@@ -112,6 +129,7 @@ pub(super) async fn fetch(
     }
     Ok(Fetched::Here(match (was_here, came) {
         (true, _) | (_, 0) => "its input is here".to_owned(),
+        (_, came) if warned > 0 => format!("its input was fetched: {came} instances, {warned} of them with a warning"),
         (_, came) => format!("its input was fetched: {came} instances"),
     }))
 }

@@ -1,6 +1,6 @@
 //! What a workitem of another asks for, read with suspicion: whether it is ours, and what its input is.
 
-use ichor_core::{TaskStatus, Uid};
+use ichor_core::{AeTitle, TaskStatus, Uid};
 use ichor_dicomweb::InstancesOf;
 use ichor_dicomweb::server::ups::{DataSet, UpsState, items, text, uid};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ const INSTANCES: &str = "00081199";
 const INSTANCE: &str = "00081155";
 /// WADO-RS Retrieval Sequence.
 const WADO_RS: &str = "0040E025";
+/// DICOM Retrieval Sequence.
+const BY_DIMSE: &str = "0040E021";
+/// Retrieve AE Title.
+const RETRIEVE_TITLE: &str = "00080054";
 /// Retrieve URL.
 const RETRIEVE_URL: &str = "00081190";
 
@@ -101,6 +105,9 @@ pub(super) struct Input {
     pub(super) instances: Vec<Uid>,
     /// Where it can be had by WADO-RS, as the workitem says.
     pub(super) urls: Vec<String>,
+    /// Titles of those who have it for C-MOVE, as the workitem says.
+    #[serde(default)]
+    pub(super) titles: Vec<AeTitle>,
 }
 
 /// The workitem's UID.
@@ -182,7 +189,15 @@ fn input(item: &DataSet) -> Result<Input, String> {
         series: uid(item, SERIES)?,
         instances: instances?.into_iter().flatten().collect(),
         urls: urls.collect(),
+        titles: items(item, BY_DIMSE).into_iter().flat_map(titles).collect(),
     })
+}
+
+/// Retrieve AE Titles of an item; what is none is passed over.
+fn titles(way: &DataSet) -> Vec<AeTitle> {
+    let values = way.get(RETRIEVE_TITLE).and_then(|attribute| attribute["Value"].as_array());
+    let texts = values.into_iter().flatten().filter_map(Value::as_str);
+    texts.filter_map(|text| AeTitle::parse(text).ok()).collect()
 }
 
 /// The source that a URL lies below, and what it names there.
@@ -275,6 +290,11 @@ mod tests {
             let error = read(items).unwrap_err();
             assert!(error.contains(word), "{word}: {error}");
         }
+        let by_dimse = json!([{ "0020000D": { "vr": "UI", "Value": ["1.9"] }, BY_DIMSE: { "vr": "SQ", "Value": [
+            { RETRIEVE_TITLE: { "vr": "AE", "Value": ["PACS", 7, "not a title at all"] } }, { RETRIEVE_TITLE: { "vr": "AE" } },
+            { RETRIEVE_TITLE: { "vr": "AE", "Value": ["ARCHIVE "] } }] } }]);
+        let (_, found) = read(by_dimse).unwrap();
+        assert_eq!(found.inputs[0].titles, ["PACS", "ARCHIVE"].map(|text| AeTitle::parse(text).unwrap()));
         // Not followed, and no reason to refuse: the study may be here.
         assert!(read(json!([item("1.9", Some("http://evil/studies/1.8"))])).is_ok());
     }

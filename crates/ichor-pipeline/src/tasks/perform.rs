@@ -7,6 +7,7 @@ use ichor_dicomweb::server::ups::{UpsState, attribute, data_set, sequence};
 use ichor_dicomweb::ups::UpsError;
 use ichor_store::{Store, StoreError, StudyDetail, StudyKey, Task, TaskStep};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::TaskList;
@@ -22,8 +23,13 @@ const ANALYSING: u8 = 50;
 const DELIVERING: u8 = 90;
 
 /// Takes the next step of a task; whether it has got any further.
-pub(super) async fn step(store: &Store, ingest: &StowIngest, list: &TaskList, task: Task) -> bool {
-    let hand = Hand { store, ingest, list, task };
+pub(super) async fn step(
+    (store, ingest): (&Store, &StowIngest),
+    list: &TaskList,
+    task: Task,
+    stop: &CancellationToken,
+) -> bool {
+    let hand = Hand { store, ingest, list, task, stop };
     let (workitem, name) = (&hand.task.new.workitem, &list.name);
     match hand.take().await {
         Ok(moved) => moved,
@@ -36,11 +42,19 @@ pub(super) async fn step(store: &Store, ingest: &StowIngest, list: &TaskList, ta
     }
 }
 
+/// What was being told when a server objected.
+#[derive(Clone, Copy)]
+enum Said<'a> {
+    Progress(u8),
+    End(&'a Ending),
+}
+
 struct Hand<'a> {
     store: &'a Store,
     ingest: &'a StowIngest,
     list: &'a TaskList,
     task: Task,
+    stop: &'a CancellationToken,
 }
 
 impl Hand<'_> {
@@ -50,24 +64,51 @@ impl Hand<'_> {
             TaskStatus::Claimed => self.fetch().await,
             TaskStatus::Waiting => self.wait().await,
             TaskStatus::Ending => self.end().await,
-            TaskStatus::Left | TaskStatus::Completed | TaskStatus::Canceled | TaskStatus::Lost => Ok(false),
+            TaskStatus::Left
+            | TaskStatus::Completed
+            | TaskStatus::Canceled
+            | TaskStatus::Lost
+            | TaskStatus::Refused
+            | TaskStatus::GivenUp => Ok(false),
         }
     }
 
     async fn advance(&self, step: &TaskStep, words: &str) -> Result<bool, StoreError> {
         let (list, workitem) = (&self.list.name, &self.task.new.workitem);
         match step {
-            TaskStep::Again(_) => warn!(%list, %workitem, words, "a task is delayed"),
+            TaskStep::Again(_) | TaskStep::AgainRefused(_) => warn!(%list, %workitem, words, "a task is delayed"),
+            TaskStep::LeftToPeople => error!(%list, %workitem, words, "a task is refused: somebody has to decide"),
             TaskStep::Ended(TaskStatus::Lost) => warn!(%list, %workitem, words, "a task is lost"),
             _ => info!(%list, %workitem, words, "task"),
         }
         self.store.advance_task(&self.task, step, words, now()).await?;
-        Ok(!matches!(step, TaskStep::Again(_)))
+        Ok(!matches!(step, TaskStep::Again(_) | TaskStep::AgainRefused(_)))
     }
 
     async fn again(&self, words: &str) -> Result<bool, StoreError> {
         let wait = self.list.backoff.after(self.task.failures + 1).unwrap_or(self.list.backoff.longest);
         self.advance(&TaskStep::Again(now().after(wait)), words).await
+    }
+
+    /// The server does not take what has to be said: it is said again within bounds, and then left to people.
+    async fn not_taken(&self, words: &str, refused: &UpsError) -> Result<bool, StoreError> {
+        let (list, task) = (self.list, &self.task);
+        let words = format!("{words}: {}", chain(refused));
+        let is_for_good = !refused.may_pass();
+        let refusals = task.refusals + u32::from(is_for_good);
+        let is_late = now().since(task.asked_since) >= list.tell_within;
+        if is_late || refusals >= list.most_refusals {
+            let words = format!(
+                "{words}; not taken {} times in {}: ichor tasks retry {id}, or give-up {id}",
+                task.failures + 1,
+                hours(now().since(task.asked_since)),
+                id = task.id
+            );
+            return self.advance(&TaskStep::LeftToPeople, &words).await;
+        }
+        let at = now().after(list.backoff.after(task.failures + 1).unwrap_or(list.backoff.longest));
+        let step = if is_for_good { TaskStep::AgainRefused(at) } else { TaskStep::Again(at) };
+        self.advance(&step, &words).await
     }
 
     async fn lose(&self, words: &str) -> Result<bool, StoreError> {
@@ -90,7 +131,7 @@ impl Hand<'_> {
         match self.list.server.change_workitem_state(workitem, UpsState::InProgress, transaction).await {
             Ok(()) => self.advance(&TaskStep::Claimed, "claimed").await,
             Err(refused) if refused.is_gone() => self.lose("it is gone").await,
-            Err(refused) if refused.may_pass() => self.again(&format!("not claimed yet: {}", chain(&refused))).await,
+            Err(refused) if refused.may_pass() => self.not_taken("not claimed yet", &refused).await,
             Err(refused) => self.whose_is_it(&refused).await,
         }
     }
@@ -100,9 +141,7 @@ impl Hand<'_> {
         let progress = progress(0, "claimed");
         match self.list.server.update_workitem(workitem, transaction, progress).await {
             Ok(()) => self.advance(&TaskStep::Claimed, "claimed, by a request whose answer was not heard").await,
-            Err(other) if other.may_pass() => {
-                self.again(&format!("whether it is claimed is not known: {}", chain(&other))).await
-            }
+            Err(other) if other.may_pass() => self.not_taken("whether it is claimed is not known", &other).await,
             Err(other) if other.is_conflict() || other.is_gone() => {
                 self.lose(&format!("somebody else was first: {}", chain(refused))).await
             }
@@ -113,9 +152,7 @@ impl Hand<'_> {
                         let words = format!("given back, as its list does not take our reports: {}", chain(&other));
                         self.advance(&TaskStep::Ended(TaskStatus::Canceled), &words).await
                     }
-                    Err(later) if later.may_pass() => {
-                        self.again(&format!("not given back yet: {}", chain(&later))).await
-                    }
+                    Err(later) if later.may_pass() => self.not_taken("not given back yet", &later).await,
                     Err(_) => self.lose(&format!("not claimed: {}", chain(refused))).await,
                 }
             }
@@ -127,7 +164,7 @@ impl Hand<'_> {
             return self.give_up(Why::Asked, "canceled as asked, before anything was begun", None).await;
         }
         let (study, request) = (&self.task.new.study_instance, self.request());
-        match fetch::fetch(self.store, self.ingest, self.list, study, &request).await? {
+        match fetch::fetch((self.store, self.ingest), self.list, (study, &request), self.stop).await? {
             Fetched::Here(words) => self.advance(&TaskStep::InputHere, &words).await,
             Fetched::Wrong(words) => self.give_up(Why::WrongInput, &words, None).await,
             Fetched::NotYet(words) if self.is_overdue() => {
@@ -199,12 +236,19 @@ impl Hand<'_> {
         match self.list.server.update_workitem(workitem, transaction, progress(percent, words)).await {
             Ok(()) => self.advance(&TaskStep::Progress(percent), &format!("{percent} %: {words}")).await,
             Err(refused) if refused.is_gone() => self.lose("it is gone; its study goes its way").await,
-            Err(refused) if refused.is_conflict() => self.is_it_over(&refused, None).await,
-            Err(refused) => {
+            Err(refused) if refused.is_conflict() => self.is_it_over(&refused, Said::Progress(percent)).await,
+            Err(refused) if refused.may_pass() => {
                 debug!(%workitem, failure = %chain(&refused), "progress was not told");
                 self.again(&format!("its progress could not be told: {}", chain(&refused))).await
             }
+            Err(refused) => self.progress_refused(percent, &refused).await,
         }
+    }
+
+    /// Who does not take progress may take the end: it goes on.
+    async fn progress_refused(&self, percent: u8, refused: &UpsError) -> Result<bool, StoreError> {
+        let words = format!("its list does not take that it is at {percent} %, it goes on: {}", chain(refused));
+        self.advance(&TaskStep::Progress(percent), &words).await
     }
 
     /// Tells what came of it, and then that it is over. Both can be said twice.
@@ -222,23 +266,23 @@ impl Hand<'_> {
         match told {
             Ok(()) => self.advance(&TaskStep::Ended(status), &format!("{}: {}", state.as_str(), ending.words)).await,
             Err(refused) if refused.is_gone() => self.lose("it is gone; its outcome could not be told").await,
-            Err(refused) if refused.is_conflict() => self.is_it_over(&refused, Some(&ending)).await,
-            Err(refused) => self.again(&format!("its outcome was not taken: {}", chain(&refused))).await,
+            Err(refused) if refused.is_conflict() => self.is_it_over(&refused, Said::End(&ending)).await,
+            Err(refused) => self.not_taken("its outcome was not taken", &refused).await,
         }
     }
 
     /// After a conflict: how the workitem stands. It may be over by a request of ours whose answer nobody heard.
-    async fn is_it_over(&self, refused: &UpsError, ending: Option<&Ending>) -> Result<bool, StoreError> {
+    async fn is_it_over(&self, refused: &UpsError, said: Said<'_>) -> Result<bool, StoreError> {
         let workitem = &self.task.new.workitem;
         let state = match self.list.server.workitem(workitem).await {
             Ok(set) => offer::state(&set),
             Err(gone) if gone.is_gone() => return self.lose("it is gone").await,
-            Err(other) => return self.again(&format!("how it stands is not known: {}", chain(&other))).await,
+            Err(other) => return self.not_taken("how it stands is not known", &other).await,
         };
-        match (state, ending.map(Ending::state)) {
-            (Some(state), Some((wanted, status))) if state == wanted => {
+        match (state, said) {
+            (Some(state), Said::End(ending)) if state == ending.state().0 => {
                 let words = format!("{}, by a request whose answer was not heard", state.as_str());
-                self.advance(&TaskStep::Ended(status), &words).await
+                self.advance(&TaskStep::Ended(ending.state().1), &words).await
             }
             (Some(state), _) if state.is_final() => {
                 self.lose(&format!("somebody else has made it {}", state.as_str())).await
@@ -248,20 +292,19 @@ impl Hand<'_> {
                 let transaction = &self.task.new.transaction;
                 let claimed = self.list.server.change_workitem_state(workitem, UpsState::InProgress, transaction).await;
                 match claimed {
-                    Ok(()) => self.again("its list had forgotten the claim: claimed anew").await,
-                    Err(other) if other.may_pass() => self.again(&format!("not claimed anew: {}", chain(&other))).await,
+                    // A list that forgets it again and again is one that refuses.
+                    Ok(()) => self.not_taken("its list had forgotten the claim: claimed anew", refused).await,
+                    Err(other) if other.may_pass() => self.not_taken("not claimed anew", &other).await,
                     Err(other) => self.lose(&format!("claimed by somebody else: {}", chain(&other))).await,
                 }
             }
-            // Ours, or somebody else's: whoever may say how far it is has it.
-            (Some(UpsState::InProgress), Some(_)) => {
-                let (transaction, progress) = (&self.task.new.transaction, progress(DELIVERING, "its outcome is told"));
-                match self.list.server.update_workitem(workitem, transaction, progress).await {
-                    Err(other) if other.is_conflict() => self.lose("claimed by somebody else").await,
-                    _ => self.again(&format!("its outcome was not taken: {}", chain(refused))).await,
-                }
+            // Ours, unless the server says otherwise: what it does not like is then what we say.
+            (Some(UpsState::InProgress), _) if refused.is_of_another() => {
+                self.lose(&format!("claimed by somebody else: {}", chain(refused))).await
             }
-            _ => self.lose(&format!("no longer ours: {}", chain(refused))).await,
+            (Some(UpsState::InProgress), Said::Progress(percent)) => self.progress_refused(percent, refused).await,
+            (_, Said::Progress(_)) => self.again(&format!("how it stands cannot be read: {}", chain(refused))).await,
+            (_, Said::End(_)) => self.not_taken("its outcome was not taken", refused).await,
         }
     }
 }

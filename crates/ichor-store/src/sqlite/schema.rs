@@ -127,4 +127,30 @@ mod tests {
         assert!(broken.is_empty(), "{broken:?}");
         connection.close().await.unwrap();
     }
+
+    #[tokio::test]
+    async fn tasks_outlive_the_table_that_knows_refusals() {
+        let folder = crate::folder();
+        let path = folder.path().join("ichor.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true);
+        let mut connection = options.connect().await.unwrap();
+        let before = concat!(
+            include_str!("../../../../migrations/0020_tasks.sql"),
+            "INSERT INTO task (id, list, workitem, transaction_uid, status, study_instance, urgent, request, ending,
+                 next_attempt, seen_at, failures)
+                 VALUES (7, 'L', '1.2', '2.25.1', 'ending', '1.3', 1, '{}', '{\"is_completed\":true}', 30, 10, 4);",
+        );
+        sqlx::raw_sql(before).execute(&mut connection).await.unwrap();
+        let moving = include_str!("../../../../migrations/0026_refused_tasks.sql");
+        sqlx::raw_sql(moving).execute(&mut connection).await.unwrap();
+        let (id, transaction, status, failures, refusals, since): (i64, String, String, i64, i64, i64) =
+            sqlx::query_as("SELECT id, transaction_uid, status, failures, refusals, asked_since FROM task")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!((id, transaction.as_str(), status.as_str()), (7, "2.25.1", "ending"), "the claim is known still");
+        assert_eq!((failures, refusals, since), (4, 0, 30));
+        sqlx::query("UPDATE task SET status = 'refused'").execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
 }

@@ -1,5 +1,7 @@
 //! Statements of tasks.
 
+mod settle;
+
 use ichor_core::{TaskStatus, Uid};
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ const AGAIN: i64 = 600_000;
 
 const COLUMNS: &str =
     "id, list, workitem, transaction_uid, status, study_instance, urgent, request, ending, cancel_words,
-    progress, failures, next_attempt, seen_at, claimed_at, last_words";
+    progress, failures, refusals, asked_since, next_attempt, seen_at, claimed_at, last_words";
 
 #[derive(sqlx::FromRow)]
 struct TaskRow {
@@ -34,6 +36,8 @@ struct TaskRow {
     cancel_words: Option<String>,
     progress: i64,
     failures: i64,
+    refusals: i64,
+    asked_since: i64,
     next_attempt: i64,
     seen_at: i64,
     claimed_at: Option<i64>,
@@ -57,6 +61,8 @@ impl TaskRow {
             cancel_words: self.cancel_words,
             progress: unsigned(self.progress)?,
             failures: unsigned(self.failures)?,
+            refusals: unsigned(self.refusals)?,
+            asked_since: Timestamp::from_millis(self.asked_since),
             seen_at: Timestamp::from_millis(self.seen_at),
             claimed_at: self.claimed_at.map(Timestamp::from_millis),
             next_attempt: Timestamp::from_millis(self.next_attempt),
@@ -96,9 +102,9 @@ impl Sqlite {
         }
         let mut tx = self.begin(during).await?;
         let left = sqlx::query(
-            "INSERT INTO task (list, workitem, transaction_uid, status, study_instance, urgent, request, next_attempt,
-                 seen_at, last_words)
-             VALUES (?1, ?2, ?3, 'left', ?4, ?5, ?6, ?7, ?7, ?8)
+            "INSERT INTO task (list, workitem, transaction_uid, status, study_instance, urgent, request, asked_since,
+                 next_attempt, seen_at, last_words)
+             VALUES (?1, ?2, ?3, 'left', ?4, ?5, ?6, ?7, ?7, ?7, ?8)
              ON CONFLICT (list, workitem) DO UPDATE SET last_words = excluded.last_words WHERE status = 'left'",
         )
         .bind(&new.list)
@@ -124,12 +130,13 @@ impl Sqlite {
         let during = "beginning a task";
         let mut tx = self.begin(during).await?;
         let row: Option<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "INSERT INTO task (list, workitem, transaction_uid, status, study_instance, urgent, request, next_attempt,
-                 seen_at)
-             VALUES (?1, ?2, ?3, 'claiming', ?4, ?5, ?6, ?7, ?7)
+            "INSERT INTO task (list, workitem, transaction_uid, status, study_instance, urgent, request, asked_since,
+                 next_attempt, seen_at)
+             VALUES (?1, ?2, ?3, 'claiming', ?4, ?5, ?6, ?7, ?7, ?7)
              ON CONFLICT (list, workitem) DO UPDATE SET transaction_uid = excluded.transaction_uid, status = 'claiming',
                  study_instance = excluded.study_instance, urgent = excluded.urgent, request = excluded.request,
-                 next_attempt = excluded.next_attempt, failures = 0, progress = 0, ending = NULL, cancel_words = NULL,
+                 asked_since = excluded.asked_since,
+                 next_attempt = excluded.next_attempt, failures = 0, refusals = 0, progress = 0, ending = NULL, cancel_words = NULL,
                  claimed_at = NULL, ended_at = NULL, last_words = NULL
                  WHERE status = 'left' OR (status = 'lost' AND ended_at <= ?7 - ?8)
              RETURNING {COLUMNS}"
@@ -183,16 +190,22 @@ impl Sqlite {
             TaskStep::InputHere => TaskStatus::Waiting,
             TaskStep::Ending(_) => TaskStatus::Ending,
             TaskStep::Ended(status) => *status,
-            TaskStep::Again(_) | TaskStep::Progress(_) | TaskStep::CancelDeclined => task.status,
+            TaskStep::LeftToPeople => TaskStatus::Refused,
+            TaskStep::Again(_) | TaskStep::AgainRefused(_) | TaskStep::Progress(_) | TaskStep::CancelDeclined => {
+                task.status
+            }
         };
         let ending = match step {
             TaskStep::Ending(ending) => Some(to_json(ending)?),
             _ => None,
         };
         let progress = if let TaskStep::Progress(percent) = step { *percent } else { task.progress };
-        let (failures, next) = match step {
-            TaskStep::Again(at) => (task.failures + 1, *at),
-            _ => (0, now),
+        let (failures, refusals, next) = match step {
+            TaskStep::Again(at) => (task.failures + 1, task.refusals, *at),
+            TaskStep::AgainRefused(at) => (task.failures + 1, task.refusals + 1, *at),
+            // As it stood: what it had come to is seen in lists.
+            TaskStep::LeftToPeople => (task.failures + 1, task.refusals, now),
+            _ => (0, 0, now),
         };
         let mut tx = self.begin(during).await?;
         // Cancellation that was asked for while this step was under way is not put off by it.
@@ -201,7 +214,8 @@ impl Sqlite {
                  next_attempt = CASE WHEN ?14 AND cancel_words IS NOT NULL THEN MIN(?5, next_attempt) ELSE ?5 END,
                  claimed_at = CASE WHEN ?6 THEN ?7 ELSE claimed_at END,
                  ended_at = CASE WHEN ?8 THEN ?7 ELSE ended_at END, last_words = ?9,
-                 cancel_words = CASE WHEN ?13 THEN NULL ELSE cancel_words END
+                 cancel_words = CASE WHEN ?13 THEN NULL ELSE cancel_words END, refusals = ?15,
+                 asked_since = CASE WHEN ?16 THEN ?7 ELSE asked_since END
              WHERE id = ?10 AND status = ?11 AND transaction_uid = ?12",
         )
         .bind(status.as_str())
@@ -218,21 +232,16 @@ impl Sqlite {
         .bind(task.new.transaction.as_str())
         .bind(matches!(step, TaskStep::CancelDeclined))
         .bind(task.cancel_words.is_none())
+        .bind(refusals)
+        .bind(matches!(step, TaskStep::Ending(_)))
         .execute(&mut *tx)
         .await
         .during(during)?;
         one_row(changed.rows_affected(), || format!("task {}", task.id))?;
-        let kind = match step {
-            TaskStep::Claimed => "task-claimed",
-            TaskStep::InputHere => "task-input",
-            TaskStep::Ending(_) => "task-ending",
-            TaskStep::Ended(_) => "task-ended",
-            TaskStep::Again(_) => "task-delayed",
-            TaskStep::Progress(_) => "task-progress",
-            TaskStep::CancelDeclined => "task-cancel-declined",
-        };
+        let kind = kind(step);
         // The same failure again and again is said once.
-        if !(matches!(step, TaskStep::Again(_)) && task.last_words.as_deref() == Some(words)) {
+        let is_again = matches!(step, TaskStep::Again(_) | TaskStep::AgainRefused(_));
+        if !(is_again && task.last_words.as_deref() == Some(words)) {
             let text = format!("workitem {} of task list {:?}: {words}", task.new.workitem, task.new.list);
             say(&mut tx, &task.new, kind, text, now).await?;
         }
@@ -405,6 +414,20 @@ impl Sqlite {
             Ok(TaskDepth { list, status: word(&status)?, count: unsigned(count)?, oldest })
         };
         rows.into_iter().map(depth).collect()
+    }
+}
+
+/// What a step is called in the timeline.
+const fn kind(step: &TaskStep) -> &'static str {
+    match step {
+        TaskStep::Claimed => "task-claimed",
+        TaskStep::InputHere => "task-input",
+        TaskStep::Ending(_) => "task-ending",
+        TaskStep::Ended(_) => "task-ended",
+        TaskStep::Again(_) | TaskStep::AgainRefused(_) => "task-delayed",
+        TaskStep::LeftToPeople => "task-refused",
+        TaskStep::Progress(_) => "task-progress",
+        TaskStep::CancelDeclined => "task-cancel-declined",
     }
 }
 

@@ -184,6 +184,7 @@ macro_rules! conformance {
                     input_of_an_urgent_task_goes_first,
                     missing_instances_are_those_of_this_study,
                     lists_are_up_or_down_since_a_moment,
+                    what_a_list_refuses_waits_for_people,
                 }
                 retention {
                     files_go_and_rows_stay,

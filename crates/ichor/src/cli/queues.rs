@@ -168,6 +168,45 @@ pub(crate) struct CommitmentsArgs {
 pub(crate) enum TasksCommand {
     /// Lists workitems of task lists that are or were performed here, newest first, and whether the lists answer.
     List(TasksArgs),
+
+    /// Has tasks tried again that their lists had refused: their claim, or what is told in the end.
+    Retry(TasksRetryArgs),
+
+    /// Gives up a task that is not over, for good; its list is told no more.
+    ///
+    /// It stands there as IN PROGRESS still. The Transaction UID is printed with which whoever cares for the list can end it. The
+    /// study goes its way. Give up what a running ichor is performing only if its list is not to be heard from again.
+    GiveUp(TasksGiveUpArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TasksRetryArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Number of the task, as `tasks list` prints it; absent: all that are refused.
+    pub(crate) number: Option<i64>,
+
+    /// By whose word; absent: the user of this shell. It stands in the audit trail.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TasksGiveUpArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+
+    /// Number of the task, as `tasks list` prints it.
+    pub(crate) number: i64,
+
+    /// Why; it stands with the task and in the audit trail.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+
+    /// By whose word; absent: the user of this shell. It stands in the audit trail.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -175,7 +214,7 @@ pub(crate) struct TasksArgs {
     #[command(flatten)]
     pub(crate) store: StoreArg,
 
-    /// Only those in this state: left, claiming, claimed, waiting, ending, completed, canceled or lost.
+    /// Only those in this state: left, claiming, claimed, waiting, ending, completed, canceled, lost, refused or given-up.
     #[arg(long)]
     pub(crate) status: Option<TaskStatus>,
 

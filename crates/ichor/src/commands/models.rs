@@ -92,7 +92,7 @@ fn word(word: &WordArgs) -> anyhow::Result<(String, String)> {
     Ok((who(word.by.as_deref()), reason(&word.why)?))
 }
 
-fn reason(why: &str) -> anyhow::Result<String> {
+pub(super) fn reason(why: &str) -> anyhow::Result<String> {
     let why = why.trim();
     anyhow::ensure!(!why.is_empty() && why.chars().count() <= 500, "--why is 1 to 500 characters");
     Ok(why.to_owned())

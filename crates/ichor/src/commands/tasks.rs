@@ -1,9 +1,11 @@
 //! `ichor tasks`: workitems of others that are performed here.
 
-use ichor_store::{TaskListState, TaskSummary};
+use ichor_store::{NewTask, TaskListState, TaskSummary};
 
 use super::job_log::{clock, open};
-use crate::cli::TasksArgs;
+use super::models::reason;
+use super::witness::witnessed;
+use crate::cli::{TasksArgs, TasksGiveUpArgs, TasksRetryArgs};
 
 /// `ichor tasks list`
 pub(crate) async fn list(args: TasksArgs, json: bool) -> anyhow::Result<()> {
@@ -24,6 +26,35 @@ pub(crate) async fn list(args: TasksArgs, json: bool) -> anyhow::Result<()> {
     }
     if tasks.is_empty() {
         println!("no task");
+    }
+    Ok(())
+}
+
+/// `ichor tasks retry`
+pub(crate) async fn retry(args: TasksRetryArgs, json: bool) -> anyhow::Result<()> {
+    let detail = (args.by.as_deref(), serde_json::json!({ "task": args.number }));
+    let store = witnessed(&open(&args.store).await?, "tasks-retried", None, detail);
+    let retried = store.retry_tasks(args.number, ichor_pipeline::now()).await?;
+    if json {
+        println!("{}", serde_json::json!({ "retried": retried }));
+    } else {
+        println!("{retried} {} tried again", if retried == 1 { "task is" } else { "tasks are" });
+    }
+    Ok(())
+}
+
+/// `ichor tasks give-up`
+pub(crate) async fn give_up(args: TasksGiveUpArgs, json: bool) -> anyhow::Result<()> {
+    let (store, why) = (open(&args.store).await?, reason(&args.why)?);
+    let detail = (args.by.as_deref(), serde_json::json!({ "task": args.number, "why": why }));
+    let store = witnessed(&store, "task-given-up", None, detail);
+    let NewTask { list, workitem, transaction, .. } =
+        store.give_up_task(args.number, &why, ichor_pipeline::now()).await?.new;
+    if json {
+        println!("{}", serde_json::json!({ "list": list, "workitem": workitem, "transaction": transaction }));
+    } else {
+        println!("task {} is given up; workitem {workitem} of task list {list} is told no more", args.number);
+        println!("if it is IN PROGRESS there, whoever cares for the list ends it with Transaction UID {transaction}");
     }
     Ok(())
 }

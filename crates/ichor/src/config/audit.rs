@@ -1,10 +1,11 @@
 //! `[audit]`: the repository that is told who did what.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ichor_dimse::tls::{ClientTls, IdentityFiles};
+use ichor_dimse::tls::ClientTls;
 use serde::{Deserialize, Serialize};
 
+use super::keys::with_tls_files;
 use super::{Durations, Fault, fault, host_and_port};
 
 /// How messages travel.
@@ -17,45 +18,38 @@ pub(crate) enum AuditTransport {
     Udp,
 }
 
-/// `[audit]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct AuditConfig {
-    /// `host:port` of the repository.
-    pub(crate) address: String,
-    /// How messages travel.
-    #[serde(default = "default::transport")]
-    pub(crate) transport: AuditTransport,
-    /// What this system is called in messages.
-    #[serde(default = "default::source_id")]
-    pub(crate) source_id: String,
-    /// What the site is called in messages; absent: it is not named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) site: Option<String>,
-    /// Authorities of which one must have issued the repository's certificate; absent: those that the system trusts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_ca_file: Option<PathBuf>,
-    /// Own certificate, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_certificate_file: Option<PathBuf>,
-    /// Its key, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_key_file: Option<PathBuf>,
-    /// Name that the repository's certificate must have; absent: the host of `address`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_server_name: Option<String>,
-    /// Whether the certificate must have that name; absent: yes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_check_name: Option<bool>,
-    /// Time to connect, and for the repository to take what is sent, in seconds.
-    #[serde(default = "default::timeout_s")]
-    pub(crate) timeout_s: f64,
-    /// Wait after the first failure, in seconds.
-    #[serde(default = "default::first_backoff_s")]
-    pub(crate) first_backoff_s: f64,
-    /// Longest wait, in seconds.
-    #[serde(default = "default::max_backoff_s")]
-    pub(crate) max_backoff_s: f64,
+with_tls_files! {
+    /// `[audit]`
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(crate) struct AuditConfig {
+        /// `host:port` of the repository.
+        pub(crate) address: String,
+        /// How messages travel.
+        #[serde(default = "default::transport")]
+        pub(crate) transport: AuditTransport,
+        /// What this system is called in messages.
+        #[serde(default = "default::source_id")]
+        pub(crate) source_id: String,
+        /// What the site is called in messages; absent: it is not named.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) site: Option<String>,
+        /// Name that the repository's certificate must have; absent: the host of `address`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) tls_server_name: Option<String>,
+        /// Whether the certificate must have that name; absent: yes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) tls_check_name: Option<bool>,
+        /// Time to connect, and for the repository to take what is sent, in seconds.
+        #[serde(default = "default::timeout_s")]
+        pub(crate) timeout_s: f64,
+        /// Wait after the first failure, in seconds.
+        #[serde(default = "default::first_backoff_s")]
+        pub(crate) first_backoff_s: f64,
+        /// Longest wait, in seconds.
+        #[serde(default = "default::max_backoff_s")]
+        pub(crate) max_backoff_s: f64,
+    }
 }
 
 impl AuditConfig {
@@ -70,24 +64,14 @@ impl AuditConfig {
         if self.timeout_s < 0.1 {
             return fault("audit.timeout_s", format!("{} is less than 0.1 seconds", self.timeout_s));
         }
-        if self.tls_certificate_file.is_some() != self.tls_key_file.is_some() {
-            return fault("audit.tls_certificate_file", "give it together with tls_key_file".to_owned());
-        }
-        let has_tls_key = self.tls_ca_file.is_some()
-            || self.tls_certificate_file.is_some()
-            || self.tls_server_name.is_some()
-            || self.tls_check_name.is_some();
-        if self.transport == AuditTransport::Udp && has_tls_key {
-            return fault("audit.transport", "keys of TLS do nothing with transport = \"udp\"".to_owned());
-        }
-        Ok(())
+        self.tls_files().identity().or_else(|message| fault("audit.tls_certificate_file", message))?;
+        self.client_tls()
+            .map(drop)
+            .or_else(|_| fault("audit.transport", "keys of TLS do nothing with transport = \"udp\"".to_owned()))
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        let files = [&mut self.tls_ca_file, &mut self.tls_certificate_file, &mut self.tls_key_file];
-        for path in files.into_iter().flatten() {
-            *path = folder.join(&path);
-        }
+        self.resolve_tls_files(folder);
     }
 
     pub(super) fn durations(&self) -> Durations {
@@ -100,13 +84,13 @@ impl AuditConfig {
 
     /// How TLS is spoken; `None`: not.
     pub(crate) fn tls(&self) -> Option<ClientTls> {
-        let identity = self.tls_certificate_file.clone().zip(self.tls_key_file.clone());
-        (self.transport == AuditTransport::Tls).then(|| ClientTls {
-            ca_file: self.tls_ca_file.clone(),
-            identity: identity.map(|(certificate_file, key_file)| IdentityFiles { certificate_file, key_file }),
-            server_name: self.tls_server_name.clone(),
-            check_name: self.tls_check_name.unwrap_or(true),
-        })
+        // What cannot be was refused when the file was read.
+        self.client_tls().ok().flatten()
+    }
+
+    fn client_tls(&self) -> Result<Option<ClientTls>, String> {
+        let is_spoken = self.transport == AuditTransport::Tls;
+        self.tls_files().client(is_spoken, self.tls_server_name.as_deref(), self.tls_check_name)
     }
 
     /// Whether messages travel in the clear to another machine, as far as the address says.

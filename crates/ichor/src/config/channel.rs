@@ -3,102 +3,96 @@
 use std::path::{Path, PathBuf};
 
 use ichor_core::Subject;
-use ichor_dimse::tls::{ClientTls, IdentityFiles};
+use ichor_dimse::tls::ClientTls;
 use ichor_worklist::fhir::{ImagingStudyPolicy, Naming};
 use ichor_worklist::hl7::{Charset, Template};
 use serde::{Deserialize, Serialize};
 
+use super::keys::{HttpTls, named, resolve, with_tls_files};
 use super::{Durations, Fault, host_and_port, none_is_set};
 
-/// `[[channel]]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ChannelConfig {
-    /// Name, unique; stands in the job log.
-    pub(crate) name: String,
-    /// `hl7`, `fhir` or `webhook`.
-    pub(crate) kind: ChannelKind,
-    /// What it is told.
-    #[serde(default = "default::subjects")]
-    pub(crate) subjects: Vec<Subject>,
-    /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
-    #[serde(default = "default::first_backoff_s")]
-    pub(crate) first_backoff_s: f64,
-    /// Longest wait, in seconds.
-    #[serde(default = "default::max_backoff_s")]
-    pub(crate) max_backoff_s: f64,
-    /// Attempts before a message is given up as dead; 0: never.
-    #[serde(default)]
-    pub(crate) attempts: u32,
-    /// Time for connecting and for the answer, in seconds.
-    #[serde(default = "default::timeout_s")]
-    pub(crate) timeout_s: f64,
-    /// HL7: `host:port`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) address: Option<String>,
-    /// HL7: `oru` (default), `orm`, `omg`, or the file of a template.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) template: Option<String>,
-    /// HL7: how long a message about an order waits for the accession number, in seconds; absent: 10.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) order_wait_s: Option<f64>,
-    /// HL7: MSH-3; absent: ICHOR.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sending_application: Option<String>,
-    /// HL7: MSH-4.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sending_facility: Option<String>,
-    /// HL7: MSH-5.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) receiving_application: Option<String>,
-    /// HL7: MSH-6.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) receiving_facility: Option<String>,
-    /// HL7: MSH-11, `P`, `T` or `D`; absent: `P`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) processing_id: Option<String>,
-    /// HL7: `utf-8`, `8859-1` or `ascii`; absent: `utf-8`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) charset: Option<CharsetName>,
-    /// HL7: whether to speak TLS; absent: no.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls: Option<bool>,
-    /// HL7: name that the receiver's certificate must have, if not the host of its address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_server_name: Option<String>,
-    /// HL7: whether the receiver's certificate must have that name; absent: yes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_check_name: Option<bool>,
-    /// Webhook, FHIR: where to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) url: Option<String>,
-    /// Webhook: file that holds the signing secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) secret_file: Option<PathBuf>,
-    /// FHIR: file that holds the bearer token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bearer_token_file: Option<PathBuf>,
-    /// Authorities of which one must have issued the receiver's certificate, PEM; absent: the system's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_ca_file: Option<PathBuf>,
-    /// Own certificate, PEM, for receivers that ask for one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_certificate_file: Option<PathBuf>,
-    /// Its private key, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_key_file: Option<PathBuf>,
-    /// Webhook: whether the receiver is told who the patient is; absent: no.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) with_patient: Option<bool>,
-    /// FHIR: namespace of Patient IDs, a URI; absent: none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) patient_system: Option<String>,
-    /// FHIR: namespace of accession numbers, a URI; absent: none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) accession_system: Option<String>,
-    /// FHIR: `create` or `update`; absent: `create`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) imaging_study: Option<ImagingStudyName>,
+with_tls_files! {
+    /// `[[channel]]`
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(crate) struct ChannelConfig {
+        /// Name, unique; stands in the job log.
+        pub(crate) name: String,
+        /// `hl7`, `fhir` or `webhook`.
+        pub(crate) kind: ChannelKind,
+        /// What it is told.
+        #[serde(default = "default::subjects")]
+        pub(crate) subjects: Vec<Subject>,
+        /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
+        #[serde(default = "default::first_backoff_s")]
+        pub(crate) first_backoff_s: f64,
+        /// Longest wait, in seconds.
+        #[serde(default = "default::max_backoff_s")]
+        pub(crate) max_backoff_s: f64,
+        /// Attempts before a message is given up as dead; 0: never.
+        #[serde(default)]
+        pub(crate) attempts: u32,
+        /// Time for connecting and for the answer, in seconds.
+        #[serde(default = "default::timeout_s")]
+        pub(crate) timeout_s: f64,
+        /// HL7: `host:port`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) address: Option<String>,
+        /// HL7: `oru` (default), `orm`, `omg`, or the file of a template.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) template: Option<String>,
+        /// HL7: how long a message about an order waits for the accession number, in seconds; absent: 10.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) order_wait_s: Option<f64>,
+        /// HL7: MSH-3; absent: ICHOR.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) sending_application: Option<String>,
+        /// HL7: MSH-4.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) sending_facility: Option<String>,
+        /// HL7: MSH-5.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) receiving_application: Option<String>,
+        /// HL7: MSH-6.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) receiving_facility: Option<String>,
+        /// HL7: MSH-11, `P`, `T` or `D`; absent: `P`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) processing_id: Option<String>,
+        /// HL7: `utf-8`, `8859-1` or `ascii`; absent: `utf-8`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) charset: Option<CharsetName>,
+        /// HL7: whether to speak TLS; absent: no.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) tls: Option<bool>,
+        /// HL7: name that the receiver's certificate must have, if not the host of its address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) tls_server_name: Option<String>,
+        /// HL7: whether the receiver's certificate must have that name; absent: yes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) tls_check_name: Option<bool>,
+        /// Webhook, FHIR: where to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) url: Option<String>,
+        /// Webhook: file that holds the signing secret.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) secret_file: Option<PathBuf>,
+        /// FHIR: file that holds the bearer token.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) bearer_token_file: Option<PathBuf>,
+        /// Webhook: whether the receiver is told who the patient is; absent: no.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) with_patient: Option<bool>,
+        /// FHIR: namespace of Patient IDs, a URI; absent: none is named.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) patient_system: Option<String>,
+        /// FHIR: namespace of accession numbers, a URI; absent: none is named.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) accession_system: Option<String>,
+        /// FHIR: `create` or `update`; absent: `create`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) imaging_study: Option<ImagingStudyName>,
+    }
 }
 
 /// The ways to tell.
@@ -181,24 +175,13 @@ pub(crate) enum ChannelEnd {
     },
 }
 
-/// Files of certificates for an `https://` URL.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HttpTls {
-    /// Authorities.
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Own certificate and its key.
-    pub(crate) identity: Option<(PathBuf, PathBuf)>,
-}
-
 impl ChannelConfig {
     /// The kind together with its keys.
     ///
     /// # Errors
     /// A sentence about the key that is missing, belongs to the other kind, or cannot be right.
     pub(crate) fn end(&self) -> Result<ChannelEnd, String> {
-        if self.name.is_empty() || self.name.len() > 64 {
-            return Err("the name must have 1 to 64 characters".to_owned());
-        }
+        named(&self.name)?;
         if self.subjects.is_empty() {
             return Err("subjects is empty: nothing would be told".to_owned());
         }
@@ -268,7 +251,11 @@ impl ChannelConfig {
                 Some(CharsetName::Latin1) => Charset::Latin1,
                 Some(CharsetName::Ascii) => Charset::Ascii,
             },
-            tls: self.client_tls()?,
+            tls: self.tls_files().client(
+                self.tls.unwrap_or(false),
+                self.tls_server_name.as_deref(),
+                self.tls_check_name,
+            )?,
         })
     }
 
@@ -277,40 +264,10 @@ impl ChannelConfig {
         self.order_wait_s.unwrap_or_else(default::order_wait_s)
     }
 
-    /// Certificate and key, which go together.
-    fn identity(&self) -> Result<Option<(PathBuf, PathBuf)>, String> {
-        match (&self.tls_certificate_file, &self.tls_key_file) {
-            (None, None) => Ok(None),
-            (Some(certificate), Some(key)) => Ok(Some((certificate.clone(), key.clone()))),
-            _ => Err("give tls_certificate_file and tls_key_file together".to_owned()),
-        }
-    }
-
-    fn client_tls(&self) -> Result<Option<ClientTls>, String> {
-        let identity = self.identity()?;
-        let has_key = self.tls_ca_file.is_some() || self.tls_server_name.is_some() || self.tls_check_name.is_some();
-        match self.tls.unwrap_or(false) {
-            false if has_key || identity.is_some() => Err("keys of TLS do nothing without tls = true".to_owned()),
-            false => Ok(None),
-            true => Ok(Some(ClientTls {
-                ca_file: self.tls_ca_file.clone(),
-                identity: identity.map(|(certificate_file, key_file)| IdentityFiles { certificate_file, key_file }),
-                server_name: self.tls_server_name.clone(),
-                check_name: self.tls_check_name.unwrap_or(true),
-            })),
-        }
-    }
-
     /// URL and certificates of a kind that speaks HTTP.
     fn http_end(&self, kind: &str) -> Result<(String, HttpTls), String> {
         let url = self.url.clone().ok_or_else(|| format!("kind {kind} needs the key url"))?;
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(format!("url {url:?} does not start with http:// or https://"));
-        }
-        let tls = HttpTls { ca_file: self.tls_ca_file.clone(), identity: self.identity()? };
-        if url.starts_with("http://") && tls != HttpTls::default() {
-            return Err("keys of TLS do nothing with an http:// url".to_owned());
-        }
+        let tls = self.tls_files().http(&url)?;
         Ok((url, tls))
     }
 
@@ -348,16 +305,8 @@ impl ChannelConfig {
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        let files = [
-            &mut self.secret_file,
-            &mut self.bearer_token_file,
-            &mut self.tls_ca_file,
-            &mut self.tls_certificate_file,
-            &mut self.tls_key_file,
-        ];
-        for path in files.into_iter().flatten() {
-            *path = folder.join(&path);
-        }
+        self.resolve_tls_files(folder);
+        resolve([&mut self.secret_file, &mut self.bearer_token_file], folder);
         if let Some(template) = self.template.as_mut().filter(|name| !["oru", "orm", "omg"].contains(&name.as_str())) {
             *template = folder.join(&template).to_string_lossy().into_owned();
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Config;
 
 /// Sections and keys that come in force without a restart.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 14] = [
     "time_zone",
     "source",
     "destination",
@@ -17,6 +17,8 @@ const LIVE: [&str; 12] = [
     "urgent",
     "forward",
     "channel",
+    "lookup",
+    "task_list",
     "retention",
     "audit",
     "telemetry",
@@ -172,6 +174,8 @@ mod tests {
             ("log.format", false),
             ("destination \"pacs\" proof.ask", true),
             ("rule.order", true),
+            ("lookup \"pacs\" address", true),
+            ("task_list \"TASKS\" source \"#1\" url", true),
             ("rulers", false),
             ("time_zone", true),
             ("listen.address", false),

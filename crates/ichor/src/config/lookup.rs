@@ -1,115 +1,78 @@
 //! `[[lookup]]`: who is asked about studies that arrive.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ichor_core::AeTitle;
 use ichor_pipeline::lookup::{Count, MatchBy};
 use serde::{Deserialize, Serialize};
 
-use super::destination::DestinationKind;
-use super::{DestinationConfig, Durations, Fault, fault, host_and_port, none_is_set};
+use super::keys::{Key, named, with_place_keys};
+use super::{Durations, Endpoint, Fault, fault, none_is_set};
 
-/// `[[lookup]]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LookupConfig {
-    /// Name, unique; stands in the job log.
-    pub(crate) name: String,
-    /// `mwl`, `c-find` or `qido-rs`.
-    pub(crate) kind: LookupKind,
-    /// Senders whose studies it is asked about; empty: everybody's.
-    #[serde(default)]
-    pub(crate) sources: Vec<AeTitle>,
-    /// Whether it is asked for the accession number of studies that came without.
-    #[serde(default = "default::yes")]
-    pub(crate) accession: bool,
-    /// C-FIND, QIDO-RS: which numbers of instances it is asked for; absent: those of series.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) count: Option<CountName>,
-    /// Modalities of series whose instances are waited for; empty: all.
-    #[serde(default = "default::modalities")]
-    pub(crate) modalities: Vec<String>,
-    /// For how long after its quiet period a study waits for instances that are missing, in seconds.
-    #[serde(default = "default::wait_for_missing_s")]
-    pub(crate) wait_for_missing_s: f64,
-    /// Whether a study that is complete closes before its quiet period has passed.
-    #[serde(default)]
-    pub(crate) close_when_complete: bool,
-    /// For how long the same numbers must have been told, and nothing have arrived, before that, in seconds.
-    #[serde(default = "default::stable_s")]
-    pub(crate) stable_s: f64,
-    /// For how long nothing has arrived before it is asked for numbers, in seconds.
-    #[serde(default = "default::settle_s")]
-    pub(crate) settle_s: f64,
-    /// How soon it is asked again while a study is open, in seconds.
-    #[serde(default = "default::interval_s")]
-    pub(crate) interval_s: f64,
-    /// Most questions about one version of a study.
-    #[serde(default = "default::most_questions")]
-    pub(crate) most_questions: u32,
-    /// Most questions a minute; 0: as fast as it goes.
-    #[serde(default = "default::per_minute")]
-    pub(crate) per_minute: u32,
-    /// Most matches of one answer; more are an error.
-    #[serde(default = "default::max_matches")]
-    pub(crate) max_matches: usize,
-    /// Time for one question with all its answers, in seconds.
-    #[serde(default = "default::timeout_s")]
-    pub(crate) timeout_s: f64,
-    /// Wait after a question that brought nothing, in seconds; doubles up to the longest.
-    #[serde(default = "default::first_backoff_s")]
-    pub(crate) first_backoff_s: f64,
-    /// Longest wait, in seconds.
-    #[serde(default = "default::max_backoff_s")]
-    pub(crate) max_backoff_s: f64,
-    /// Questions in a row that bring nothing before it is not asked any more about a study.
-    #[serde(default = "default::attempts")]
-    pub(crate) attempts: u32,
-    /// MWL: `study` or `patient`; absent: by the study.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) match_by: Option<MatchName>,
-    /// MWL: Scheduled Station AE Title that is asked for; absent: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) scheduled_ae_title: Option<AeTitle>,
-    /// MWL, C-FIND: `host:port`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) address: Option<String>,
-    /// MWL, C-FIND: called AE title.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ae_title: Option<AeTitle>,
-    /// MWL, C-FIND: calling AE title; absent: the listener's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) calling_ae_title: Option<AeTitle>,
-    /// MWL, C-FIND: TLS.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) tls: bool,
-    /// As of a destination.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_ca_file: Option<PathBuf>,
-    /// As of a destination.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_certificate_file: Option<PathBuf>,
-    /// As of a destination.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_key_file: Option<PathBuf>,
-    /// As of a destination.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_server_name: Option<String>,
-    /// As of a destination.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_check_name: Option<bool>,
-    /// QIDO-RS: base URL of the DICOMweb service, without `/studies`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) url: Option<String>,
-    /// QIDO-RS: file that holds a bearer token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bearer_token_file: Option<PathBuf>,
-    /// QIDO-RS: user of HTTP basic authentication.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user: Option<String>,
-    /// QIDO-RS: file that holds the user's password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) password_file: Option<PathBuf>,
+with_place_keys! {
+    /// `[[lookup]]`
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(crate) struct LookupConfig {
+        /// Name, unique; stands in the job log.
+        pub(crate) name: String,
+        /// `mwl`, `c-find` or `qido-rs`.
+        pub(crate) kind: LookupKind,
+        /// Senders whose studies it is asked about; empty: everybody's.
+        #[serde(default)]
+        pub(crate) sources: Vec<AeTitle>,
+        /// Whether it is asked for the accession number of studies that came without.
+        #[serde(default = "default::yes")]
+        pub(crate) accession: bool,
+        /// C-FIND, QIDO-RS: which numbers of instances it is asked for; absent: those of series.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) count: Option<CountName>,
+        /// Modalities of series whose instances are waited for; empty: all.
+        #[serde(default = "default::modalities")]
+        pub(crate) modalities: Vec<String>,
+        /// For how long after its quiet period a study waits for instances that are missing, in seconds.
+        #[serde(default = "default::wait_for_missing_s")]
+        pub(crate) wait_for_missing_s: f64,
+        /// Whether a study that is complete closes before its quiet period has passed.
+        #[serde(default)]
+        pub(crate) close_when_complete: bool,
+        /// For how long the same numbers must have been told, and nothing have arrived, before that, in seconds.
+        #[serde(default = "default::stable_s")]
+        pub(crate) stable_s: f64,
+        /// For how long nothing has arrived before it is asked for numbers, in seconds.
+        #[serde(default = "default::settle_s")]
+        pub(crate) settle_s: f64,
+        /// How soon it is asked again while a study is open, in seconds.
+        #[serde(default = "default::interval_s")]
+        pub(crate) interval_s: f64,
+        /// Most questions about one version of a study.
+        #[serde(default = "default::most_questions")]
+        pub(crate) most_questions: u32,
+        /// Most questions a minute; 0: as fast as it goes.
+        #[serde(default = "default::per_minute")]
+        pub(crate) per_minute: u32,
+        /// Most matches of one answer; more are an error.
+        #[serde(default = "default::max_matches")]
+        pub(crate) max_matches: usize,
+        /// Time for one question with all its answers, in seconds.
+        #[serde(default = "default::timeout_s")]
+        pub(crate) timeout_s: f64,
+        /// Wait after a question that brought nothing, in seconds; doubles up to the longest.
+        #[serde(default = "default::first_backoff_s")]
+        pub(crate) first_backoff_s: f64,
+        /// Longest wait, in seconds.
+        #[serde(default = "default::max_backoff_s")]
+        pub(crate) max_backoff_s: f64,
+        /// Questions in a row that bring nothing before it is not asked any more about a study.
+        #[serde(default = "default::attempts")]
+        pub(crate) attempts: u32,
+        /// MWL: `study` or `patient`; absent: by the study.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) match_by: Option<MatchName>,
+        /// MWL: Scheduled Station AE Title that is asked for; absent: any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) scheduled_ae_title: Option<AeTitle>,
+    }
 }
 
 /// The ways to ask.
@@ -156,9 +119,6 @@ pub(crate) enum MatchName {
     Patient,
 }
 
-/// A key, and whether it is set.
-type Key = (&'static str, bool);
-
 impl LookupConfig {
     /// Which numbers are asked for.
     pub(crate) const fn counting(&self) -> Count {
@@ -177,64 +137,32 @@ impl LookupConfig {
         }
     }
 
-    /// The same place as a destination: TLS, titles and credentials are one thing for both.
+    /// Where the peer is.
     ///
     /// # Errors
     /// A sentence about the key that is missing, belongs to another kind, or cannot be right.
-    pub(crate) fn place(&self) -> Result<DestinationConfig, String> {
-        let dicom_keys = [
-            ("address", self.address.is_some()),
-            ("ae_title", self.ae_title.is_some()),
-            ("calling_ae_title", self.calling_ae_title.is_some()),
-            ("tls", self.tls),
-            ("tls_server_name", self.tls_server_name.is_some()),
-            ("tls_check_name", self.tls_check_name.is_some()),
-        ];
-        let web_keys = [
-            ("url", self.url.is_some()),
-            ("bearer_token_file", self.bearer_token_file.is_some()),
-            ("user", self.user.is_some()),
-            ("password_file", self.password_file.is_some()),
-        ];
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
+        named(&self.name)?;
+        let place = self.place_keys();
         let worklist_keys =
             [("match_by", self.match_by.is_some()), ("scheduled_ae_title", self.scheduled_ae_title.is_some())];
         let count_keys = [("count", self.count.is_some()), ("close_when_complete", self.close_when_complete)];
-        let (foreign, needed): ([&[Key]; 2], &[Key]) = match self.kind {
-            LookupKind::Mwl => ([&web_keys, &count_keys], &dicom_keys[..2]),
-            LookupKind::CFind => ([&web_keys, &worklist_keys], &dicom_keys[..2]),
-            LookupKind::QidoRs => ([&dicom_keys, &worklist_keys], &web_keys[..1]),
+        let foreign: [&[Key]; 2] = match self.kind {
+            LookupKind::Mwl => [&place.of_web(), &count_keys],
+            LookupKind::CFind => [&place.of_web(), &worklist_keys],
+            LookupKind::QidoRs => [&place.of_dimse(), &worklist_keys],
         };
         let kind = self.kind.as_str();
         foreign.into_iter().try_for_each(|keys| none_is_set(keys, kind))?;
-        if let Some((key, _)) = needed.iter().find(|(_, is_set)| !is_set) {
-            return Err(format!("kind {kind} needs the key {key}"));
+        match self.kind {
+            LookupKind::Mwl | LookupKind::CFind => place.dimse(kind),
+            LookupKind::QidoRs => place.dicomweb(kind),
         }
-        self.address.as_deref().map_or(Ok(()), host_and_port)?;
-        let place = DestinationConfig {
-            timeout_s: self.timeout_s,
-            kind: if self.kind == LookupKind::QidoRs { DestinationKind::StowRs } else { DestinationKind::CStore },
-            address: self.address.clone(),
-            ae_title: self.ae_title.clone(),
-            calling_ae_title: self.calling_ae_title.clone(),
-            tls: self.tls,
-            tls_ca_file: self.tls_ca_file.clone(),
-            tls_certificate_file: self.tls_certificate_file.clone(),
-            tls_key_file: self.tls_key_file.clone(),
-            tls_server_name: self.tls_server_name.clone(),
-            tls_check_name: self.tls_check_name,
-            url: self.url.clone(),
-            bearer_token_file: self.bearer_token_file.clone(),
-            user: self.user.clone(),
-            password_file: self.password_file.clone(),
-            ..DestinationConfig::nowhere(&self.name)
-        };
-        place.endpoint()?;
-        Ok(place)
     }
 
     pub(super) fn check(&self) -> Result<(), Fault> {
         let key = |name: &str| format!("lookup {:?} {name}", self.name);
-        self.place().map_err(|message| (format!("lookup {:?}", self.name), message))?;
+        self.endpoint().map_err(|message| (format!("lookup {:?}", self.name), message))?;
         if !self.accession && self.counting() == Count::Nothing {
             return fault(
                 &key("accession"),
@@ -273,16 +201,7 @@ impl LookupConfig {
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        let files = [
-            &mut self.bearer_token_file,
-            &mut self.password_file,
-            &mut self.tls_ca_file,
-            &mut self.tls_certificate_file,
-            &mut self.tls_key_file,
-        ];
-        for path in files.into_iter().flatten() {
-            *path = folder.join(&path);
-        }
+        self.resolve_web_keys(folder);
     }
 }
 

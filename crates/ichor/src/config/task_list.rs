@@ -1,133 +1,125 @@
 //! `[[task_list]]`: worklists of other systems whose workitems we perform (UPS-RS).
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ichor_core::AeTitle;
 use ichor_pipeline::tasks::{Code, Ours};
 use serde::{Deserialize, Serialize};
 
-use super::web_endpoint::{WebEndpoint, WebKeys};
-use super::{Durations, Fault, at_least_one, fault};
+use super::keys::{WebEndpoint, with_place_keys, with_web_keys};
+use super::{Durations, Endpoint, Fault, at_least_one, fault, none_is_set};
 
-/// `[[task_list]]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TaskListConfig {
-    /// Name, unique, of the form of an AE title; what is fetched has it where a calling AE title stands.
-    pub(crate) name: AeTitle,
-    /// Base URL of the service, without `/workitems`.
-    pub(crate) url: String,
-    /// File that holds a bearer token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bearer_token_file: Option<PathBuf>,
-    /// User of HTTP basic authentication.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user: Option<String>,
-    /// File that holds the user's password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) password_file: Option<PathBuf>,
-    /// Authorities of which one must have issued the service's certificate, PEM; absent: the system's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_ca_file: Option<PathBuf>,
-    /// Own certificate with its chain, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_certificate_file: Option<PathBuf>,
-    /// Its private key, PEM, not encrypted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_key_file: Option<PathBuf>,
-    /// The title under which we perform and subscribe; absent: the listener's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ae_title: Option<AeTitle>,
-    /// Scheduled Workitem Codes of which a workitem has one, as `value` or `value^scheme`.
-    #[serde(default)]
-    pub(crate) workitem_codes: Vec<String>,
-    /// Scheduled Station Name Codes of which it has one.
-    #[serde(default)]
-    pub(crate) station_names: Vec<String>,
-    /// Its Worklist Label.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) worklist_label: Option<String>,
-    /// Pause between two looks at the list, in seconds.
-    #[serde(default = "default::poll_s")]
-    pub(crate) poll_s: f64,
-    /// Whether we subscribe, and hear events over a WebSocket.
-    #[serde(default)]
-    pub(crate) events: bool,
-    /// Tasks under way at once.
-    #[serde(default = "default::at_once")]
-    pub(crate) at_once: usize,
-    /// Most workitems that are taken of an answer.
-    #[serde(default = "default::max_found")]
-    pub(crate) max_found: usize,
-    /// Longest answer, in MiB.
-    #[serde(default = "default::max_answer_mib")]
-    pub(crate) max_answer_mib: usize,
-    /// Largest input that is fetched with one request, in MiB.
-    #[serde(default = "default::max_input_mib")]
-    pub(crate) max_input_mib: u64,
-    /// Time for an answer, and without a byte of an input, in seconds.
-    #[serde(default = "default::timeout_s")]
-    pub(crate) timeout_s: f64,
-    /// After that a claimed workitem whose input is not to be had is given back, in seconds.
-    #[serde(default = "default::give_up_after_s")]
-    pub(crate) give_up_after_s: f64,
-    /// Quiet period after which a study that was fetched closes, in seconds.
-    #[serde(default = "default::quiet_period_s")]
-    pub(crate) quiet_period_s: f64,
-    /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
-    #[serde(default = "default::first_backoff_s")]
-    pub(crate) first_backoff_s: f64,
-    /// Longest wait, in seconds.
-    #[serde(default = "default::max_backoff_s")]
-    pub(crate) max_backoff_s: f64,
-    /// Services that inputs may be fetched from; none: this one alone.
-    #[serde(default, rename = "source", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) sources: Vec<TaskSourceConfig>,
+with_web_keys! {
+    /// `[[task_list]]`
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(crate) struct TaskListConfig {
+        /// Name, unique, of the form of an AE title; what is fetched has it where a calling AE title stands.
+        pub(crate) name: AeTitle,
+        /// Base URL of the service, without `/workitems`.
+        pub(crate) url: String,
+        /// The title under which we perform and subscribe; absent: the listener's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) ae_title: Option<AeTitle>,
+        /// Scheduled Workitem Codes of which a workitem has one, as `value` or `value^scheme`.
+        #[serde(default)]
+        pub(crate) workitem_codes: Vec<String>,
+        /// Scheduled Station Name Codes of which it has one.
+        #[serde(default)]
+        pub(crate) station_names: Vec<String>,
+        /// Its Worklist Label.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) worklist_label: Option<String>,
+        /// Pause between two looks at the list, in seconds.
+        #[serde(default = "default::poll_s")]
+        pub(crate) poll_s: f64,
+        /// Whether we subscribe, and hear events over a WebSocket.
+        #[serde(default)]
+        pub(crate) events: bool,
+        /// Tasks under way at once.
+        #[serde(default = "default::at_once")]
+        pub(crate) at_once: usize,
+        /// Most workitems that are taken of an answer.
+        #[serde(default = "default::max_found")]
+        pub(crate) max_found: usize,
+        /// Longest answer, in MiB.
+        #[serde(default = "default::max_answer_mib")]
+        pub(crate) max_answer_mib: usize,
+        /// Largest input that is fetched with one request, in MiB.
+        #[serde(default = "default::max_input_mib")]
+        pub(crate) max_input_mib: u64,
+        /// Time for an answer, and without a byte of an input, in seconds.
+        #[serde(default = "default::timeout_s")]
+        pub(crate) timeout_s: f64,
+        /// After that a claimed workitem whose input is not to be had is given back, in seconds.
+        #[serde(default = "default::give_up_after_s")]
+        pub(crate) give_up_after_s: f64,
+        /// So many refusals for good of our claim or last word are outlasted before somebody has to decide.
+        #[serde(default = "default::most_refusals")]
+        pub(crate) most_refusals: u32,
+        /// For so long the list is asked again that does not take them, before somebody has to decide, in seconds.
+        #[serde(default = "default::tell_within_s")]
+        pub(crate) tell_within_s: f64,
+        /// Quiet period after which a study that was fetched closes, in seconds.
+        #[serde(default = "default::quiet_period_s")]
+        pub(crate) quiet_period_s: f64,
+        /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
+        #[serde(default = "default::first_backoff_s")]
+        pub(crate) first_backoff_s: f64,
+        /// Longest wait, in seconds.
+        #[serde(default = "default::max_backoff_s")]
+        pub(crate) max_backoff_s: f64,
+        /// Services that inputs may be fetched from; none: this one alone.
+        #[serde(default, rename = "source", skip_serializing_if = "Vec::is_empty")]
+        pub(crate) sources: Vec<TaskSourceConfig>,
+    }
 }
 
-/// `[[task_list.source]]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TaskSourceConfig {
-    /// Base URL of the DICOMweb service, without `/studies`.
-    pub(crate) url: String,
-    /// File that holds a bearer token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bearer_token_file: Option<PathBuf>,
-    /// User of HTTP basic authentication.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user: Option<String>,
-    /// File that holds the user's password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) password_file: Option<PathBuf>,
-    /// Authorities of which one must have issued the service's certificate, PEM; absent: the system's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_ca_file: Option<PathBuf>,
-    /// Own certificate with its chain, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_certificate_file: Option<PathBuf>,
-    /// Its private key, PEM, not encrypted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_key_file: Option<PathBuf>,
+with_place_keys! {
+    /// `[[task_list.source]]`
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(crate) struct TaskSourceConfig {
+        /// How inputs come from there.
+        #[serde(default)]
+        pub(crate) kind: TaskSourceKind,
+    }
+}
+
+/// How inputs come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TaskSourceKind {
+    /// Fetched by DICOMweb, WADO-RS.
+    #[default]
+    WadoRs,
+    /// Sent here by a peer that is asked to, C-MOVE.
+    CMove,
 }
 
 impl TaskSourceConfig {
-    /// The service.
+    /// The service or peer.
     ///
     /// # Errors
-    /// A sentence about the key that cannot be right.
-    pub(crate) fn endpoint(&self) -> Result<WebEndpoint, String> {
-        let keys = WebKeys {
-            url: &self.url,
-            bearer_token_file: &self.bearer_token_file,
-            user: &self.user,
-            password_file: &self.password_file,
-            tls_ca_file: &self.tls_ca_file,
-            tls_certificate_file: &self.tls_certificate_file,
-            tls_key_file: &self.tls_key_file,
-        };
-        keys.endpoint()
+    /// A sentence about the key that is missing, belongs to the other kind, or cannot be right.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
+        let place = self.place_keys();
+        match self.kind {
+            TaskSourceKind::WadoRs => {
+                none_is_set(&place.of_dimse(), "wado-rs")?;
+                place.dicomweb("wado-rs")
+            }
+            TaskSourceKind::CMove => {
+                none_is_set(&place.of_web(), "c-move")?;
+                place.dimse("c-move")
+            }
+        }
+    }
+
+    /// What it is called in faults, and what no two may have in common.
+    fn place_name(&self) -> Option<&str> {
+        self.url.as_deref().or(self.ae_title.as_ref().map(AeTitle::as_str))
     }
 }
 
@@ -137,16 +129,7 @@ impl TaskListConfig {
     /// # Errors
     /// A sentence about the key that cannot be right.
     pub(crate) fn endpoint(&self) -> Result<WebEndpoint, String> {
-        let keys = WebKeys {
-            url: &self.url,
-            bearer_token_file: &self.bearer_token_file,
-            user: &self.user,
-            password_file: &self.password_file,
-            tls_ca_file: &self.tls_ca_file,
-            tls_certificate_file: &self.tls_certificate_file,
-            tls_key_file: &self.tls_key_file,
-        };
-        keys.endpoint()
+        self.web_keys().endpoint(&self.url)
     }
 
     /// Which workitems are ours.
@@ -163,25 +146,8 @@ impl TaskListConfig {
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        let sources = self.sources.iter_mut().flat_map(|source| {
-            [
-                &mut source.bearer_token_file,
-                &mut source.password_file,
-                &mut source.tls_ca_file,
-                &mut source.tls_certificate_file,
-                &mut source.tls_key_file,
-            ]
-        });
-        let own = [
-            &mut self.bearer_token_file,
-            &mut self.password_file,
-            &mut self.tls_ca_file,
-            &mut self.tls_certificate_file,
-            &mut self.tls_key_file,
-        ];
-        for path in own.into_iter().chain(sources).flatten() {
-            *path = folder.join(&path);
-        }
+        self.resolve_web_keys(folder);
+        self.sources.iter_mut().for_each(|source| source.resolve_web_keys(folder));
     }
 
     pub(super) fn check(&self) -> Result<(), Fault> {
@@ -190,6 +156,7 @@ impl TaskListConfig {
             ("max_found", self.max_found),
             ("max_answer_mib", self.max_answer_mib),
             ("max_input_mib", usize::from(self.max_input_mib > 0)),
+            ("most_refusals", self.most_refusals as usize),
         ] {
             at_least_one(&self.own_key(key), value)?;
         }
@@ -209,11 +176,12 @@ impl TaskListConfig {
             }
         }
         self.endpoint().map_err(|message| (self.own_key("url"), message))?;
-        let mut urls = BTreeSet::new();
+        let mut places = BTreeSet::new();
         for source in &self.sources {
             source.endpoint().map_err(|message| (self.own_key("source"), message))?;
-            if !urls.insert(&source.url) {
-                return fault(&self.own_key("source"), format!("{:?} stands twice", source.url));
+            let place = source.place_name().unwrap_or_default();
+            if !places.insert(place) {
+                return fault(&self.own_key("source"), format!("{place:?} stands twice"));
             }
         }
         Ok(())
@@ -224,6 +192,7 @@ impl TaskListConfig {
             ("poll_s", self.poll_s),
             ("timeout_s", self.timeout_s),
             ("give_up_after_s", self.give_up_after_s),
+            ("tell_within_s", self.tell_within_s),
             ("quiet_period_s", self.quiet_period_s),
             ("first_backoff_s", self.first_backoff_s),
             ("max_backoff_s", self.max_backoff_s),
@@ -268,6 +237,12 @@ mod default {
     }
     pub(super) const fn give_up_after_s() -> f64 {
         3600.0
+    }
+    pub(super) const fn most_refusals() -> u32 {
+        5
+    }
+    pub(super) const fn tell_within_s() -> f64 {
+        259_200.0
     }
     pub(super) const fn quiet_period_s() -> f64 {
         2.0

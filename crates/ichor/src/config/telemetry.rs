@@ -4,53 +4,47 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::keys::{resolve, with_tls_files};
 use super::{Durations, Fault, at_least_one, between, fault};
 
-/// `[telemetry]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TelemetryConfig {
-    /// Whole URL of a collector's OTLP/HTTP service for traces.
-    pub(crate) endpoint: String,
-    /// File with further headers, one `Name: value` a line.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) headers_file: Option<PathBuf>,
-    /// Authorities of which one must have issued the collector's certificate, PEM; absent: the system's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_ca_file: Option<PathBuf>,
-    /// Own certificate, PEM, for collectors that ask for one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_certificate_file: Option<PathBuf>,
-    /// Its private key, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tls_key_file: Option<PathBuf>,
-    /// `service.name`
-    #[serde(default = "default::service_name")]
-    pub(crate) service_name: String,
-    /// `service.instance.id`; absent: the AE title.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) service_instance: Option<String>,
-    /// The part of the traces that is exported, 0 to 1.
-    #[serde(default = "default::sampling_ratio")]
-    pub(crate) sampling_ratio: f64,
-    /// So long after a study's last event it is exported, if nothing is on its way, in seconds.
-    #[serde(default = "default::settle_s")]
-    pub(crate) settle_s: f64,
-    /// So long after its first event it is exported as far as it has come, in seconds.
-    #[serde(default = "default::longest_wait_s")]
-    pub(crate) longest_wait_s: f64,
-    /// Spans of one request.
-    #[serde(default = "default::spans_a_request")]
-    pub(crate) spans_a_request: usize,
-    /// Time for connecting and for the answer, in seconds.
-    #[serde(default = "default::timeout_s")]
-    pub(crate) timeout_s: f64,
-    /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
-    #[serde(default = "default::first_backoff_s")]
-    pub(crate) first_backoff_s: f64,
-    /// Longest wait, in seconds.
-    #[serde(default = "default::max_backoff_s")]
-    pub(crate) max_backoff_s: f64,
+with_tls_files! {
+    /// `[telemetry]`
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(crate) struct TelemetryConfig {
+        /// Whole URL of a collector's OTLP/HTTP service for traces.
+        pub(crate) endpoint: String,
+        /// File with further headers, one `Name: value` a line.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) headers_file: Option<PathBuf>,
+        /// `service.name`
+        #[serde(default = "default::service_name")]
+        pub(crate) service_name: String,
+        /// `service.instance.id`; absent: the AE title.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(crate) service_instance: Option<String>,
+        /// The part of the traces that is exported, 0 to 1.
+        #[serde(default = "default::sampling_ratio")]
+        pub(crate) sampling_ratio: f64,
+        /// So long after a study's last event it is exported, if nothing is on its way, in seconds.
+        #[serde(default = "default::settle_s")]
+        pub(crate) settle_s: f64,
+        /// So long after its first event it is exported as far as it has come, in seconds.
+        #[serde(default = "default::longest_wait_s")]
+        pub(crate) longest_wait_s: f64,
+        /// Spans of one request.
+        #[serde(default = "default::spans_a_request")]
+        pub(crate) spans_a_request: usize,
+        /// Time for connecting and for the answer, in seconds.
+        #[serde(default = "default::timeout_s")]
+        pub(crate) timeout_s: f64,
+        /// First wait after a failure, in seconds; doubles up to the longest, with jitter.
+        #[serde(default = "default::first_backoff_s")]
+        pub(crate) first_backoff_s: f64,
+        /// Longest wait, in seconds.
+        #[serde(default = "default::max_backoff_s")]
+        pub(crate) max_backoff_s: f64,
+    }
 }
 
 impl TelemetryConfig {
@@ -60,12 +54,8 @@ impl TelemetryConfig {
             let what = format!("{:?} does not start with http:// or https://", self.endpoint);
             return fault("telemetry.endpoint", what);
         }
-        if self.tls_certificate_file.is_some() != self.tls_key_file.is_some() {
-            return fault("telemetry.tls_certificate_file", "give it together with tls_key_file".to_owned());
-        }
-        if !is_secure && (self.tls_ca_file.is_some() || self.tls_key_file.is_some()) {
-            return fault("telemetry.tls_ca_file", "keys of TLS do nothing with an http:// endpoint".to_owned());
-        }
+        self.tls_files().identity().or_else(|message| fault("telemetry.tls_certificate_file", message))?;
+        self.tls_files().http(&self.endpoint).or_else(|message| fault("telemetry.tls_ca_file", message))?;
         if self.service_name.trim().is_empty() {
             return fault("telemetry.service_name", "is empty".to_owned());
         }
@@ -74,11 +64,8 @@ impl TelemetryConfig {
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        let files =
-            [&mut self.headers_file, &mut self.tls_ca_file, &mut self.tls_certificate_file, &mut self.tls_key_file];
-        for path in files.into_iter().flatten() {
-            *path = folder.join(&path);
-        }
+        self.resolve_tls_files(folder);
+        resolve([&mut self.headers_file], folder);
     }
 
     pub(super) fn durations(&self) -> Durations {

@@ -7,13 +7,15 @@ use std::time::Duration;
 use ichor_core::{AeTitle, chain};
 use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu};
 use ichor_dimse::tls::ClientTls;
+use ichor_pipeline::deliver::Transport;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::holder::{Holder, holder};
 use super::{Level, Outcome};
 use crate::config::{ChannelEnd, Config, DestinationConfig, Endpoint, seconds};
-use crate::destinations::{host_of, refuse_ourselves, unheard_reporter};
+use crate::destinations::{host_of, refuse_ourselves, transport, unheard_reporter};
+use crate::performers::may_come;
 
 /// Time for a peer on this machine.
 const NEAR: Duration = Duration::from_secs(5);
@@ -107,7 +109,12 @@ pub(super) async fn destinations(config: &Config) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for destination in &config.destinations {
         let subject = format!("destination {:?}", destination.name);
-        if let Err(error) = refuse_ourselves(config, destination).await {
+        let own = match destination.endpoint() {
+            Ok(endpoint) => refuse_ourselves(config, &endpoint).await,
+            // Said below.
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = own {
             outcomes.push(Outcome::failure(
                 subject,
                 error.to_string(),
@@ -251,10 +258,41 @@ pub(super) async fn task_lists(config: &Config) -> Vec<Outcome> {
         let (subject, timeout) = (format!("task list {:?}", list.name.as_str()), seconds(list.timeout_s));
         outcomes.push(reached(subject.clone(), &list.url, timeout).await);
         for source in &list.sources {
-            outcomes.push(reached(format!("{subject}, source"), &source.url, timeout).await);
+            let subject = format!("{subject}, source");
+            outcomes.push(match source.endpoint() {
+                Ok(Endpoint::StowRs(web)) => reached(subject, &web.url, timeout).await,
+                Ok(endpoint) => mover(config, subject, endpoint, timeout).await,
+                Err(error) => Outcome::failure(subject, error, "mend the section"),
+            });
         }
     }
     outcomes
+}
+
+/// Whether a peer would send inputs here: it takes C-MOVE from us, and may come. Nothing is asked for.
+async fn mover(config: &Config, subject: String, endpoint: Endpoint, timeout: Duration) -> Outcome {
+    let peer = match transport(endpoint, timeout, &config.listen.ae_title) {
+        Ok(Transport::CStore(peer)) => peer,
+        Ok(_) => return Outcome::failure(subject, "is no DICOM peer", "mend the section"),
+        Err(error) => return Outcome::failure(subject, format!("{error:#}"), "mend the section"),
+    };
+    let named = format!("{}@{}, called by {}", peer.called_ae, peer.address, peer.calling_ae);
+    if !may_come(config, &peer.called_ae) {
+        let found = format!("{named}: no [[source]] has its AE title");
+        return Outcome::failure(subject, found, "add a [[source]] for it: what it is asked to send here is refused");
+    }
+    let connected = match StorageScu::connect_to_move(&peer).await {
+        Ok(scu) => scu.release().await,
+        Err(error) => Err(error),
+    };
+    match connected {
+        Ok(()) => Outcome::good(subject, format!("{named} takes C-MOVE; it must know {} too", config.listen.ae_title)),
+        Err(error) => Outcome::failure(
+            subject,
+            format!("{named}: {}", chain(&error)),
+            "enter ichor's AE title, address and port at the peer, and allow it C-MOVE",
+        ),
+    }
 }
 
 /// Whether somebody listens where a URL points to.

@@ -150,3 +150,47 @@ pub(crate) async fn lists_are_up_or_down_since_a_moment(backend: impl Backend) {
     assert!(store.task_list_looked_at("A", None, at(4)).await.unwrap());
     assert!(store.task_lists().await.unwrap()[0].is_up);
 }
+
+pub(crate) async fn what_a_list_refuses_waits_for_people(backend: impl Backend) {
+    let store = backend.open().await;
+    closed_study(&store, "study", 2, 0).await;
+    let first = store.begin_task(&new("a", "study"), at(1)).await.unwrap().unwrap();
+    assert_eq!((first.refusals, first.asked_since), (0, at(1)));
+    store.advance_task(&first, &TaskStep::Claimed, "claimed", at(2)).await.unwrap();
+    let task = open(&store).await.remove(0);
+    store.advance_task(&task, &TaskStep::Ending(json!({ "done": true })), "done", at(10)).await.unwrap();
+    let task = open(&store).await.remove(0);
+    assert_eq!(task.asked_since, at(10), "since it is told");
+    store.advance_task(&task, &TaskStep::Again(at(20)), "nobody there", at(11)).await.unwrap();
+    let task = open(&store).await.remove(0);
+    store.advance_task(&task, &TaskStep::AgainRefused(at(30)), "409", at(21)).await.unwrap();
+    let task = open(&store).await.remove(0);
+    assert_eq!((task.failures, task.refusals, task.asked_since), (2, 1, at(10)));
+    assert!(matches!(store.retry_tasks(Some(task.id), at(22)).await, Err(StoreError::Filter { .. })), "not refused");
+    store.advance_task(&task, &TaskStep::LeftToPeople, "409 again", at(31)).await.unwrap();
+    assert_eq!(status(&store, "a").await, Some(TaskStatus::Refused));
+    assert!(open(&store).await.is_empty() && store.begin_task(&new("a", "study"), at(90_000)).await.unwrap().is_none());
+    assert!(matches!(store.retry_tasks(Some(task.id + 1), at(32)).await, Err(StoreError::NotFound { .. })));
+    // A claim whose outcome is not known is asked for again, an end is told again.
+    let other = store.begin_task(&new("b", "study"), at(33)).await.unwrap().unwrap();
+    store.advance_task(&other, &TaskStep::LeftToPeople, "500", at(34)).await.unwrap();
+    assert_eq!(store.retry_tasks(None, at(40)).await.unwrap(), 2);
+    let tasks = open(&store).await;
+    let seen: Vec<_> = tasks.iter().map(|task| (task.status, task.failures, task.refusals, task.asked_since)).collect();
+    assert_eq!(seen, [(TaskStatus::Ending, 0, 0, at(40)), (TaskStatus::Claiming, 0, 0, at(40))]);
+    assert_eq!(tasks[0].ending, Some(json!({ "done": true })));
+    // Given up for good; who was at it meanwhile comes too late.
+    let given_up = store.give_up_task(tasks[0].id, "O'Brien called", at(50)).await.unwrap();
+    assert_eq!(given_up.new.transaction, first.new.transaction, "for whoever settles it there");
+    assert_eq!(status(&store, "a").await, Some(TaskStatus::GivenUp));
+    let late = store.advance_task(&tasks[0], &TaskStep::Ended(TaskStatus::Completed), "told", at(51)).await;
+    assert!(matches!(late, Err(StoreError::StaleClaim { .. })));
+    assert!(matches!(store.give_up_task(tasks[0].id, "again", at(52)).await, Err(StoreError::Filter { .. })));
+    assert!(store.begin_task(&new("a", "study"), at(90_000)).await.unwrap().is_none(), "for good");
+    let listed = store.tasks(Some(TaskStatus::GivenUp), 10).await.unwrap().remove(0);
+    assert_eq!((listed.ended_at, listed.last_words.as_deref()), (Some(at(50)), Some("given up: O'Brien called")));
+    let kinds = kinds(&store, "study").await;
+    for (kind, times) in [("task-refused", 2), ("task-retried", 2), ("task-given-up", 1)] {
+        assert_eq!(kinds.iter().filter(|one| *one == kind).count(), times, "{kind}: {kinds:?}");
+    }
+}
