@@ -245,6 +245,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::HttpTls;
 
     #[test]
     fn a_client_key_that_anybody_may_read_is_refused() {
@@ -260,8 +261,7 @@ mod tests {
             web_options(WebEndpoint {
                 url: "https://pacs.example.org/dicom-web".to_owned(),
                 credentials: None,
-                ca_file: Some(certificate.clone()),
-                identity: Some((certificate.clone(), key.clone())),
+                tls: HttpTls { ca_file: Some(certificate.clone()), identity: Some((certificate.clone(), key.clone())) },
             })
         };
         for mode in [0o644, 0o604, 0o602] {

@@ -83,7 +83,7 @@ fn is_of_tls(words: &str) -> bool {
 /// Asks a FHIR server what it can do.
 pub(super) async fn fhir(channel: &ChannelConfig) -> Outcome {
     let subject = format!("channel {:?}", channel.name);
-    let client = match channels::open(channel) {
+    let client = match channels::open(channel, None) {
         Ok(Channel { transport: Transport::Fhir(client), .. }) => client,
         Ok(_) => return Outcome::failure(subject, "is no FHIR server", "mend the section"),
         Err(error) => return Outcome::failure(subject, format!("{error:#}"), "mend what the channel names"),
