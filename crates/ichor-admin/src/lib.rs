@@ -36,7 +36,7 @@ pub use api::document as openapi_document;
 pub use health::{Check, Readiness};
 pub use models::{ActiveModel, ModelFacts};
 pub use oidc::{OidcError, OidcOptions, check_provider};
-pub use picture::{PictureFault, Pictures, WantedPicture};
+pub use picture::{Overlay, PictureFault, Pictures, WantedPicture};
 pub use problem::Problem;
 pub use server::{AdminOptions, AdminServer};
 
@@ -58,6 +58,8 @@ pub struct Site {
     pub destinations: Vec<String>,
     /// Names of the channels that are configured.
     pub channels: Vec<String>,
+    /// Names of the task lists.
+    pub task_lists: Vec<String>,
     /// The configuration in force; secrets are hidden before it is shown.
     pub configuration: serde_json::Value,
 }

@@ -5,6 +5,7 @@ mod models;
 mod provider;
 mod study;
 mod tables;
+mod tasks;
 mod worklist;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/worklist/rows", get(worklist::rows))
         .route("/studies/{study}", get(study::page))
         .route("/queues", get(tables::queues))
+        .route("/tasks", get(tasks::page))
         .route("/statistics", get(tables::statistics))
         .route("/models", get(models::page))
         .route("/health", get(tables::health))

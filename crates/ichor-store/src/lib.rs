@@ -28,6 +28,7 @@ mod forward;
 mod group_commit;
 mod held;
 mod lookup;
+mod map;
 mod message;
 mod models;
 mod order;
@@ -81,6 +82,7 @@ pub use figures::{Figures, Recent};
 pub use forward::{ClosedStudy, Forwarding};
 pub use held::{HeldFilter, HeldInstance, HeldStudy};
 pub use lookup::{Completeness, DueLookup, LookupAnswer, LookupFigures, LookupPeer, ToldInstances, ToldSeries};
+pub use map::{MapFile, MapPlace, SliceMap};
 pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 pub use models::{Activation, NewOffer, Offer, ReanalysisWish};
 pub use order::{UndecidedAnalysis, Urgency, WaitingAnalysis};
@@ -101,7 +103,7 @@ pub use shadow::{
     AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,
 };
 pub use store::{Store, StoreOptions};
-pub use task::{NewTask, Task, TaskDepth, TaskListState, TaskStep, TaskSummary};
+pub use task::{NewTask, Task, TaskDepth, TaskFilter, TaskListState, TaskStep, TaskSummary};
 pub use timestamp::Timestamp;
 pub use trace::{TraceArrival, TraceClaim, TraceEvent, TraceFigures, TracePace};
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};

@@ -19,6 +19,7 @@ mod figures;
 mod forward;
 mod held;
 mod lookup;
+mod maps;
 mod message;
 mod models;
 mod objects;

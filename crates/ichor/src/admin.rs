@@ -67,6 +67,7 @@ pub(crate) fn site(config: &Config) -> anyhow::Result<Site> {
         longest_overtaken: seconds(config.analysis.longest_overtaken_s),
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
         channels: config.channels.iter().map(|channel| channel.name.clone()).collect(),
+        task_lists: config.task_lists.iter().map(|list| list.name.to_string()).collect(),
         configuration: serde_json::to_value(config).context("writing the configuration as JSON")?,
     })
 }

@@ -8,5 +8,7 @@ mod invite;
 mod listener;
 mod lists;
 mod lookups;
+mod maps;
 mod models;
 mod support;
+mod tasks;

@@ -10,6 +10,7 @@ pub(crate) mod figures;
 pub(crate) mod forward;
 pub(crate) mod held;
 pub(crate) mod lookup;
+pub(crate) mod maps;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod order;
