@@ -47,8 +47,8 @@ document.addEventListener('click', async (event) => {
   let { body } = button.dataset;
   if (action === 'help') return $('#keys').showModal();
   if (action === 'logout') {
-    await send('POST', '/logout');
-    location.href = '/login';
+    const said = await send('POST', '/logout');
+    location.href = said.location ?? '/login';
     return;
   }
   const url = post ?? patch ?? remove;

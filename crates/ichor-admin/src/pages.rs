@@ -1,5 +1,6 @@
 //! The pages: HTML made here, one script and one style sheet of ours, nothing from elsewhere.
 
+mod backchannel;
 mod enter;
 mod models;
 mod provider;
@@ -38,6 +39,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/login", get(enter::login_page).post(enter::login))
         .route("/oidc/login", get(provider::begin))
         .route(crate::oidc::CALLBACK, get(provider::callback))
+        .route(crate::oidc::BACKCHANNEL, post(backchannel::logout))
         .route("/welcome", get(enter::welcome_page).post(enter::welcome))
         .route("/logout", post(enter::logout))
         .route("/assets/ichor.svg", get(|| async { asset("image/svg+xml", include_str!("../assets/ichor.svg")) }))

@@ -87,7 +87,7 @@ pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 pub use models::{Activation, NewOffer, Offer, ReanalysisWish};
 pub use order::{UndecidedAnalysis, Urgency, WaitingAnalysis};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
-pub use provided::{Provided, ProvidedUser};
+pub use provided::{Provided, ProvidedLogout, ProvidedSession, ProvidedUser};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,

@@ -255,7 +255,7 @@ async fn who_was_logged_in_is_not_logged_in_again() {
     let store = backend.open().await;
     let user = store.add_user("anna", Role::Admin, at(0)).await.unwrap();
     let (cookie, token) = ([7; 32], [8; 32]);
-    let session = NewSession { digest: cookie, user, csrf: "x".to_owned(), expires_at: at(1_000) };
+    let session = NewSession { digest: cookie, user, csrf: "x".to_owned(), expires_at: at(1_000), provided: None };
     store.begin_session(&session, at(1)).await.unwrap();
     store.add_token(token, user, "script", at(1), None).await.unwrap();
     let to = folder.path().join("backup");
