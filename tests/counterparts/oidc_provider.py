@@ -4,6 +4,7 @@ redirect and secret are asked for, a code is good once. It says "listening", and
     oidc_provider.py PORT CLIENT_SECRET
 
 PUT /control takes {"mode": ..., "claims": {...}}; the modes are in `claims` and `sign` below. GET /log says what was asked.
+GET /logout-token makes a logout token of a kind, with claims of its own.
 """
 
 import base64
@@ -26,6 +27,7 @@ first, second, foreign = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) 
 state = {"mode": "good", "claims": {}}
 codes = {}
 log = []
+issued = []
 
 
 def encoded(data):
@@ -75,6 +77,33 @@ def sign(mode, said):
     return jwt.encode({"alg": "RS256", "kid": "first"}, said, first)
 
 
+def logout_claims(kind, more):
+    now = int(time.time())
+    events = {"http://schemas.openid.net/event/backchannel-logout": {}}
+    said = {"iss": ISSUER, "aud": CLIENT, "iat": now, "exp": now + 120, "jti": secrets.token_urlsafe(8), "events": events, **more}
+    match kind:
+        case "expired":
+            said["exp"] = now - 1
+        case "stale":
+            said["iat"] = now - 3600
+        case "nonce":
+            said["nonce"] = "n"
+        case "no-events":
+            del said["events"]
+        case "other-event":
+            said["events"] = {"http://schemas.openid.net/event/another": {}}
+        case "wrong-audience":
+            said["aud"] = "another"
+        case "wrong-issuer":
+            said["iss"] = "http://127.0.0.1:1"
+        case "no-jti":
+            del said["jti"]
+        case "nobody":
+            said.pop("sub", None)
+            said.pop("sid", None)
+    return said
+
+
 class Handler(BaseHTTPRequestHandler):
     def answer(self, status, body=b"", **headers):
         self.send_response(status)
@@ -98,6 +127,9 @@ class Handler(BaseHTTPRequestHandler):
         mode = state["mode"]
         if path == "/log":
             return self.json(log)
+        if path == "/logout-token":
+            token = sign(query["kind"], logout_claims(query["kind"], json.loads(query["claims"])))
+            return self.answer(200, token.encode(), Content_Type="text/plain")
         log.append({"path": path, "query": query})
         if mode == "down":
             return self.answer(503)
@@ -109,6 +141,7 @@ class Handler(BaseHTTPRequestHandler):
                     "authorization_endpoint": f"{ISSUER}/authorize",
                     "token_endpoint": f"{ISSUER}/token",
                     "jwks_uri": f"{ISSUER}/jwks",
+                    "end_session_endpoint": f"{ISSUER}/logout",
                     "response_types_supported": ["code"],
                     "subject_types_supported": ["public"],
                     "id_token_signing_alg_values_supported": ["RS256"],
@@ -118,6 +151,11 @@ class Handler(BaseHTTPRequestHandler):
             # Another key, once a token was signed with it.
             keys = [second] if codes and mode == "rotated" else [first]
             return self.json({"keys": [key.as_dict(private=False) for key in keys]})
+        if path == "/logout":
+            known = [one["id_token"] for one in issued]
+            if query.get("client_id") != CLIENT or query.get("id_token_hint") not in known:
+                return self.answer(400, b"whose logout is this?")
+            return self.answer(302, Location=query["post_logout_redirect_uri"])
         if path == "/authorize":
             wanted = {"response_type": "code", "client_id": CLIENT, "code_challenge_method": "S256"}
             has_all = all(query.get(key) for key in ("state", "nonce", "code_challenge", "redirect_uri"))
@@ -151,7 +189,10 @@ class Handler(BaseHTTPRequestHandler):
             codes["another"] = query
         token = secrets.token_urlsafe(16)
         said = claims(state["mode"], query["nonce"], token)
-        self.json({"access_token": token, "token_type": "Bearer", "id_token": sign(state["mode"], said)})
+        id_token = sign(state["mode"], said)
+        issued.append({"id_token": id_token})
+        log.append({"id_token": id_token})
+        self.json({"access_token": token, "token_type": "Bearer", "id_token": id_token})
 
     def log_message(self, *_):
         pass

@@ -1,5 +1,7 @@
 //! Login by an OpenID provider: one that behaves, and one that does not.
 
+mod logout;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -41,6 +43,11 @@ struct Browser {
 
 impl Browser {
     fn ask(&mut self, port: u16, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_with(port, method, path, body, "")
+    }
+
+    /// `more`: further lines of the header.
+    fn ask_with(&mut self, port: u16, method: &str, path: &str, body: &str, more: &str) -> Answer {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(seconds(20))).unwrap();
         let of_port = self.cookies.iter().filter(|((of, _), _)| *of == port);
@@ -48,7 +55,7 @@ impl Browser {
         write!(
             stream,
             "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nCookie: {}\r\nContent-Type: \
-             application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+             application/x-www-form-urlencoded\r\n{more}Content-Length: {}\r\n\r\n{body}",
             cookies.join("; "),
             body.len()
         )
@@ -243,8 +250,10 @@ fn a_provider_that_misbehaves_lets_nobody_in() {
     let scratch = tempfile::tempdir().unwrap();
     let (admin, provider) = (free_port(), Provider::start(free_port()));
     let secret = secret_file(scratch.path(), 0o600);
-    let daemon =
-        Daemon::start(&Settings { sections: sections(admin, provider.port, &secret, ""), ..Settings::default() });
+    let daemon = Daemon::start(&Settings {
+        sections: sections(admin, provider.port, &secret, "discovery_s = 0.0\nkeys_pause_s = 0.0"),
+        ..Settings::default()
+    });
     let it = anna(&json!(["it"]));
     let modes = [
         ("wrong-nonce", "nonce"),

@@ -1,5 +1,8 @@
 //! The pages in a browser: what a radiologist and an administrator see.
 
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use dicom_core::VR;
@@ -7,9 +10,10 @@ use dicom_dictionary_std::tags;
 use serde_json::Value;
 
 use crate::support::chosen::{called_negative, called_positive};
-use crate::support::daemon::{Daemon, Settings, repository};
+use crate::support::daemon::{Daemon, ICHOR, Settings, repository};
 use crate::support::dcmtk::StoreScu;
 use crate::support::study::{Study, put_text};
+use crate::support::task_manager::{TaskManager, Wanted};
 use crate::support::tools::{CHROMIUM, requires, viewer};
 use crate::support::viewer::artefacts;
 use crate::support::{eventually, free_port, seconds};
@@ -44,7 +48,12 @@ fn first_link(daemon: &Daemon) -> String {
 fn pages_are_seen_and_used_with_keys() {
     requires!(Dcmtk, Viewer);
     let port = free_port();
-    let sections = format!("[admin]\naddress = \"127.0.0.1:{port}\"\n");
+    let (manager, nobody) = (TaskManager::start(), free_port());
+    let list = |name: &str, url: &str| {
+        format!("[[task_list]]\nname = {name:?}\nurl = {url:?}\nworkitem_codes = [\"ICH^99TEST\"]\npoll_s = 0.3\n")
+    };
+    let lists = list("TASKS", &manager.url()) + &list("AWAY", &format!("http://127.0.0.1:{nobody}"));
+    let sections = format!("[admin]\naddress = \"127.0.0.1:{port}\"\n{lists}");
     let daemon = Daemon::start(&Settings { sections, ..Settings::default() });
     let positive = named(&called_positive()[0].write(&daemon.folder("positive")), &daemon, NAMES[0], None);
     let negative = named(&called_negative().write(&daemon.folder("negative")), &daemon, NAMES[1], None);
@@ -55,6 +64,12 @@ fn pages_are_seen_and_used_with_keys() {
         daemon.wait_for_status(&study.study_uid, end, seconds(90));
     }
 
+    // One whose study is here, and one whose study nobody has.
+    for (uid, study) in [("2.25.1", positive.study_uid.as_str()), ("2.25.2", "2.25.99")] {
+        let wanted = Wanted { uid, code: "ICH", study, priority: "HIGH", url: None, instances: &[] };
+        manager.schedule(&wanted);
+    }
+    manager.wait_for("2.25.1", "COMPLETED", 60);
     let folder = artefacts("pages");
     let mut judge = Command::new("node")
         .arg(repository("tests/judges/pages/judge.mjs"))
@@ -88,6 +103,7 @@ fn pages_are_seen_and_used_with_keys() {
     assert_eq!(seen["further"]["toast"], "1 new positive or alerted", "{}", seen["further"]);
     assert_eq!(after, &serde_json::json!([another.study_uid, before[0]]), "as many as were read, the new one first");
     assert_eq!(seen["further"]["more"], 1, "and from there on");
+    check_map(&seen, &positive, &folder);
 
     // Who came in stands in the audit trail, and the link is good no more.
     let log = daemon.log();
@@ -126,6 +142,26 @@ fn check(seen: &Value, studies: [&Study; 3]) {
     assert_eq!(bars[index], best, "the most probable slice is shown first");
     assert!(seen["outline"].as_i64().unwrap() > 20, "the outline of the mask: {}", seen["outline"]);
     assert_eq!(seen["bare"], 0, "and without it");
+    let map = &seen["map"];
+    assert_eq!(map["before"], serde_json::json!(["mask", false]));
+    assert_eq!((&map["on"], &map["outline"]), (&serde_json::json!(["map", true]), &serde_json::json!(0)));
+    assert!(map["words"].as_str().unwrap().contains("not a probability of blood"), "{map}");
+    assert_eq!((&map["mapless"], &map["plain"]), (&Value::Bool(true), &Value::Bool(true)), "the first slice has none");
+    assert_eq!(map["off"], serde_json::json!(["false", false]));
+    assert_eq!(map["clicked"], serde_json::json!(["mask", seen["outline"]]));
+    let tasks = &seen["tasks"];
+    let lists: Vec<&str> = tasks["lists"].as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    assert!(lists[0].starts_with("AWAY does not answer") && lists[1].starts_with("TASKS answers"), "{lists:?}");
+    let items = tasks["items"].as_array().unwrap();
+    assert_eq!(items.len(), 2, "{items:?}");
+    let left = items.iter().map(|row| row.as_str().unwrap()).find(|row| row.starts_with("left")).unwrap();
+    assert!(
+        left.contains("2.25.99") && left.len() > "left urgent TASKS 2.25.2 2.25.99".len() + 30,
+        "with its reason: {left}"
+    );
+    let [completed] = tasks["completed"].as_array().unwrap().as_slice() else { panic!("{tasks}") };
+    assert!(completed.as_str().unwrap().contains(positive), "{completed}");
+    assert_eq!((&tasks["study"], &seen["keys"]["tasks"]), (&format!("/studies/{positive}").into(), &"/tasks".into()));
     let (keys, last) = (&seen["keys"], bars.len() - 1);
     for key in ["again", "opened", "bone", "help"] {
         assert_eq!(keys[key], true, "{key}: {keys}");
@@ -163,4 +199,37 @@ fn check_reasons(seen: &Value) {
     assert!(!why.is_empty() && unread["blank"].as_str().unwrap().contains(why), "{unread}");
     let failed: Vec<Vec<String>> = table(&unread["rules"]).into_iter().filter(|rule| rule[0] == "failed").collect();
     assert!(!failed.is_empty(), "the rule that did not pass is named: {unread}");
+}
+
+/// What lies over the slice is the map, by the pixel; and the map is what the weights say when they are asked again.
+fn check_map(seen: &Value, study: &Study, folder: &Path) {
+    let read = |path: &Path| {
+        let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
+        let mut samples = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut samples).unwrap();
+        (reader.info().width as usize, samples)
+    };
+    let of = |name: &str| read(&folder.join(format!("slice-{name}.png")));
+    let ((columns, map), (_, over), (_, plain)) = (of("map"), of("over"), of("plain"));
+    assert_eq!((map.len() * 3, plain.len()), (over.len(), over.len()), "as large as the slice");
+    assert_eq!((map.iter().max(), map.iter().min()), (Some(&255), Some(&0)), "the least and the most of a slice");
+    for (at, value) in map.iter().enumerate() {
+        let (color, share) = ichor_picture::heat_color(*value);
+        for channel in 0..3 {
+            let under = f32::from(plain[at * 3 + channel]);
+            let wanted = (under + (f32::from(color[channel]) - under) * share).round();
+            assert_eq!(f32::from(over[at * 3 + channel]), wanted, "pixel {at}, {value} of the map");
+        }
+    }
+    let slice = study.instances.iter().find(|one| seen["map"]["slice"] == one.sop_instance.as_str()).unwrap();
+    let explain = Command::new(ICHOR).arg("explain").arg(&slice.path).arg("--out").arg(folder).output().unwrap();
+    assert!(explain.status.success(), "{}", String::from_utf8_lossy(&explain.stderr));
+    let said: Value = serde_json::from_slice(&std::fs::read(folder.join("explain.json")).unwrap()).unwrap();
+    let (width, drawn) = read(Path::new(said["slices"][0]["pictures"]["map"].as_str().unwrap()));
+    let far = (0..map.len()).filter(|at| {
+        let there = ((at / columns * 2) * width + at % columns * 2) * 3;
+        let color = ichor_picture::map_color(f32::from(map[*at]) / 255.0);
+        color.iter().zip(&drawn[there..]).any(|(kept, drawn)| kept.abs_diff(*drawn) > 4)
+    });
+    assert_eq!(far.count(), 0, "what was kept is what `ichor explain` draws");
 }

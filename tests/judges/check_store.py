@@ -32,8 +32,13 @@ def main() -> None:
         "SELECT i.sop_instance, c.blob, c.size FROM conflict c JOIN instance i ON i.id = c.instance_id"
     ).fetchall()
     objects = connection.execute("SELECT sop_instance, blob, size FROM object").fetchall()
+    maps = connection.execute("SELECT 'maps of ' || analysis_id, blob, size FROM attribution_map").fetchall()
 
-    named = Counter(blob for _, blob, _ in instances + conflicts + objects)
+    named = Counter(blob for _, blob, _ in instances + conflicts + objects + maps)
+    for uid, blob, size in objects + maps:
+        path = blobs / blob
+        if not path.is_file() or path.stat().st_size != size:
+            problems.append(f"{uid}: its file is missing or of another size")
     problems += [f"{blob} belongs to {count} rows" for blob, count in named.items() if count > 1]
     problems += [f"{uid} is there {n} times" for uid, n in Counter(uid for uid, _, _ in instances).items() if n > 1]
     digests: dict[str, list[str]] = {}

@@ -47,8 +47,8 @@ document.addEventListener('click', async (event) => {
   let { body } = button.dataset;
   if (action === 'help') return $('#keys').showModal();
   if (action === 'logout') {
-    await send('POST', '/logout');
-    location.href = '/login';
+    const said = await send('POST', '/logout');
+    location.href = said.location ?? '/login';
     return;
   }
   const url = post ?? patch ?? remove;
@@ -250,12 +250,14 @@ const viewer = picture && {
   slices: $$('rect.slice', strip).map((bar) => ({ ...bar.dataset, y: bar.y.baseVal.value, height: bar.height.baseVal.value })),
   index: Number(picture.dataset.index),
   window: 'brain',
-  outline: true,
+  overlay: 'mask',
   kept: new Map(),
 
   url(index) {
-    const { uid, frame } = this.slices[index];
-    const query = new URLSearchParams({ window: this.window, overlay: this.outline });
+    const { uid, frame, map } = this.slices[index];
+    // A slice without a map is shown as it is, and the legend says so.
+    const overlay = this.overlay === 'map' && !map ? 'false' : this.overlay;
+    const query = new URLSearchParams({ window: this.window, overlay });
     if (frame) query.set('frame', frame);
     return `/api/studies/${$('#study').dataset.uid}/slices/${uid}/picture?${query}`;
   },
@@ -270,7 +272,7 @@ const viewer = picture && {
   },
   show(index) {
     this.index = Math.min(Math.max(index, 0), this.slices.length - 1);
-    const { p, masked, y, height } = this.slices[this.index];
+    const { p, masked, map, y, height } = this.slices[this.index];
     const url = this.url(this.index);
     const image = this.keep(this.index);
     // What is shown is always the slice that is named.
@@ -282,6 +284,8 @@ const viewer = picture && {
     $('#readout').textContent = masked > 0 ? `${words} · mask of ${masked} pixels` : words;
     strip.setAttribute('aria-valuenow', this.index + 1);
     strip.setAttribute('aria-valuetext', words);
+    $('#legend').hidden = this.overlay !== 'map';
+    $('#mapless').hidden = Boolean(map);
     const cursor = $('#cursor');
     const size = Math.max(height, 6);
     cursor.setAttribute('y', Math.max(0, Math.min(y + height / 2 - size / 2, 512 - size)));
@@ -301,10 +305,14 @@ const viewer = picture && {
     for (const button of $$('[data-window]')) button.setAttribute('aria-checked', button.dataset.window === name);
     this.show(this.index);
   },
-  toggle() {
-    this.outline = !this.outline;
-    $('#overlay').setAttribute('aria-pressed', this.outline);
+  lay(name) {
+    this.overlay = name;
+    for (const button of $$('[data-overlay]')) button.setAttribute('aria-checked', button.dataset.overlay === name);
     this.show(this.index);
+  },
+  layNext() {
+    const names = $$('[data-overlay]').map((button) => button.dataset.overlay);
+    this.lay(names[(names.indexOf(this.overlay) + 1) % names.length]);
   },
   best() {
     return this.slices.reduce((best, slice, index) => (Number(slice.p) > Number(this.slices[best].p) ? index : best), 0);
@@ -322,7 +330,7 @@ if (viewer) {
     toast(picture.alt, true);
   });
   for (const button of $$('[data-window]')) button.addEventListener('click', () => viewer.choose(button.dataset.window));
-  $('#overlay').addEventListener('click', () => viewer.toggle());
+  for (const button of $$('[data-overlay]')) button.addEventListener('click', () => viewer.lay(button.dataset.overlay));
   const at = (event) => {
     const box = strip.getBoundingClientRect();
     viewer.show(Math.floor(((event.clientY - box.top) / box.height) * viewer.slices.length));
@@ -341,7 +349,7 @@ if (viewer) {
 }
 
 // Keys.
-const places = { w: '/', q: '/queues', s: '/statistics', m: '/models', h: '/health' };
+const places = { w: '/', q: '/queues', t: '/tasks', s: '/statistics', m: '/models', h: '/health' };
 let goes = false;
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $('dialog[open]')) return;
@@ -374,7 +382,7 @@ document.addEventListener('keydown', (event) => {
       End: () => viewer.show(viewer.slices.length - 1),
       p: () => viewer.show(viewer.best()),
       n: () => viewer.show(Math.max(viewer.next(), 0)),
-      o: () => viewer.toggle(),
+      o: () => viewer.layNext(),
     }),
   };
   if (viewer && /^[1-5]$/.test(key)) keys[key] = () => viewer.choose($$('[data-window]')[Number(key) - 1].dataset.window);

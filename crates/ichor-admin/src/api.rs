@@ -4,12 +4,14 @@ pub(crate) mod actions;
 pub(crate) mod destinations;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod maps;
 pub(crate) mod models;
 pub(crate) mod people;
 pub(crate) mod queues;
 pub(crate) mod site;
 pub(crate) mod slices;
 pub(crate) mod studies;
+pub(crate) mod tasks;
 
 use std::sync::Arc;
 
@@ -31,9 +33,9 @@ use crate::problem::Problem;
     ),
     paths(
         studies::list, studies::detail, export::export,
-        slices::picture, slices::object,
+        slices::picture, maps::map, slices::object,
         events::stream,
-        queues::overview, queues::analyses, queues::deliveries, queues::messages,
+        queues::overview, queues::analyses, queues::deliveries, queues::messages, tasks::tasks,
         site::statistics, site::configuration,
         models::models, models::history, models::agreement, models::activate, models::rollback, models::reanalyse,
         actions::retry_study, actions::release_study, actions::retry_delivery, actions::release_delivery,
@@ -78,6 +80,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/studies/{study}/retry", post(actions::retry_study))
         .route("/api/studies/{study}/release", post(actions::release_study))
         .route("/api/studies/{study}/slices/{instance}/picture", get(slices::picture))
+        .route("/api/studies/{study}/slices/{instance}/map", get(maps::map))
         .route("/api/studies/{study}/objects/{instance}", get(slices::object))
         .route("/api/events", get(events::stream))
         .route("/api/queues", get(queues::overview))
@@ -89,6 +92,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/messages", get(queues::messages))
         .route("/api/messages/{id}/retry", post(actions::retry_message))
         .route("/api/messages/{id}/release", post(actions::release_message))
+        .route("/api/tasks", get(tasks::tasks))
         .route("/api/statistics", get(site::statistics))
         .route("/api/models", get(models::models))
         .route("/api/models/history", get(models::history))

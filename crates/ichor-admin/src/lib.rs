@@ -36,7 +36,7 @@ pub use api::document as openapi_document;
 pub use health::{Check, Readiness};
 pub use models::{ActiveModel, ModelFacts};
 pub use oidc::{OidcError, OidcOptions, check_provider};
-pub use picture::{PictureFault, Pictures, WantedPicture};
+pub use picture::{Overlay, PictureFault, Pictures, WantedPicture};
 pub use problem::Problem;
 pub use server::{AdminOptions, AdminServer};
 

@@ -4,25 +4,33 @@
 mod begun;
 mod claims;
 mod jws;
+mod known;
+mod logout;
 mod provider;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ichor_store::{ProvidedUser, Role, Timestamp};
+use ichor_store::{ProvidedLogout, ProvidedSession, ProvidedUser, Role, Timestamp};
 use reqwest::Url;
 use thiserror::Error;
 
 use crate::access::Secret;
 use crate::problem::Problem;
 use begun::{Begun, MOST_AGE};
-use provider::Provider;
+use known::Cache;
+use logout::Heard;
 
 pub(crate) use begun::Kept;
 
 /// Where the provider sends browsers back to, below the service's own URL.
 pub(crate) const CALLBACK: &str = "/oidc/callback";
+
+/// Where the provider says that somebody has logged out.
+pub(crate) const BACKCHANNEL: &str = "/oidc/backchannel-logout";
+
+/// Longest ID token that is kept to be shown again at logout, in bytes: it becomes part of a URL.
+const LONGEST_HINT: usize = 4_096;
 
 /// The provider, and what is made of what it says.
 #[derive(Clone)]
@@ -45,6 +53,12 @@ pub struct OidcOptions {
     pub label: String,
     /// Whether the login page shows passwords only to those who ask for them.
     pub hide_local_login: bool,
+    /// How long what the provider says of itself is believed before it is asked again.
+    pub discovery_age: Duration,
+    /// Least time between two questions for its keys that were brought about by tokens.
+    pub keys_pause: Duration,
+    /// Whether logging out here leads to logging out there, where it offers that.
+    pub logs_out: bool,
     /// What asks the provider; it must follow no redirection.
     pub http: reqwest::Client,
 }
@@ -67,8 +81,8 @@ pub enum OidcError {
     /// It does not give a token for the code.
     #[error("the provider gives no token for this login: {0}")]
     Exchange(String),
-    /// The ID token is not right.
-    #[error("the ID token is refused: {0}")]
+    /// The ID token or logout token is not right.
+    #[error("the token is refused: {0}")]
     Token(String),
     /// A claim is missing, or no name.
     #[error("{0}")]
@@ -93,6 +107,8 @@ pub(crate) struct Vouched {
     pub(crate) name: String,
     /// What they may do; `None`: nothing here.
     pub(crate) role: Option<Role>,
+    /// What the provider calls their session there.
+    pub(crate) sid: Option<String>,
 }
 
 impl Vouched {
@@ -106,9 +122,11 @@ impl Vouched {
 pub(crate) struct Oidc {
     options: OidcOptions,
     redirect: String,
-    /// What the provider last said of itself.
-    known: Mutex<Option<Arc<Provider>>>,
+    /// Where it sends browsers that have logged out there.
+    logged_out: String,
+    known: Cache,
     begun: Begun,
+    heard: Heard,
 }
 
 impl Oidc {
@@ -117,19 +135,21 @@ impl Oidc {
         Url::parse(&options.issuer).map_err(|_| OidcError::Url("admin.oidc.issuer"))?;
         let redirect = format!("{own_url}{CALLBACK}");
         Url::parse(&redirect).map_err(|_| OidcError::Url("admin.url"))?;
-        Ok(Self { options, redirect, known: Mutex::new(None), begun: Begun::default() })
+        let logged_out = format!("{own_url}/login");
+        let (known, begun, heard) = (Cache::default(), Begun::default(), Heard::default());
+        Ok(Self { options, redirect, logged_out, known, begun, heard })
     }
 
     pub(crate) fn options(&self) -> &OidcOptions {
         &self.options
     }
 
-    /// Begins a login, and asks the provider about itself: where the browser goes.
+    /// Begins a login: where the browser goes.
     pub(crate) async fn begin(&self, address: &str, browser: [u8; 32]) -> Result<String, OidcError> {
         let (state, nonce, verifier) = (Secret::new()?, Secret::new()?, Secret::new()?);
         let kept = Kept { nonce: nonce.reveal().to_owned(), verifier: verifier.reveal().to_owned(), browser };
         self.begun.keep(state.reveal(), kept, address, Instant::now());
-        let provider = self.discover().await?;
+        let provider = self.known.provider(&self.options).await?;
         let scopes = ["openid"].into_iter().chain(self.options.scopes.iter().map(String::as_str));
         let mut url = provider.authorization.clone();
         url.query_pairs_mut()
@@ -150,31 +170,62 @@ impl Oidc {
     }
 
     /// Whom the provider vouches for, by the code that the browser brought back.
-    pub(crate) async fn finish(&self, code: &str, kept: Kept, now: Timestamp) -> Result<Vouched, OidcError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let provider = match known {
-            Some(provider) => provider,
-            None => self.discover().await?,
-        };
-        let tokens = provider.exchange(&self.options, (code, &kept.verifier, &self.redirect)).await?;
-        let verified = match jws::verify(&tokens.id_token, &provider.keys) {
-            // The provider may have taken other keys since the login began.
-            Err(jws::JwsError::Key | jws::JwsError::Signature) => {
-                let keys = provider.fetch_keys(&self.options).await?;
-                jws::verify(&tokens.id_token, &keys)
-            }
-            verified => verified,
-        };
-        let verified = verified.map_err(|error| OidcError::Token(error.to_string()))?;
+    pub(crate) async fn finish(
+        &self,
+        code: &str,
+        kept: Kept,
+        now: Timestamp,
+    ) -> Result<(Vouched, ProvidedSession), OidcError> {
+        let provider = self.known.provider(&self.options).await?;
+        let tokens = provider.exchange(&self.options, (code, &kept.verifier, &self.redirect)).await;
+        if matches!(tokens, Err(OidcError::Provider(_))) {
+            // It may have moved: the next login asks where it is.
+            self.known.forget();
+        }
+        let tokens = tokens?;
+        let verified = self.known.verify(&tokens.id_token, &self.options).await?;
         claims::check(&verified, &self.options, (&kept.nonce, tokens.access_token.as_deref()), now)?;
-        claims::vouched(&verified.claims, &self.options)
+        let vouched = claims::vouched(&verified.claims, &self.options)?;
+        let id_token = Some(tokens.id_token).filter(|token| token.len() <= LONGEST_HINT);
+        let session = ProvidedSession { sid: vouched.sid.clone(), id_token };
+        Ok((vouched, session))
     }
 
-    /// What the provider says of itself, asked anew.
-    async fn discover(&self) -> Result<Arc<Provider>, OidcError> {
-        let provider = Arc::new(Provider::discover(&self.options).await?);
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&provider));
-        Ok(provider)
+    /// Where a browser logs out at the provider, if that offers it; `session`: what is known of its login there (OpenID Connect
+    /// RP-Initiated Logout 1.0, section 2).
+    pub(crate) async fn logout_url(&self, session: &ProvidedSession) -> Option<String> {
+        if !self.options.logs_out {
+            return None;
+        }
+        // A provider that is away keeps nobody from logging out here.
+        let mut url = self.known.provider(&self.options).await.ok()?.end_session.clone()?;
+        let mut query = url.query_pairs_mut();
+        query.append_pair("client_id", &self.options.client_id);
+        query.append_pair("post_logout_redirect_uri", &self.logged_out);
+        if let Some(token) = &session.id_token {
+            query.append_pair("id_token_hint", token);
+        }
+        drop(query);
+        Some(url.into())
+    }
+
+    /// Whose sessions a logout token of the provider ends, and the token's number; one that was heard is refused.
+    pub(crate) async fn logout_asked(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<(ProvidedLogout, String), OidcError> {
+        let verified = self.known.verify(token, &self.options).await?;
+        let asked = logout::check(&verified.claims, &self.options, now)?;
+        if self.heard.has(&asked.token, Instant::now()) {
+            return Err(OidcError::Token("it was heard before (jti)".to_owned()));
+        }
+        Ok((asked.logout, asked.token))
+    }
+
+    /// The logout that a token asked for is done: it is not heard again.
+    pub(crate) fn logout_heard(&self, token: String) {
+        self.heard.remember(token, Instant::now());
     }
 }
 
@@ -183,7 +234,8 @@ impl Oidc {
 /// # Errors
 /// Why not.
 pub async fn check_provider(options: OidcOptions, own_url: &str) -> Result<(), OidcError> {
-    Oidc::new(options, own_url)?.discover().await.map(|_| ())
+    let oidc = Oidc::new(options, own_url)?;
+    oidc.known.ask(&oidc.options).await.map(|_| ())
 }
 
 /// How long a login that has begun may take.

@@ -1,11 +1,13 @@
 //! The pages: HTML made here, one script and one style sheet of ours, nothing from elsewhere.
 
+mod backchannel;
 mod destinations;
 mod enter;
 mod models;
 mod provider;
 mod study;
 mod tables;
+mod tasks;
 mod worklist;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/worklist/rows", get(worklist::rows))
         .route("/studies/{study}", get(study::page))
         .route("/queues", get(tables::queues))
+        .route("/tasks", get(tasks::page))
         .route("/statistics", get(tables::statistics))
         .route("/models", get(models::page))
         .route("/health", get(tables::health))
@@ -37,6 +40,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/login", get(enter::login_page).post(enter::login))
         .route("/oidc/login", get(provider::begin))
         .route(crate::oidc::CALLBACK, get(provider::callback))
+        .route(crate::oidc::BACKCHANNEL, post(backchannel::logout))
         .route("/welcome", get(enter::welcome_page).post(enter::welcome))
         .route("/logout", post(enter::logout))
         .route("/assets/ichor.svg", get(|| async { asset("image/svg+xml", include_str!("../assets/ichor.svg")) }))

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ichor_core::Uid;
+use ichor_store::MapFile;
 
 /// Draws slices.
 pub trait Pictures: Send + Sync + 'static {
@@ -24,8 +25,19 @@ pub struct WantedPicture {
     pub frame: Option<u32>,
     /// Window centre and width, HU.
     pub window: (f64, f64),
-    /// The Segmentation whose outline is drawn; `None`: the slice alone.
-    pub segmentation: Option<(Uid, PathBuf)>,
+    /// What lies over the slice.
+    pub overlay: Overlay,
+}
+
+/// What is drawn over a slice.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Overlay {
+    /// Nothing.
+    None,
+    /// The outline of the mask in this Segmentation.
+    Outline(Uid, PathBuf),
+    /// This attribution map.
+    Map(MapFile),
 }
 
 /// Why there is no picture.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::color::{Color, map_color};
+use crate::color::{Color, blended, heat_color, map_color};
 
 /// No picture can be made.
 #[derive(Debug, Error)]
@@ -27,6 +27,9 @@ pub enum PictureError {
         /// Its height.
         height: usize,
     },
+    /// What is to be read is no PNG of one grey sample of eight bits a pixel.
+    #[error("no PNG of eight bits of grey: {0}")]
+    Unreadable(String),
     /// The PNG cannot be written.
     #[error("PNG: {0}")]
     Png(#[from] png::EncodingError),
@@ -136,6 +139,22 @@ impl Image {
         }
     }
 
+    /// Lays a map over the picture of a slice, in the colours of [`heat_color`]. `map`: one value a pixel of the slice, 255 is 1.
+    ///
+    /// # Errors
+    /// [`PictureError::Size`] if the map is not of the slice's size.
+    pub fn heat(&mut self, map: &[u8]) -> Result<(), PictureError> {
+        let (rows, columns, scale) = (self.height / self.scale, self.width / self.scale, self.scale);
+        check_size("map", map.len(), rows, columns)?;
+        for (at, pixel) in self.rgb.chunks_exact_mut(3).enumerate() {
+            let (row, column) = (at / self.width / scale, at % self.width / scale);
+            let (color, share) = heat_color(map[row * columns + column]);
+            let under = [pixel[0], pixel[1], pixel[2]];
+            pixel.copy_from_slice(&blended(under, color, share));
+        }
+        Ok(())
+    }
+
     /// Fills a rectangle; what lies outside of the picture is left out.
     pub fn fill(&mut self, left: usize, top: usize, width: usize, height: usize, color: Color) {
         for row in top..(top + height).min(self.height) {
@@ -207,6 +226,23 @@ mod tests {
         assert_eq!(image.pixel(4, 0), None);
         let part = image.cropped([2, 99, 4, 6]);
         assert_eq!((part.width(), part.height(), part.pixel(0, 0)), (2, 2, image.pixel(2, 4)));
+    }
+
+    #[test]
+    fn heat_lies_where_the_map_is() {
+        let hu = [-100, 40, 80, 200, 0, 40];
+        let mut image = Image::slice(&hu, 2, 3, Window::BRAIN, 2).unwrap();
+        let plain = image.clone();
+        image.heat(&[0, 255, 0, 128, 0, 0]).unwrap();
+        for (row, column) in (0..4).flat_map(|row| (0..6).map(move |column| (row, column))) {
+            let is_hot = matches!((row / 2, column / 2), (0, 1) | (1, 0));
+            assert_eq!(image.pixel(row, column) != plain.pixel(row, column), is_hot, "{row} {column}");
+        }
+        // 70 % of [249, 164, 26] and 30 % of the grey below.
+        let grey = f32::from(plain.pixel(1, 2).unwrap()[0]) * 0.3;
+        let seen = [249.0, 164.0, 26.0].map(|over: f32| (grey + over * 0.7).round() as u8);
+        assert_eq!(image.pixel(1, 2), Some(seen));
+        assert!(image.heat(&[0; 5]).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod image;
 mod raster;
 mod words;
 
-pub use color::{Color, map_color};
+pub use color::{Color, heat_color, map_color};
 pub use contour::Contour;
 pub use image::{Image, PictureError, Window};
 pub use raster::Raster;

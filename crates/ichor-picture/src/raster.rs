@@ -102,6 +102,24 @@ impl Raster {
         Self { width: new_width, height: new_height, depth: self.depth, samples }
     }
 
+    /// Reads a PNG of one grey sample of eight bits a pixel, as [`Self::png`] writes it.
+    ///
+    /// # Errors
+    /// [`PictureError::Unreadable`] if it is anything else.
+    pub fn read_grey(bytes: &[u8]) -> Result<Self, PictureError> {
+        let unreadable = |error: png::DecodingError| PictureError::Unreadable(error.to_string());
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().map_err(unreadable)?;
+        let form = reader.output_color_type();
+        if form != (png::ColorType::Grayscale, png::BitDepth::Eight) {
+            return Err(PictureError::Unreadable(format!("its samples are {form:?}")));
+        }
+        let size = reader.output_buffer_size().ok_or_else(|| PictureError::Unreadable("it is too large".to_owned()))?;
+        let mut samples = vec![0; size];
+        reader.next_frame(&mut samples).map_err(unreadable)?;
+        let (width, height) = reader.info().size();
+        Self::grey(width, height, samples)
+    }
+
     /// The picture as PNG.
     ///
     /// # Errors
@@ -157,6 +175,12 @@ mod tests {
         let mut read = vec![0; 3];
         reader.next_frame(&mut read).unwrap();
         assert_eq!(read, [1, 2, 3]);
+        let png = raster.png().unwrap();
+        assert_eq!(Raster::read_grey(&png).unwrap(), raster);
+        let colours = Raster::rgb(1, 1, vec![1, 2, 3]).unwrap().png().unwrap();
+        for bad in [&b""[..], b"no picture", &png[..png.len() / 2], &colours] {
+            assert!(matches!(Raster::read_grey(bad), Err(PictureError::Unreadable(_))));
+        }
     }
 
     proptest! {

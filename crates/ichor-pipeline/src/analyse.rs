@@ -3,6 +3,7 @@
 pub(crate) mod batches;
 mod explain;
 mod finished;
+mod maps;
 mod model;
 mod objects;
 pub(crate) mod prepare;
@@ -42,6 +43,8 @@ pub struct AnalyseOptions {
     pub backoff: Backoff,
     /// Lesions below this volume are dropped from the mask, in millilitres.
     pub min_lesion_ml: f64,
+    /// Whether the attribution maps of positive studies are kept.
+    pub keep_maps: bool,
     /// What each destination gets.
     pub destinations: Vec<DestinationObjects>,
     /// Which of them get it; empty: all.

@@ -185,6 +185,7 @@ async fn score<M: SliceModel>(
         decoder: options.decoder.clone(),
         backoff: options.backoff,
         min_lesion_ml: options.min_lesion_ml,
+        keep_maps: false,
         destinations: Vec::new(),
         rules: Vec::new(),
         reading: None,

@@ -173,6 +173,7 @@ async fn analysed(store: &Store, study: &str, destinations: &[&str]) -> Uid {
             destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
             staged: blob.finish().await.unwrap(),
         }],
+        maps: None,
         slices_known: 0,
         timings: Vec::new(),
         routed: None,

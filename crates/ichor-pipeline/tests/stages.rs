@@ -15,9 +15,10 @@ use ichor_ct::gate::GateRule;
 use ichor_dimse::part10::read_header;
 use ichor_dimse::scp::{InstanceSink, PeerInfo, StorageHandler, StoreRequest};
 use ichor_dimse::status::StoreStatus;
+use ichor_picture::Raster;
 use ichor_pipeline::now;
 use ichor_result::{Encoding, SegmentationForm, SegmentationType};
-use ichor_store::StudyKey;
+use ichor_store::{SliceMap, StudyKey};
 use support::{House, Says, Scripted, analyse_options, gets, peer, store_file};
 
 #[tokio::test]
@@ -50,6 +51,35 @@ async fn positive_study_gets_one_object_for_each_destination() {
     let label = file.element(tags::SERIES_DESCRIPTION).unwrap().to_str().unwrap().into_owned();
     let whole = format!("{label} {:?}", file.element_opt(tags::CONTENT_DESCRIPTION).unwrap());
     assert!(whole.contains("for tests"), "the notice stands in the object: {whole}");
+}
+
+#[tokio::test]
+async fn maps_of_a_positive_study_are_kept_and_are_no_object() {
+    let house = House::new().await;
+    house.receive().await;
+    let (detail, _) = house.work(Says::Probability(0.9), &[StudyStatus::Analysed]).await;
+    assert_eq!(detail.objects.len(), 1, "the Segmentation alone");
+    assert!(detail.slices.iter().all(|slice| slice.map.is_some()), "every slice is positive");
+    let (study, middle) = (&house.study.study_instance, &detail.slices[6]);
+    let SliceMap::Kept(map) = house.store.slice_map(study, &middle.sop_instance, None).await.unwrap() else {
+        panic!("no map")
+    };
+    let bytes = std::fs::read(&map.path).unwrap();
+    let start = usize::try_from(map.place.offset).unwrap();
+    let raster = Raster::read_grey(&bytes[start..start + map.place.bytes as usize]).unwrap();
+    assert_eq!((raster.width(), raster.height()), (64, 64), "on the source grid");
+    // The scripted model's map is the brain mask.
+    let share = raster.samples().iter().filter(|value| **value > 127).count() as f64 / (64.0 * 64.0);
+    let mask = f64::from(middle.masked_pixels) / (64.0 * 64.0);
+    assert!((share - mask).abs() < 0.1 && share > 0.1, "{share} of the map, {mask} of the mask");
+    assert_eq!((raster.samples()[0], raster.samples()[32 * 64 + 32]), (0, 255));
+    let total: u64 = detail.slices.iter().map(|slice| u64::from(slice.map.unwrap().bytes)).sum();
+    assert_eq!(total, bytes.len() as u64, "nothing but the maps");
+
+    let house = House::new().await;
+    house.receive().await;
+    let (negative, _) = house.work(Says::Probability(0.1), &[StudyStatus::Analysed]).await;
+    assert!(negative.slices.iter().all(|slice| slice.map.is_none()));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use ichor_core::Uid;
 use serde::{Deserialize, Serialize};
 
-use crate::{Store, StoreError, Timestamp};
+use crate::{ProvidedSession, Store, StoreError, Timestamp};
 
 /// Most rows of the audit trail in one answer.
 const MOST_AUDITED: u32 = 1_000;
@@ -110,6 +110,8 @@ pub struct NewSession {
     pub csrf: String,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// What the provider that brought the user calls it.
+    pub provided: Option<ProvidedSession>,
 }
 
 /// An API token, as a list shows it.

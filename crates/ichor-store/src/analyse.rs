@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ichor_core::{AeTitle, Finding, ModelId, Reason, RuleOutcome, Uid};
 use serde::Serialize;
 
-use crate::{NewWorkitem, StagedBlob, Store, StoreError, StudyAttributes, Timestamp, Topic};
+use crate::{MapPlace, NewWorkitem, StagedBlob, Store, StoreError, StudyAttributes, Timestamp, Topic};
 
 /// The right to analyse one version of a study, held by one worker.
 #[derive(Debug)]
@@ -87,6 +87,16 @@ pub struct SliceScore {
     pub probability: f32,
     /// Pixels in its mask.
     pub masked_pixels: u32,
+    /// Where its attribution map is, if one is kept.
+    #[serde(rename = "has_map", serialize_with = "is_some")]
+    #[cfg_attr(feature = "schema", schema(value_type = bool))]
+    pub map: Option<MapPlace>,
+}
+
+/// Whether there is one.
+#[expect(clippy::ref_option, reason = "serde hands over a reference")]
+fn is_some<S: serde::Serializer>(map: &Option<MapPlace>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(map.is_some())
 }
 
 /// A result object, its bytes staged.
@@ -125,6 +135,8 @@ pub struct AnalysisOutcome {
     pub slices_known: usize,
     /// Result objects.
     pub objects: Vec<NewObject>,
+    /// The file with the attribution maps that [`SliceScore::map`] points into.
+    pub maps: Option<StagedBlob>,
     /// Stages and how long they took, in milliseconds.
     pub timings: Vec<(String, u64)>,
     /// What the routing rules came to; `None`: there are none.

@@ -29,6 +29,7 @@ mod group_commit;
 mod held;
 mod latency;
 mod lookup;
+mod map;
 mod message;
 mod models;
 mod order;
@@ -83,11 +84,12 @@ pub use forward::{ClosedStudy, ForwardedDepth, Forwarding};
 pub use held::{HeldFilter, HeldInstance, HeldStudy};
 pub use latency::{LATENCY_BOUNDS_MS, Latency, LatencyHistogram, Measure};
 pub use lookup::{Completeness, DueLookup, LookupAnswer, LookupFigures, LookupPeer, ToldInstances, ToldSeries};
+pub use map::{MapFile, MapPlace, SliceMap};
 pub use message::{ChannelDepth, MessageClaim, MessageSeries, MessageSummary};
 pub use models::{Activation, NewOffer, Offer, ReanalysisWish};
 pub use order::{UndecidedAnalysis, Urgency, WaitingAnalysis};
 pub use proof::{Consequence, LostDelivery, ProofPlan, ProofReport, ProofReported, ProofRequest, Unproven};
-pub use provided::{Provided, ProvidedUser};
+pub use provided::{Provided, ProvidedLogout, ProvidedSession, ProvidedUser};
 pub use query::{DeliveryDetail, ObjectDetail, RetryOutcome, SeriesDetail, StudyDetail, StudyKey, StudySummary};
 pub use receive::{
     AssociationEnd, AssociationId, InstanceId, NewAssociation, NewInstance, Recorded, SeriesAttributes, StudyAttributes,
@@ -103,7 +105,7 @@ pub use shadow::{
     AgreementReport, Disagreement, ShadowClaim, ShadowDepth, ShadowOutcome, ShadowResult, SourceAgreement,
 };
 pub use store::{Store, StoreOptions};
-pub use task::{NewTask, Task, TaskDepth, TaskListState, TaskStep, TaskSummary};
+pub use task::{NewTask, Task, TaskDepth, TaskFilter, TaskListState, TaskStep, TaskSummary};
 pub use timestamp::Timestamp;
 pub use trace::{TraceArrival, TraceClaim, TraceEvent, TraceFigures, TracePace};
 pub use triage::{ArrivedInstance, ArrivedSlice, NewAlert, SliceProbability};

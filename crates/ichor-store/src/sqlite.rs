@@ -20,6 +20,7 @@ mod forward;
 mod held;
 mod latency;
 mod lookup;
+mod maps;
 mod message;
 mod models;
 mod objects;

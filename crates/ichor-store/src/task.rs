@@ -54,8 +54,24 @@ pub struct Task {
     pub last_words: Option<String>,
 }
 
+/// Which tasks; fields that are empty do not filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskFilter {
+    /// In this state.
+    pub status: Option<TaskStatus>,
+    /// Of this list.
+    pub list: Option<String>,
+    /// With this study as input.
+    pub study: Option<Uid>,
+    /// Numbered below this: the number of the last task of one page is where the next begins.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
 /// A task in a list, without what only its performer may know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskSummary {
     /// Number.
     pub id: i64,
@@ -65,6 +81,8 @@ pub struct TaskSummary {
     pub workitem: Uid,
     /// Study Instance UID of its input.
     pub study_instance: Uid,
+    /// Whether anything of that study is here.
+    pub study_is_here: bool,
     /// Where it stands.
     pub status: TaskStatus,
     /// Whether its study is analysed before others.
@@ -253,7 +271,15 @@ impl Store {
     /// # Errors
     /// As [`Self::open_tasks`].
     pub async fn tasks(&self, status: Option<TaskStatus>, limit: u32) -> Result<Vec<TaskSummary>, StoreError> {
-        self.index().tasks(status, limit).await
+        self.tasks_of(&TaskFilter { status, list: None, study: None, before: None, limit }).await
+    }
+
+    /// A page of tasks, the newest first.
+    ///
+    /// # Errors
+    /// As [`Self::open_tasks`].
+    pub async fn tasks_of(&self, filter: &TaskFilter) -> Result<Vec<TaskSummary>, StoreError> {
+        self.index().tasks(filter).await
     }
 
     /// How many tasks are in which state.

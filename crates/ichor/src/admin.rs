@@ -131,6 +131,9 @@ pub(crate) fn oidc(section: &OidcConfig) -> anyhow::Result<OidcOptions> {
         roles: roles.collect(),
         label: section.label.clone(),
         hide_local_login: section.hide_local_login,
+        discovery_age: seconds(section.discovery_s),
+        keys_pause: seconds(section.keys_pause_s),
+        logs_out: section.logs_out,
         http: client(section.issuer.starts_with("https://"), seconds(section.timeout_s), trust)?,
     })
 }

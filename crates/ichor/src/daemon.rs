@@ -385,6 +385,7 @@ pub(crate) fn analyse_options(config: &Config, decoder: Decoder) -> anyhow::Resu
             attempts: config.analysis.attempts,
         },
         min_lesion_ml: config.analysis.min_lesion_ml,
+        keep_maps: config.analysis.keep_maps,
         destinations: config.destinations.iter().map(objects).collect::<Result<_, _>>()?,
         rules: (config.rules.iter().map(|rule| rule.rule(&config.time_zone)).collect::<Result<_, _>>())
             .map_err(|(key, message)| anyhow::anyhow!("{key}: {message}"))?,

@@ -103,10 +103,38 @@ try {
   seen.bars = await page.$$eval('#strip rect.slice', (bars) => bars.map((bar) => Number(bar.dataset.p)));
   seen.index = Number(await page.$eval('#slice', (image) => image.dataset.index));
   seen.outline = await outlined();
+  const source = () => page.$eval('#slice', (image) => image.getAttribute('src'));
+  const chosen = () => page.$eval('[data-overlay][aria-checked=true]', (button) => button.dataset.overlay);
+  const legend = () => page.$eval('#legend', (box) => box.checkVisibility());
+  seen.map = { before: [await chosen(), await legend()] };
   await page.keyboard.press('o');
   await painted();
+  seen.map.on = [await chosen(), await legend()];
+  seen.map.outline = await outlined();
+  seen.map.words = await text('#legend p');
+  seen.map.slice = (await source()).split('/')[5];
+  await shot('study-map');
+  // The same pictures as files, to be compared by the pixel.
+  for (const [name, query] of [['over', 'picture?overlay=map'], ['plain', 'picture?overlay=false'], ['map', 'map']]) {
+    const bytes = await page.evaluate(async (url) => {
+      const answer = await fetch(url);
+      if (!answer.ok) throw new Error(await answer.text());
+      return [...new Uint8Array(await answer.arrayBuffer())];
+    }, `/api/studies/${study}/slices/${seen.map.slice}/${query}`);
+    writeFileSync(path.join(out, `slice-${name}.png`), Buffer.from(bytes));
+  }
+  await page.keyboard.press('Home');
+  await painted();
+  seen.map.mapless = await page.$eval('#mapless', (words) => words.checkVisibility());
+  seen.map.plain = (await source()).includes('overlay=false');
+  await page.keyboard.press('p');
+  await page.keyboard.press('o');
+  await painted();
+  seen.map.off = [await chosen(), await legend()];
   seen.bare = await outlined();
-  const source = () => page.$eval('#slice', (image) => image.getAttribute('src'));
+  await page.click('[data-overlay=mask]');
+  await painted();
+  seen.map.clicked = [await chosen(), await outlined()];
   await page.keyboard.press('5');
   await painted();
   seen.keys.bone = (await source()).includes('window=bone');
@@ -135,13 +163,24 @@ try {
   seen.retried = await text('#toast');
   await page.waitForNavigation();
 
-  for (const [name, place] of [['queues', '/queues'], ['statistics', '/statistics'], ['models', '/models'],
+  for (const [name, place] of [['queues', '/queues'], ['tasks', '/tasks'], ['statistics', '/statistics'], ['models', '/models'],
     ['health', '/health'], ['users', '/users'], ['account', '/account'], ['audit', '/audit']]) {
     await page.goto(`${base}${place}`);
     seen.pages[name] = await overflow();
     await shot(name);
     if (!await page.$('.notice')) seen.console.push(`${name}: the notice is missing`);
   }
+  await page.goto(base);
+  await page.keyboard.press('g');
+  await Promise.all([page.waitForNavigation(), page.keyboard.press('t')]);
+  seen.keys.tasks = new URL(page.url()).pathname;
+  const cells = (selector) => page.$$eval(selector, (rows) => rows.map((row) => row.textContent.replace(/\s+/g, ' ').trim()));
+  seen.tasks = { lists: await cells('#lists tbody tr'), items: await cells('#tasks tbody tr') };
+  await page.select('select[name=status]', 'completed');
+  await Promise.all([page.waitForNavigation(), page.click('form.filter button')]);
+  seen.tasks.completed = await cells('#tasks tbody tr');
+  await Promise.all([page.waitForNavigation(), page.click('#tasks a')]);
+  seen.tasks.study = new URL(page.url()).pathname;
   await page.goto(`${base}/users`);
   await page.type('form[data-json] input[name=name]', 'vera');
   await page.click('form[data-json] button');
@@ -167,9 +206,14 @@ try {
   seen.further = { before, toast: await text('#toast'), after: await listed(), more: await page.$$eval('button[data-next]', (found) => found.length) };
 
   await page.setViewport(phone);
-  for (const [name, place] of [['worklist', '/'], ['study', `/studies/${study}`], ['queues', '/queues'], ['audit', '/audit']]) {
+  for (const [name, place] of [['worklist', '/'], ['study', `/studies/${study}`], ['queues', '/queues'],
+    ['tasks', '/tasks'], ['audit', '/audit']]) {
     await page.goto(`${base}${place}`);
-    if (name === 'study') await painted();
+    if (name === 'study') {
+      await painted();
+      await page.click('[data-overlay=map]');
+      await painted();
+    }
     seen.pages[`${name}-phone`] = await overflow();
     await shot(`${name}-phone`);
   }

@@ -8,16 +8,17 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ichor_core::Uid;
 use ichor_store::StudyKey;
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::io::ReaderStream;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
-use super::uid;
+use super::{maps, uid};
 use crate::App;
-use crate::access::{AsViewer, audit};
-use crate::picture::{PRESETS, PictureFault, WantedPicture};
+use crate::access::{AsViewer, Caller, audit};
+use crate::picture::{Overlay, PRESETS, PictureFault, WantedPicture};
 use crate::problem::Problem;
 use crate::seen::View;
 
@@ -28,14 +29,27 @@ use crate::seen::View;
 pub(crate) struct PictureQuery {
     /// `brain` (default), `blood`, `subdural`, `stroke` or `bone`; or `center,width` in HU.
     window: Option<String>,
-    /// Whether the outline of the mask is drawn.
-    overlay: bool,
+    /// What lies over the slice: `false` (default) nothing, `mask` or `true` the outline of the mask, `map` the attribution map
+    /// in colours, where there is one.
+    overlay: WantedOverlay,
     /// The frame, counted from 1, of a multi-frame instance.
     frame: Option<u32>,
 }
 
-/// A slice as a PNG, with the outline of its mask if you like
+/// What lies over a slice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WantedOverlay {
+    #[default]
+    False,
+    True,
+    Mask,
+    Map,
+}
+
+/// A slice as a PNG, with the outline of its mask or its attribution map if you like
 ///
+/// A map says where the classifier looked; where there is none, the answer says why (404, 410, 422).
 /// The first picture of a study in an hour, by the same user, stands in the audit trail.
 #[utoipa::path(get, path = "/api/studies/{study}/slices/{instance}/picture", tag = "studies",
     params(("study" = String, Path, description = "Study Instance UID"),
@@ -56,22 +70,13 @@ pub(crate) async fn picture(
     let (study, instance) = (uid(&study)?, uid(&instance)?);
     let window = window(query.window.as_deref().unwrap_or("brain"))?;
     let file = app.facts.store.instance_file(&study, &instance).await?;
-    let segmentation = if query.overlay {
-        let detail = app.facts.store.study(&StudyKey::Uid(study.clone())).await?;
-        let version = detail.summary.result_version;
-        let newest = detail.objects.into_iter().rev().find(|object| {
-            object.kind.starts_with("seg") && Some(object.version) == version && object.removed_at.is_none()
-        });
-        newest.map(|object| (object.sop_instance, object.path))
-    } else {
-        None
+    let overlay = match query.overlay {
+        WantedOverlay::False => Overlay::None,
+        WantedOverlay::True | WantedOverlay::Mask => outline(&app, &study).await?,
+        WantedOverlay::Map => Overlay::Map(maps::kept(&app, &study, &instance, query.frame).await?),
     };
-    let view = View::Pictures(study.clone());
-    if app.seen.is_new(caller.admitted.user, &view, Instant::now()) {
-        audit(&app, &caller, "slices-viewed", Some(&study), json!({})).await?;
-        app.seen.written(caller.admitted.user, view, Instant::now());
-    }
-    let wanted = WantedPicture { file, sop_instance: instance, frame: query.frame, window, segmentation };
+    note_view(&app, &caller, study).await?;
+    let wanted = WantedPicture { file, sop_instance: instance, frame: query.frame, window, overlay };
     let unavailable = |what: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
     let permit = Arc::clone(&app.easels).acquire_owned().await.map_err(|error| unavailable(error.to_string()))?;
     let pictures = Arc::clone(&app.facts.pictures);
@@ -86,6 +91,26 @@ pub(crate) async fn picture(
     })?;
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, png).into_response())
+}
+
+/// The mask of the newest result; nothing where there is none.
+async fn outline(app: &App, study: &Uid) -> Result<Overlay, Problem> {
+    let detail = app.facts.store.study(&StudyKey::Uid(study.clone())).await?;
+    let version = detail.summary.result_version;
+    let newest = detail.objects.into_iter().rev().find(|object| {
+        object.kind.starts_with("seg") && Some(object.version) == version && object.removed_at.is_none()
+    });
+    Ok(newest.map_or(Overlay::None, |object| Overlay::Outline(object.sop_instance, object.path)))
+}
+
+/// Writes into the audit trail that somebody looks at a study's slices, once an hour.
+pub(super) async fn note_view(app: &App, caller: &Caller, study: Uid) -> Result<(), Problem> {
+    let view = View::Pictures(study.clone());
+    if app.seen.is_new(caller.admitted.user, &view, Instant::now()) {
+        audit(app, caller, "slices-viewed", Some(&study), json!({})).await?;
+        app.seen.written(caller.admitted.user, view, Instant::now());
+    }
+    Ok(())
 }
 
 /// A window by its name, or `center,width`.

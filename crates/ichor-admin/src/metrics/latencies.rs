@@ -162,6 +162,8 @@ mod tests {
             longest_overtaken: Duration::ZERO,
             destinations: names(destinations),
             channels: names(channels),
+            task_lists: Vec::new(),
+            zone: ichor_core::Zone::UTC,
             configuration: serde_json::Value::Null,
         }
     }

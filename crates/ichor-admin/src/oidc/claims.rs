@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
 use super::jws::Verified;
+use super::logout::LONGEST_ID;
 use super::{OidcError, OidcOptions, Vouched};
 use crate::access::check_name;
 
 /// An ID token may be issued so many seconds before now: it comes fresh from the provider.
-const MOST_AGE: f64 = 600.0;
+pub(super) const MOST_AGE: f64 = 600.0;
 
 /// A provider's clock may be ahead by so many seconds.
-const MOST_AHEAD: f64 = 300.0;
+pub(super) const MOST_AHEAD: f64 = 300.0;
 
 /// Everything that OpenID Connect Core 1.0, section 3.1.3.7, asks of an ID token beside its signature.
 pub(super) fn check(
@@ -23,18 +24,7 @@ pub(super) fn check(
 ) -> Result<(), OidcError> {
     let refused = |what: &str| Err(OidcError::Token(what.to_owned()));
     let claims = &token.claims;
-    if claims["iss"].as_str() != Some(options.issuer.as_str()) {
-        return refused("it is of another issuer (iss)");
-    }
-    let is_for_us = match &claims["aud"] {
-        Value::String(one) => *one == options.client_id,
-        // Of others nothing is known: none is trusted.
-        Value::Array(all) => !all.is_empty() && all.iter().all(|one| one.as_str() == Some(options.client_id.as_str())),
-        _ => false,
-    };
-    if !is_for_us {
-        return refused("it is for another audience (aud)");
-    }
+    check_audience(claims, options)?;
     if !claims["azp"].is_null() && claims["azp"].as_str() != Some(options.client_id.as_str()) {
         return refused("it was made for another client (azp)");
     }
@@ -62,6 +52,21 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Whether a token is of our provider and for us alone.
+pub(super) fn check_audience(claims: &Value, options: &OidcOptions) -> Result<(), OidcError> {
+    let refused = |what: &str| Err(OidcError::Token(what.to_owned()));
+    if claims["iss"].as_str() != Some(options.issuer.as_str()) {
+        return refused("it is of another issuer (iss)");
+    }
+    let is_for_us = match &claims["aud"] {
+        Value::String(one) => *one == options.client_id,
+        // Of others nothing is known: none is trusted.
+        Value::Array(all) => !all.is_empty() && all.iter().all(|one| one.as_str() == Some(options.client_id.as_str())),
+        _ => false,
+    };
+    if is_for_us { Ok(()) } else { refused("it is for another audience (aud)") }
+}
+
 /// Whom the token is about.
 pub(super) fn vouched(claims: &Value, options: &OidcOptions) -> Result<Vouched, OidcError> {
     let missing = |claim: &str| OidcError::Claim(format!("the provider says no {claim} of this user"));
@@ -74,6 +79,7 @@ pub(super) fn vouched(claims: &Value, options: &OidcOptions) -> Result<Vouched, 
         subject: json!([options.issuer, subject]).to_string(),
         name: name.to_owned(),
         role: role(found(claims, &options.role_claim), &options.roles),
+        sid: claims["sid"].as_str().filter(|sid| (1..=LONGEST_ID).contains(&sid.len())).map(str::to_owned),
     })
 }
 
@@ -93,10 +99,10 @@ fn role(claim: Option<&Value>, roles: &[(String, Role)]) -> Option<Role> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn options() -> OidcOptions {
+    pub(in super::super) fn options() -> OidcOptions {
         let roles = [("readers", Role::Viewer), ("it", Role::Admin)];
         let _ = rustls::crypto::ring::default_provider().install_default();
         OidcOptions {
@@ -109,6 +115,9 @@ mod tests {
             roles: roles.map(|(word, role)| (word.to_owned(), role)).to_vec(),
             label: String::new(),
             hide_local_login: false,
+            discovery_age: std::time::Duration::from_secs(3_600),
+            keys_pause: std::time::Duration::from_secs(10),
+            logs_out: true,
             http: reqwest::Client::builder().tls_certs_only([]).build().unwrap(),
         }
     }

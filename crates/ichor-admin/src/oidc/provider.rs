@@ -22,8 +22,8 @@ pub(super) struct Provider {
     jwks: Url,
     /// Whether the client shows its secret in a header, and not in the form.
     takes_basic: bool,
-    /// Its keys when it was asked.
-    pub(super) keys: Vec<Jwk>,
+    /// Where browsers go to log out there, if it offers that (OpenID Connect RP-Initiated Logout 1.0).
+    pub(super) end_session: Option<Url>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +33,7 @@ struct Description {
     token_endpoint: String,
     jwks_uri: String,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    end_session_endpoint: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -66,15 +67,13 @@ impl Provider {
         };
         let methods = description.token_endpoint_auth_methods_supported;
         let names = |method: &str| methods.as_ref().is_some_and(|methods| methods.iter().any(|named| named == method));
-        let mut provider = Self {
+        Ok(Self {
             authorization: endpoint(&description.authorization_endpoint)?,
             token: endpoint(&description.token_endpoint)?,
             jwks: endpoint(&description.jwks_uri)?,
             takes_basic: names("client_secret_basic") || !names("client_secret_post"),
-            keys: Vec::new(),
-        };
-        provider.keys = provider.fetch_keys(options).await?;
-        Ok(provider)
+            end_session: description.end_session_endpoint.as_deref().map(endpoint).transpose()?,
+        })
     }
 
     /// Its keys at present; those of a kind that is not known here are left out.

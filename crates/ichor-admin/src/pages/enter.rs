@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use askama::Template;
+use axum::Json;
 use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use ichor_store::{NewSession, StoreError, User, Witness};
-use serde::Deserialize;
+use ichor_store::{NewSession, ProvidedSession, StoreError, User, Witness};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Frame, rendered};
@@ -120,7 +121,7 @@ pub(crate) async fn login(
         return Ok(refused(StatusCode::UNAUTHORIZED, "Name or password is not right.".to_owned()));
     };
     app.limiter.succeeded(&address, &name);
-    come_in(&app, peer, &user).await
+    come_in(&app, peer, &user, None).await
 }
 
 /// The answer to who has failed too often, as the limiter knows them; `None`: not yet.
@@ -137,14 +138,20 @@ pub(super) async fn limited(app: &App, peer: Peer, (address, name): (&str, &str)
     Ok(Some(response))
 }
 
-/// Begins a session.
-pub(super) async fn come_in(app: &App, peer: Peer, user: &User) -> Result<Response, Problem> {
+/// Begins a session; `provided`: what the provider calls it, if it brought the user.
+pub(super) async fn come_in(
+    app: &App,
+    peer: Peer,
+    user: &User,
+    provided: Option<ProvidedSession>,
+) -> Result<Response, Problem> {
     let (cookie, csrf, now) = (Secret::new()?, Secret::new()?, (app.facts.now)());
     let session = NewSession {
         digest: cookie.digest(),
         user: user.id,
         csrf: csrf.reveal().to_owned(),
         expires_at: now.after(app.facts.access.session),
+        provided,
     };
     let entry = stranger(app, peer, (Some(&user.name), Some(user.role)), "logged-in");
     app.facts.store.witnessed(Witness::new(entry)).begin_session(&session, now).await?;
@@ -165,12 +172,29 @@ pub(super) fn cookie_line(app: &App, name: &str, value: &str, seconds: u64) -> R
     HeaderValue::from_str(&line).map_err(|error| Problem::bad(error.to_string()))
 }
 
+/// Where a browser goes on to after logging out here: the provider, which it came from.
+#[derive(Serialize)]
+struct LoggedOut {
+    location: String,
+}
+
 pub(crate) async fn logout(State(app): State<Arc<App>>, AsViewer(caller): AsViewer) -> Result<Response, Problem> {
+    let mut provided = None;
     match caller.session() {
-        Some(session) => store_of(&app, &caller, "logged-out", None, json!({})).end_session(session).await?,
+        Some(session) => {
+            provided = app.facts.store.provided_session(session).await?;
+            store_of(&app, &caller, "logged-out", None, json!({})).end_session(session).await?;
+        }
         None => audit(&app, &caller, "logged-out", None, json!({})).await?,
     }
-    let mut response = StatusCode::NO_CONTENT.into_response();
+    let location = match app.oidc.as_ref().zip(provided) {
+        Some((oidc, session)) => oidc.logout_url(&session).await,
+        None => None,
+    };
+    let mut response = match location {
+        Some(location) => Json(LoggedOut { location }).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    };
     response.headers_mut().insert(header::SET_COOKIE, session_line(&app, "", 0)?);
     Ok(response)
 }
@@ -260,5 +284,5 @@ pub(crate) async fn welcome(
         }
         Err(error) => return Err(error.into()),
     };
-    come_in(&app, peer, &user).await
+    come_in(&app, peer, &user, None).await
 }

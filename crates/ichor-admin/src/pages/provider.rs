@@ -22,7 +22,8 @@ use crate::problem::Problem;
 const COOKIE: &str = "ichor-oidc";
 const TLS_COOKIE: &str = "__Host-ichor-oidc";
 
-fn provider(app: &App) -> Result<&Oidc, Problem> {
+/// The provider, where there is one and somebody may come in.
+pub(super) fn provider(app: &App) -> Result<&Oidc, Problem> {
     check_served(app)?;
     app.oidc.as_ref().ok_or_else(|| Problem::not_found("no OpenID provider is configured"))
 }
@@ -88,8 +89,8 @@ pub(crate) async fn callback(
         let detail = json!({ "by": "oidc", "why": "the provider refused" });
         return refuse(&app, peer, ("-", detail), StatusCode::FORBIDDEN, "The provider did not let you in.").await;
     };
-    let vouched = match oidc.finish(&code, kept, (app.facts.now)()).await {
-        Ok(vouched) => vouched,
+    let (vouched, session) = match oidc.finish(&code, kept, (app.facts.now)()).await {
+        Ok(finished) => finished,
         Err(error) => {
             warn!(%error, "a login by the OpenID provider came to nothing");
             let status = match &error {
@@ -122,7 +123,7 @@ pub(crate) async fn callback(
         Provided::Admitted(user) => {
             app.limiter.succeeded(&key, &key);
             info!(role = %user.role, "somebody came in by the OpenID provider");
-            let mut response = come_in(&app, peer, &user).await?;
+            let mut response = come_in(&app, peer, &user, Some(session)).await?;
             response.headers_mut().append(header::SET_COOKIE, cookie_line(&app, cookie_name(&app), "", 0)?);
             return Ok(response);
         }

@@ -37,6 +37,7 @@ struct Bar {
     width: String,
     is_masked: bool,
     is_positive: bool,
+    has_map: bool,
 }
 
 struct Series {
@@ -145,6 +146,8 @@ struct Page {
     first: usize,
     first_src: String,
     first_probability: String,
+    /// Whether any slice has an attribution map.
+    has_maps: bool,
     threshold_x: String,
     lesions: Vec<Lesion>,
     series: Vec<Series>,
@@ -219,7 +222,7 @@ fn made(view: StudyView, frame: Frame, threshold: Option<f32>) -> Page {
     let first = bars.iter().max_by(most).map_or(0, |bar| bar.index);
     let first_src = bars.get(first).map_or_else(String::new, |bar| {
         let frame = if bar.frame.is_empty() { String::new() } else { format!("&frame={}", bar.frame) };
-        format!("/api/studies/{uid}/slices/{}/picture?window=brain&overlay=true{frame}", bar.uid)
+        format!("/api/studies/{uid}/slices/{}/picture?window=brain&overlay=mask{frame}", bar.uid)
     });
     let finding = view.finding.as_ref();
     Page {
@@ -248,6 +251,7 @@ fn made(view: StudyView, frame: Frame, threshold: Option<f32>) -> Page {
         threshold_x: threshold.map_or_else(String::new, |p| format!("{:.1}", f64::from(p) * STRIP_WIDTH)),
         first,
         first_src,
+        has_maps: bars.iter().any(|bar| bar.has_map),
         lesions: finding.map(|finding| lesions(&finding.lesions_ml)).unwrap_or_default(),
         series: view.series.iter().map(series).collect(),
         timeline: timeline(&view),
@@ -308,6 +312,7 @@ fn bars(view: &StudyView, threshold: Option<f32>) -> Vec<Bar> {
         width: format!("{:.1}", (f64::from(slice.probability) * STRIP_WIDTH).max(1.0)),
         is_masked: slice.masked_pixels > 0,
         is_positive: threshold.is_some_and(|threshold| slice.probability >= threshold),
+        has_map: slice.map.is_some(),
     };
     view.slices.iter().enumerate().map(bar).collect()
 }

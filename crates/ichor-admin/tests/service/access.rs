@@ -217,7 +217,7 @@ async fn what_is_seen_and_done_stands_in_the_audit_trail() {
     site.get(&viewer, &format!("/api/studies/{study}")).await;
     for _ in 0..3 {
         let picture = site.get(&viewer, &format!("/api/studies/{study}/slices/{slice}/picture?overlay=true")).await;
-        assert_eq!((picture.text.as_str(), picture.status.as_u16()), ("(40.0, 80.0) true", 200));
+        assert_eq!((picture.text.as_str(), picture.status.as_u16()), ("(40.0, 80.0) outline", 200));
     }
     let file = site.get(&viewer, &format!("/api/studies/{study}/objects/{object}")).await;
     assert_eq!(

@@ -101,7 +101,7 @@ async fn a_study_is_told_whole() {
     assert!(site.get(&admin, "/api/studies/x").await.refusal(400).contains("UID"));
     let slice = ichor_core::Uid::derive(["slice", "a", "0"]);
     let picture = |rest: &str| format!("/api/studies/{study}/slices/{slice}/picture?{rest}");
-    assert_eq!(site.get(&admin, &picture("window=bone")).await.text, "(600.0, 2800.0) false");
+    assert_eq!(site.get(&admin, &picture("window=bone")).await.text, "(600.0, 2800.0) nothing");
     assert!(site.get(&admin, &picture("window=liver")).await.refusal(400).contains("liver"));
     assert!(site.get(&admin, &picture("frame=9")).await.refusal(422).contains("frame"));
     let elsewhere = format!("/api/studies/1.2.3/slices/{slice}/picture");

@@ -10,6 +10,8 @@ mod invite;
 mod listener;
 mod lists;
 mod lookups;
+mod maps;
 mod marks;
 mod models;
 mod support;
+mod tasks;

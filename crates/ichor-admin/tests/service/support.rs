@@ -8,11 +8,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use ichor_admin::{AccessOptions, ActiveModel, Admin, Facts, ModelFacts, PictureFault, Pictures, WantedPicture};
+use ichor_admin::{
+    AccessOptions, ActiveModel, Admin, Facts, ModelFacts, Overlay, PictureFault, Pictures, WantedPicture,
+};
 use ichor_core::{AeTitle, Finding, Reason, Uid, Verdict as Call};
 use ichor_store::{
-    AnalysisOutcome, NewInstance, NewObject, SeriesAttributes, SeriesOutcomeRow, SliceScore, Store, StoreOptions,
-    StudyAttributes, Timestamp, Verdict,
+    AnalysisOutcome, MapPlace, NewInstance, NewObject, SeriesAttributes, SeriesOutcomeRow, SliceScore, Store,
+    StoreOptions, StudyAttributes, Timestamp, Verdict,
 };
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -34,7 +36,12 @@ impl Pictures for Words {
         if wanted.frame == Some(9) {
             return Err(PictureFault::Unreadable("there is no such frame".to_owned()));
         }
-        Ok(format!("{:?} {}", wanted.window, wanted.segmentation.is_some()).into_bytes())
+        let overlay = match &wanted.overlay {
+            Overlay::None => "nothing".to_owned(),
+            Overlay::Outline(..) => "outline".to_owned(),
+            Overlay::Map(map) => format!("map {} {}", map.place.offset, map.place.bytes),
+        };
+        Ok(format!("{:?} {overlay}", wanted.window).into_bytes())
     }
 }
 
@@ -118,7 +125,7 @@ impl Site {
                 longest_overtaken: std::time::Duration::from_secs(900),
                 destinations: vec!["pacs".to_owned()],
                 channels: Vec::new(),
-                task_lists: Vec::new(),
+                task_lists: vec!["tasks <1>".to_owned()],
                 configuration: serde_json::json!({ "x": { "password": "s3cret" } }),
             }))
             .1,
@@ -135,13 +142,18 @@ impl Site {
 
     /// Breaks the audit trail, or mends it.
     pub(crate) async fn break_audit(&self, is_broken: bool) {
-        let options = SqliteConnectOptions::new().filename(self.folder.path().join("ichor.db"));
-        let mut connection = options.connect().await.unwrap();
         let statement = if is_broken {
             "CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit trail'); END"
         } else {
             "DROP TRIGGER broken"
         };
+        self.sql(statement).await;
+    }
+
+    /// Changes the database behind the store's back.
+    pub(crate) async fn sql(&self, statement: &'static str) {
+        let options = SqliteConnectOptions::new().filename(self.folder.path().join("ichor.db"));
+        let mut connection = options.connect().await.unwrap();
         sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
@@ -260,6 +272,15 @@ impl Site {
             destinations: vec!["pacs".to_owned()],
             staged: staged.finish().await.unwrap(),
         };
+        // Slices 1 and 2 of a positive study have maps.
+        let mut pages = self.store.blobs().begin().await.unwrap();
+        pages.write(b"firstsecond").await.unwrap();
+        let maps = if verdict == Some(true) { Some(pages.finish().await.unwrap()) } else { None };
+        let place = |number| match number {
+            1 => Some(MapPlace { offset: 0, bytes: 5 }),
+            2 => Some(MapPlace { offset: 5, bytes: 6 }),
+            _ => None,
+        };
         let call = |positive| if positive { Call::Positive } else { Call::Negative };
         let finding = |positive: bool| Finding {
             verdict: call(positive),
@@ -284,15 +305,17 @@ impl Site {
                 reasons: Vec::new(),
                 rules: Vec::new(),
             }],
-            slices: (claim.instances.iter().filter(|_| verdict.is_some()))
-                .map(|instance| SliceScore {
+            slices: (claim.instances.iter().zip(0..).filter(|_| verdict.is_some()))
+                .map(|(instance, number)| SliceScore {
                     sop_instance: instance.sop_instance.clone(),
                     frame: None,
                     probability: 0.5,
                     masked_pixels: 7,
+                    map: maps.as_ref().and_then(|_| place(number)),
                 })
                 .collect(),
             objects: if verdict.is_some() { vec![object] } else { Vec::new() },
+            maps,
             slices_known: 0,
             timings: vec![("classify".to_owned(), 1_200)],
         };

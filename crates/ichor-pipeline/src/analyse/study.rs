@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 
 use super::batches::{Batches, classify, mask};
 use super::finished::Conclusions;
+use super::maps::MapPages;
 use super::prepare::Purpose;
 use super::{AnalyseOptions, DestinationObjects, ModelError, ModelTraits, ObjectKind, SliceModel, objects};
 use crate::route;
@@ -45,6 +46,9 @@ pub enum AnalysisError {
     /// The header of the source that the result is built on.
     #[error(transparent)]
     Source(#[from] ichor_result::SourceError),
+    /// A map cannot be drawn.
+    #[error(transparent)]
+    Map(#[from] ichor_picture::PictureError),
     /// The result object.
     #[error(transparent)]
     Result(#[from] ichor_result::ResultError),
@@ -67,7 +71,7 @@ impl AnalysisError {
             Self::Model(_) => "model-failed",
             Self::Decoder(_) => "decoder-unavailable",
             Self::Store(_) | Self::Gone(_) | Self::Rules(_) => "store-failed",
-            Self::Source(_) | Self::Result(_) | Self::Refused(_) => "result-invalid",
+            Self::Source(_) | Self::Map(_) | Self::Result(_) | Self::Refused(_) => "result-invalid",
             Self::Thread(_) => "analysis-crashed",
         };
         Reason::new(code, ichor_core::chain(self))
@@ -105,6 +109,8 @@ pub(crate) struct Scored {
     pub(crate) study_score: f32,
     /// Their masks; empty where the slice is negative.
     pub(crate) masks: MaskStack,
+    /// The maps of the positive ones, if they are kept.
+    pub(crate) maps: Option<MapPages>,
 }
 
 /// Analyses a closed study.
@@ -116,8 +122,14 @@ pub(super) async fn analyse<M: SliceModel>(
 ) -> Result<AnalysisOutcome, AnalysisError> {
     let (mut timings, mut started) = (Timings::default(), Instant::now());
     let (mut rows, analysed) = look(store, model, options, claim, (&mut timings, &mut started)).await?;
-    let Analysed { verdict, scored, slices_known } = analysed;
-    let slices = scored.as_ref().map_or_else(Vec::new, |scored| slice_scores(scored, &verdict));
+    let Analysed { verdict, mut scored, slices_known } = analysed;
+    let mut slices = scored.as_ref().map_or_else(Vec::new, |scored| slice_scores(scored, &verdict));
+    let is_positive = matches!(&verdict, Verdict::Analysed(finding) if finding.is_positive());
+    let pages = scored.as_mut().and_then(|scored| scored.maps.take()).filter(|_| is_positive);
+    let maps = match pages {
+        Some(pages) => pages.finish(&mut slices).await?,
+        None => None,
+    };
     let conclusions = Conclusions { verdict: verdict.clone(), scored, series: rows.clone() };
     let (destinations, routed) = route(options, claim, &verdict).await?;
     let built = objects::build(store, model.traits(), options, &destinations, claim, conclusions).await?;
@@ -129,7 +141,7 @@ pub(super) async fn analyse<M: SliceModel>(
     timings.lap("result", &mut started);
     let (model, notice) = (Some(model.traits().id.clone()), model.traits().notice.clone());
     let (objects, timings) = (built.objects, timings.0);
-    Ok(AnalysisOutcome { verdict, model, notice, series: rows, slices, slices_known, objects, timings, routed })
+    Ok(AnalysisOutcome { verdict, model, notice, series: rows, slices, slices_known, objects, maps, timings, routed })
 }
 
 /// What a model says of a study, without any consequence: no object, no outcome.
@@ -231,7 +243,7 @@ async fn chosen_series<M: SliceModel>(
     let known = store.probabilities(claim, &model.traits().fed()).await?;
     let (first, broken, slices_known) = first_pass(store, model, &options.decoder, claim, stack, &known).await?;
     timings.lap("classify", started);
-    let scored = second_pass(model, options, first).await?;
+    let scored = second_pass(store, model, options, first).await?;
     timings.lap("mask", started);
     let (usable, all) = (scored.stack.slices.len(), scored.stack.slices.len() + broken.len());
     let is_too_few = usable < options.gate.min_slices;
@@ -392,6 +404,7 @@ async fn first_pass<M: SliceModel>(
 /// Masks the positive slices: whether a slice is positive hangs on its neighbours, and positive slices are few. They are
 /// read again rather than held, so that the memory does not grow with the study.
 async fn second_pass<M: SliceModel>(
+    store: &Store,
     model: &M,
     options: &AnalyseOptions,
     first: FirstPass,
@@ -407,6 +420,7 @@ async fn second_pass<M: SliceModel>(
     let mut next_masks = Vec::new().into_iter();
     let wants = |what: fn(&ObjectKind) -> bool| options.destinations.iter().any(|d| d.objects.iter().any(what));
     let (with_values, with_hounsfield) = (wants(ObjectKind::has_values), wants(ObjectKind::has_hounsfield));
+    let mut maps = if options.keep_maps { Some(MapPages::begin(store).await?) } else { None };
     for (index, slice) in slices.iter().enumerate() {
         if !is_positive(index) {
             masks.push_empty();
@@ -417,14 +431,17 @@ async fn second_pass<M: SliceModel>(
             if !batch.broken.is_empty() {
                 return Err(gone(slice));
             }
-            next_masks = mask(model, batch.slices, with_values).await?.into_iter();
+            next_masks = mask(model, batch.slices, with_values || options.keep_maps).await?.into_iter();
         }
         let here = next_masks.next().ok_or_else(|| gone(slice))?;
         let value = |at: usize| fraction(probabilities[index] * here.map[at]);
         let value: Option<&dyn Fn(usize) -> u8> = if with_values { Some(&value) } else { None };
         masks.push_with_pixels(&here.mask, value, with_hounsfield.then_some(&here.hu[..]));
+        if let Some(maps) = &mut maps {
+            maps.add(index, slice.plane.rows, slice.plane.columns, here.map).await?;
+        }
     }
-    Ok(Scored { stack, probabilities, study_score, masks })
+    Ok(Scored { stack, probabilities, study_score, masks, maps })
 }
 
 /// A probability as the value of a mask's pixel: 255 is 1, and what is in the mask is never 0.
@@ -474,6 +491,7 @@ fn slice_scores(scored: &Scored, verdict: &Verdict) -> Vec<SliceScore> {
             frame: slice.header.frame,
             probability: *probability,
             masked_pixels: masked(index),
+            map: None,
         })
         .collect()
 }

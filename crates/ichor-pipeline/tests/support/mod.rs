@@ -225,6 +225,7 @@ pub(crate) fn analyse_options() -> AnalyseOptions {
         decoder: no_decoder(),
         backoff: Backoff { first: Duration::from_millis(5), longest: Duration::from_millis(20), attempts: 3 },
         min_lesion_ml: 0.1,
+        keep_maps: true,
         destinations: ["one", "two"].map(|name| gets(name, SegmentationForm::default())).to_vec(),
         order: ichor_pipeline::order::OrderOptions::default(),
         rules: Vec::new(),

@@ -212,15 +212,21 @@ impl Sqlite {
             .execute(&mut *tx)
             .await
             .during(DURING)?;
-        sqlx::query("INSERT INTO admin_session (hash, user_id, csrf, created_at, expires_at) VALUES (?, ?, ?, ?, ?)")
-            .bind(&session.digest[..])
-            .bind(session.user)
-            .bind(&session.csrf)
-            .bind(now.as_millis())
-            .bind(session.expires_at.as_millis())
-            .execute(&mut *tx)
-            .await
-            .during(DURING)?;
+        sqlx::query(
+            "INSERT INTO admin_session (hash, user_id, csrf, created_at, expires_at, is_provided, sid, id_token)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&session.digest[..])
+        .bind(session.user)
+        .bind(&session.csrf)
+        .bind(now.as_millis())
+        .bind(session.expires_at.as_millis())
+        .bind(session.provided.is_some())
+        .bind(session.provided.as_ref().and_then(|provided| provided.sid.as_deref()))
+        .bind(session.provided.as_ref().and_then(|provided| provided.id_token.as_deref()))
+        .execute(&mut *tx)
+        .await
+        .during(DURING)?;
         tx.commit().await.during(DURING)
     }
 
@@ -429,7 +435,8 @@ mod tests {
         let anna = index.accept_invitation([1; 32], "anna", "hash", at(50)).await.unwrap();
         assert_eq!((anna.role, index.has_admin().await.unwrap()), (Role::Admin, true));
         assert!(index.accept_invitation([1; 32], "eve", "hash", at(50)).await.is_err(), "once");
-        let session = NewSession { digest: [2; 32], user: anna.id, csrf: "word".to_owned(), expires_at: at(200) };
+        let session =
+            NewSession { digest: [2; 32], user: anna.id, csrf: "word".to_owned(), expires_at: at(200), provided: None };
         index.begin_session(&session, at(60)).await.unwrap();
         index.add_token([3; 32], anna.id, "test", at(60), Some(at(300))).await.unwrap();
         assert!(index.session([2; 32], at(199)).await.unwrap().is_some());

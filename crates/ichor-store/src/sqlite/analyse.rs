@@ -15,13 +15,13 @@ use super::events::NewEvent;
 use super::failure::During;
 use super::objects::{ObjectContext, insert_object};
 use super::triage::{standing_alert, write_withdrawal};
-use super::values::to_json;
+use super::values::{signed, to_json};
 use super::{Connection, Dialect, Sqlite, one_row};
 use crate::analyse::{AnalysisClaim, AnalysisOutcome, SeriesOutcomeRow, SliceScore, Verdict};
 use crate::blobs::{BlobRef, BlobStore};
 use crate::{NewWorkitem, StoreError, Timestamp};
 
-/// Rows of one INSERT statement; six columns each stay far below SQLite's 32,766 parameters.
+/// Rows of one INSERT statement; eight columns each stay far below SQLite's 32,766 parameters.
 const ROWS_A_STATEMENT: usize = 1_000;
 
 impl Sqlite {
@@ -55,7 +55,7 @@ impl Sqlite {
         published: &mut Vec<BlobRef>,
     ) -> Result<(), StoreError> {
         let during = "recording an outcome";
-        let AnalysisOutcome { verdict, model, notice, series, slices, slices_known, objects, timings, routed } =
+        let AnalysisOutcome { verdict, model, notice, series, slices, slices_known, objects, maps, timings, routed } =
             outcome;
         let (finding, reason) = match &verdict {
             Verdict::Analysed(finding) => (Some(finding), None),
@@ -110,10 +110,11 @@ impl Sqlite {
         if let Some(routed) = &routed {
             super::route::write_event(&mut tx, study, routed, now).await?;
         }
+        let context = ObjectContext { blobs, study, analysis: claim.id, urgent, now };
         for object in objects {
-            let context = ObjectContext { blobs, study, analysis: claim.id, urgent, now };
             insert_object(&mut tx, &context, object, published).await?;
         }
+        super::maps::replace(&mut tx, &context, maps, published).await?;
         if let Some(reading) = reading {
             super::worklist::of_analysis(&mut tx, study, claim.version, reading, finding.is_some(), now).await?;
         }
@@ -256,7 +257,7 @@ async fn replace_details(
     let numbered: Vec<(i64, &SliceScore)> = (0..).zip(slices).collect();
     for rows in numbered.chunks(ROWS_A_STATEMENT) {
         let mut insert = QueryBuilder::<Dialect>::new(
-            "INSERT INTO slice_score (analysis_id, position, sop_instance, frame, probability, masked_pixels) ",
+            "INSERT INTO slice_score (analysis_id, position, sop_instance, frame, probability, masked_pixels, map_offset, map_bytes) ",
         );
         insert.push_values(rows, |mut row, (position, slice)| {
             row.push_bind(analysis)
@@ -264,7 +265,9 @@ async fn replace_details(
                 .push_bind(slice.sop_instance.as_str().to_owned())
                 .push_bind(slice.frame)
                 .push_bind(f64::from(slice.probability))
-                .push_bind(slice.masked_pixels);
+                .push_bind(slice.masked_pixels)
+                .push_bind(slice.map.map(|map| signed(map.offset)))
+                .push_bind(slice.map.map(|map| map.bytes));
         });
         insert.build().execute(&mut *connection).await.during(during)?;
     }

@@ -48,9 +48,9 @@ pub(crate) struct ListedBlob {
     pub(crate) digest: [u8; 32],
     /// Study Instance UID.
     pub(crate) study: Uid,
-    /// `instance`, `conflict` or `object`.
+    /// `instance`, `conflict`, `object` or `attribution_map`.
     pub(crate) kind: String,
-    /// SOP Instance UID.
+    /// SOP Instance UID; of maps, which are no instance, that of the study.
     pub(crate) sop_instance: Uid,
 }
 
@@ -88,13 +88,22 @@ async fn list(database: &Path, which: &str, blob: &str, most: usize) -> Result<V
              FROM {table} b {joins} WHERE {which} {kept} ORDER BY b.blob LIMIT ?2)"
         )
     };
+    let knows_maps: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'attribution_map')",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .during(during)?;
     let own = "JOIN study s ON s.id = b.study_id";
     let of_instance = "JOIN instance i ON i.id = b.instance_id JOIN study s ON s.id = i.study_id";
-    let tables = [
+    let mut tables = vec![
         of("instance", own, "b.sop_instance"),
         of("conflict", of_instance, "i.sop_instance"),
         of("object", own, "b.sop_instance"),
     ];
+    if knows_maps {
+        tables.push(of("attribution_map", own, "s.study_instance"));
+    }
     let statement = format!("{} ORDER BY blob LIMIT ?2", tables.join(" UNION ALL "));
     let rows: Vec<ListedRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .bind(blob)

@@ -319,17 +319,23 @@ async fn series(connection: &mut Connection, study: i64, analysis: i64) -> Resul
 }
 
 async fn slices(connection: &mut Connection, analysis: i64) -> Result<Vec<SliceScore>, StoreError> {
-    let rows: Vec<(String, Option<u32>, f64, i64)> = sqlx::query_as(
-        "SELECT sop_instance, frame, probability, masked_pixels FROM slice_score WHERE analysis_id = ? ORDER BY position",
+    type Row = (String, Option<u32>, f64, i64, Option<i64>, Option<i64>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT l.sop_instance, l.frame, l.probability, l.masked_pixels,
+             CASE WHEN m.removed_at IS NULL THEN l.map_offset END, l.map_bytes
+         FROM slice_score l LEFT JOIN attribution_map m ON m.analysis_id = l.analysis_id
+         WHERE l.analysis_id = ? ORDER BY l.position",
     )
     .bind(analysis)
     .fetch_all(connection)
     .await
     .during("reading the slices of a study")?;
-    let score = |(sop_instance, frame, probability, pixels): (String, _, f64, i64)| {
+    let score = |(sop_instance, frame, probability, pixels, offset, bytes): Row| {
         #[expect(clippy::cast_possible_truncation, reason = "it was written from a value of this width")]
         let probability = probability as f32;
-        Ok(SliceScore { sop_instance: uid(&sop_instance)?, frame, probability, masked_pixels: unsigned(pixels)? })
+        let map = super::maps::place(offset, bytes)?;
+        let masked_pixels = unsigned(pixels)?;
+        Ok(SliceScore { sop_instance: uid(&sop_instance)?, frame, probability, masked_pixels, map })
     };
     rows.into_iter().map(score).collect()
 }

@@ -67,7 +67,8 @@ impl Sqlite {
 
 /// Whether a row points to a blob.
 const BLOB_IS_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM instance WHERE blob = ?1)
-    OR EXISTS (SELECT 1 FROM conflict WHERE blob = ?1) OR EXISTS (SELECT 1 FROM object WHERE blob = ?1)";
+    OR EXISTS (SELECT 1 FROM conflict WHERE blob = ?1) OR EXISTS (SELECT 1 FROM object WHERE blob = ?1)
+    OR EXISTS (SELECT 1 FROM attribution_map WHERE blob = ?1)";
 
 async fn apply(
     connection: &mut Connection,

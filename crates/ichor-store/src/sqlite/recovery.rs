@@ -25,7 +25,7 @@ const UNRECORDED: &str = "came to an end that could not be recorded";
 /// since, or is a backoff that a restart may well cut short.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// A row that points to a file: kind, SOP Instance UID, blob, size.
+/// A row that points to a file: kind, SOP Instance UID (of maps: Study Instance UID), blob, size.
 type Pointer = (String, String, String, i64);
 
 impl Sqlite {
@@ -79,7 +79,10 @@ impl Sqlite {
              WHERE c.blob >= ?1 AND c.blob < ?2 AND (?3 OR c.removed_at IS NULL)
              UNION ALL
              SELECT 'object', sop_instance, blob, size FROM object
-             WHERE blob >= ?1 AND blob < ?2 AND (?3 OR removed_at IS NULL)",
+             WHERE blob >= ?1 AND blob < ?2 AND (?3 OR removed_at IS NULL)
+             UNION ALL
+             SELECT 'maps of study', s.study_instance, m.blob, m.size FROM attribution_map m JOIN study s ON s.id = m.study_id
+             WHERE m.blob >= ?1 AND m.blob < ?2 AND (?3 OR m.removed_at IS NULL)",
         )
         .bind(prefix)
         .bind(format!("{prefix}g"))
@@ -123,7 +126,8 @@ impl Sqlite {
         for MissingBlob { kind, sop_instance, .. } in missing {
             let study: Option<i64> = sqlx::query_scalar(
                 "SELECT study_id FROM instance WHERE sop_instance = ?1
-                 UNION ALL SELECT study_id FROM object WHERE sop_instance = ?1 LIMIT 1",
+                 UNION ALL SELECT study_id FROM object WHERE sop_instance = ?1
+                 UNION ALL SELECT id FROM study WHERE study_instance = ?1 LIMIT 1",
             )
             .bind(sop_instance)
             .fetch_optional(&mut *tx)

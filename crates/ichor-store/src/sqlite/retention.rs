@@ -85,7 +85,7 @@ const fn shape(kind: FileKind) -> Shape {
             swept: "results_swept",
             index: "study_results_kept",
             removed: "results_removed_at",
-            tables: &[("object", "study_id = ?1")],
+            tables: &[("object", "study_id = ?1"), ("attribution_map", "study_id = ?1")],
         },
     }
 }

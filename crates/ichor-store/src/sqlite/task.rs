@@ -4,12 +4,13 @@ mod settle;
 
 use ichor_core::{TaskStatus, Uid};
 use serde_json::{Value, json};
+use sqlx::QueryBuilder;
 
 use super::events::NewEvent;
 use super::failure::During;
 use super::values::{from_json, to_json, uid, unsigned, word};
-use super::{Connection, Sqlite, one_row};
-use crate::task::{NewTask, Task, TaskDepth, TaskListState, TaskStep, TaskSummary};
+use super::{Connection, Dialect, Sqlite, one_row};
+use crate::task::{NewTask, Task, TaskDepth, TaskFilter, TaskListState, TaskStep, TaskSummary};
 use crate::{StoreError, Timestamp};
 
 /// The states of tasks that are not over.
@@ -77,6 +78,7 @@ struct SummaryRow {
     list: String,
     workitem: String,
     study_instance: String,
+    study_is_here: bool,
     status: String,
     urgent: bool,
     failures: i64,
@@ -375,22 +377,31 @@ impl Sqlite {
         Ok(rows.into_iter().map(state).collect())
     }
 
-    pub(crate) async fn tasks(&self, status: Option<TaskStatus>, limit: u32) -> Result<Vec<TaskSummary>, StoreError> {
-        let rows: Vec<SummaryRow> = sqlx::query_as(
-            "SELECT id, list, workitem, study_instance, status, urgent, failures, seen_at, claimed_at, ended_at, last_words
-             FROM task WHERE ?1 IS NULL OR status = ?1 ORDER BY id DESC LIMIT ?2",
-        )
-        .bind(status.map(TaskStatus::as_str))
-        .bind(limit)
-        .fetch_all(&self.read)
-        .await
-        .during("listing tasks")?;
+    pub(crate) async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskSummary>, StoreError> {
+        let mut statement = QueryBuilder::<Dialect>::new(
+            "SELECT id, list, workitem, study_instance, status, urgent, failures, seen_at, claimed_at, ended_at, last_words,
+                 EXISTS (SELECT 1 FROM study WHERE study.study_instance = task.study_instance) AS study_is_here
+             FROM task WHERE id < ",
+        );
+        statement.push_bind(filter.before.unwrap_or(i64::MAX));
+        if let Some(status) = filter.status {
+            statement.push(" AND status = ").push_bind(status.as_str());
+        }
+        if let Some(list) = &filter.list {
+            statement.push(" AND list = ").push_bind(list.clone());
+        }
+        if let Some(study) = &filter.study {
+            statement.push(" AND study_instance = ").push_bind(study.as_str().to_owned());
+        }
+        statement.push(" ORDER BY id DESC LIMIT ").push_bind(filter.limit);
+        let rows: Vec<SummaryRow> = statement.build_query_as().fetch_all(&self.read).await.during("listing tasks")?;
         let summary = |row: SummaryRow| {
             Ok(TaskSummary {
                 id: row.id,
                 list: row.list,
                 workitem: uid(&row.workitem)?,
                 study_instance: uid(&row.study_instance)?,
+                study_is_here: row.study_is_here,
                 status: word(&row.status)?,
                 urgent: row.urgent,
                 failures: unsigned(row.failures)?,

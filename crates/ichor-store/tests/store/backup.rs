@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ichor_core::{DeliveryStatus, StudyStatus};
 use ichor_store::{
-    Copied, FileKind, Forwarding, HeaderLength, NewSession, Role, Store, StoreError, StoreOptions, examine, in_backup,
-    restore, verify,
+    Copied, FileKind, Forwarding, HeaderLength, MapPlace, NewSession, Role, SliceMap, Store, StoreError, StoreOptions,
+    examine, in_backup, restore, verify,
 };
 use tempfile::TempDir;
 
@@ -67,6 +67,33 @@ async fn a_backup_is_a_store_again() {
     assert!(claim.object.path.starts_with(&options.blobs));
     // And takes what comes.
     Slice::of("receiving", 2).record(&again, at(42)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attribution_maps_are_backed_up_and_verified() {
+    let (backend, folder) = (SqliteFolder::new(), TempDir::new().unwrap());
+    let store = backend.open().await;
+    store.recover(at(0)).await.unwrap();
+    closed_study(&store, "a", 2, 0).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    let mut outcome = outcome(&store, &claim, true, &[]).await;
+    outcome.slices[1].map = Some(MapPlace { offset: 0, bytes: 4 });
+    outcome.maps = Some(stage_made(&store, b"maps").await);
+    store.complete_analysis(claim, outcome, at(20)).await.unwrap();
+    let to = folder.path().join("backup");
+    let copied = store.back_up(&to, HEADER).await.unwrap();
+    assert_eq!((copied.blobs, copied.copied, copied.missing.len()), (4, 4, 0), "two slices, an object and the maps");
+    let options = restored_in(folder.path());
+    restore(&to, &options, HEADER, None).await.unwrap();
+    let again = Store::open(&options).await.unwrap();
+    let (study, slice) = (study_uid("a"), slice_uid("a", 1));
+    let SliceMap::Kept(map) = again.slice_map(&study, &slice, None).await.unwrap() else { panic!("no map") };
+    assert_eq!(std::fs::read(&map.path).unwrap(), b"maps");
+    drop(again);
+    std::fs::write(&map.path, b"mops").unwrap();
+    let verified = verify(&options, HEADER, None).await.unwrap();
+    assert_eq!((verified.blobs, verified.unsound.len()), (4, 1));
+    assert_eq!((verified.unsound[0].kind.as_str(), &verified.unsound[0].path), ("attribution_map", &map.path));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,7 +255,7 @@ async fn who_was_logged_in_is_not_logged_in_again() {
     let store = backend.open().await;
     let user = store.add_user("anna", Role::Admin, at(0)).await.unwrap();
     let (cookie, token) = ([7; 32], [8; 32]);
-    let session = NewSession { digest: cookie, user, csrf: "x".to_owned(), expires_at: at(1_000) };
+    let session = NewSession { digest: cookie, user, csrf: "x".to_owned(), expires_at: at(1_000), provided: None };
     store.begin_session(&session, at(1)).await.unwrap();
     store.add_token(token, user, "script", at(1), None).await.unwrap();
     let to = folder.path().join("backup");

@@ -55,6 +55,12 @@ macro_rules! conformance {
                     positive_stands_until_there_is_another_result,
                     positive_stands_however_often_it_is_repeated,
                 }
+                maps {
+                    maps_are_found_or_it_is_said_why_not,
+                    maps_made_again_replace_those_of_before,
+                    maps_go_with_the_results,
+                    a_lost_file_of_maps_is_missed,
+                }
                 worklist {
                     workitem_is_created_once_and_changed_by_one,
                     workitems_come_in_their_order,

@@ -82,6 +82,13 @@ pub(crate) async fn stage(store: &Store, content: &[u8]) -> StagedBlob {
     begin(store, content).await.unwrap().finish().await.unwrap()
 }
 
+/// Something made here: it has no header that its digest leaves out.
+pub(crate) async fn stage_made(store: &Store, content: &[u8]) -> StagedBlob {
+    let mut blob = store.blobs().begin().await.unwrap();
+    blob.write(content).await.unwrap();
+    blob.finish().await.unwrap()
+}
+
 async fn begin(store: &Store, content: &[u8]) -> Result<IncomingBlob, StoreError> {
     let mut blob = store.blobs().begin_with_header(b"header").await?;
     blob.write(content).await?;
@@ -225,6 +232,7 @@ pub(crate) async fn outcome(
                 frame: None,
                 probability: f32::from(number) / 4096.0,
                 masked_pixels: u32::from(number),
+                map: None,
             })
             .collect(),
         objects: vec![NewObject {
@@ -236,6 +244,7 @@ pub(crate) async fn outcome(
             destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
             staged: stage(store, b"segmentation").await,
         }],
+        maps: None,
         slices_known: 0,
         timings: vec![("classify".to_owned(), 1_200), ("mask".to_owned(), 800)],
         routed: None,
@@ -250,6 +259,7 @@ pub(crate) fn not_analysed() -> AnalysisOutcome {
         series: Vec::new(),
         slices: Vec::new(),
         objects: Vec::new(),
+        maps: None,
         slices_known: 0,
         timings: Vec::new(),
         routed: None,

@@ -86,7 +86,13 @@ impl AdminConfig {
     }
 
     pub(super) fn durations(&self) -> Durations {
-        let provider = self.oidc.iter().map(|oidc| ("admin.oidc.timeout_s".to_owned(), oidc.timeout_s));
+        let provider = self.oidc.iter().flat_map(|oidc| {
+            [
+                ("admin.oidc.timeout_s".to_owned(), oidc.timeout_s),
+                ("admin.oidc.discovery_s".to_owned(), oidc.discovery_s),
+                ("admin.oidc.keys_pause_s".to_owned(), oidc.keys_pause_s),
+            ]
+        });
         let own = [
             ("admin.timeout_s".to_owned(), self.timeout_s),
             ("admin.stream_s".to_owned(), self.stream_s),

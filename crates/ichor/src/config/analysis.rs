@@ -17,6 +17,8 @@ pub(crate) struct AnalysisConfig {
     pub(crate) first_backoff_s: f64,
     /// Lesions below this volume are dropped from the mask, in millilitres.
     pub(crate) min_lesion_ml: f64,
+    /// Whether the attribution maps of positive studies are kept, for the pages.
+    pub(crate) keep_maps: bool,
     /// Whether slices are classified as they arrive.
     pub(crate) while_receiving: bool,
     /// Nice value of the threads that decode and classify, 0 to 19.
@@ -107,6 +109,7 @@ impl Default for AnalysisConfig {
             attempts: 3,
             first_backoff_s: 10.0,
             min_lesion_ml: 0.1,
+            keep_maps: true,
             while_receiving: true,
             nice: 10,
             idle_cores_only: true,

@@ -2,8 +2,8 @@
 
 use super::super::failure::During;
 use super::{DURING, Sqlite, USER_COLUMNS, UserRow, end_sessions};
-use crate::provided::{Provided, ProvidedUser};
-use crate::{StoreError, Timestamp};
+use crate::provided::{Provided, ProvidedLogout, ProvidedSession, ProvidedUser};
+use crate::{SecretDigest, StoreError, Timestamp};
 
 impl Sqlite {
     pub(crate) async fn admit_provided(&self, user: &ProvidedUser, now: Timestamp) -> Result<Provided, StoreError> {
@@ -83,6 +83,39 @@ impl Sqlite {
     }
 }
 
+impl Sqlite {
+    pub(crate) async fn provided_session(&self, digest: SecretDigest) -> Result<Option<ProvidedSession>, StoreError> {
+        let found: Option<(Option<String>, Option<String>)> =
+            sqlx::query_as("SELECT sid, id_token FROM admin_session WHERE hash = ? AND is_provided = 1")
+                .bind(&digest[..])
+                .fetch_optional(&self.read)
+                .await
+                .during(DURING)?;
+        Ok(found.map(|(sid, id_token)| ProvidedSession { sid, id_token }))
+    }
+
+    pub(crate) async fn end_provided_sessions(&self, logout: &ProvidedLogout) -> Result<Vec<String>, StoreError> {
+        let mut tx = self.begin(DURING).await?;
+        let users: Vec<String> = sqlx::query_scalar(
+            "DELETE FROM admin_session WHERE is_provided = 1
+                 AND user_id IN (SELECT id FROM admin_user WHERE subject IS NOT NULL AND json_extract(subject, '$[0]') = ?1
+                     AND (?2 IS NULL OR subject = ?2))
+                 AND (?3 IS NULL OR sid = ?3 OR (sid IS NULL AND ?2 IS NOT NULL))
+             RETURNING (SELECT name FROM admin_user WHERE id = user_id)",
+        )
+        .bind(&logout.issuer)
+        .bind(&logout.subject)
+        .bind(&logout.sid)
+        .fetch_all(&mut *tx)
+        .await
+        .during(DURING)?;
+        if !users.is_empty() {
+            tx.commit_with(&users).await.during(DURING)?;
+        }
+        Ok(users)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::tests::options;
@@ -117,7 +150,8 @@ mod tests {
         index.invite([9; 32], Some(local), at(1), at(100)).await.unwrap();
         assert!(!index.has_admin().await.unwrap(), "a provider may be away: the way in is a local admin's");
 
-        let session = NewSession { digest: [2; 32], user: anna.id, csrf: "w".to_owned(), expires_at: at(200) };
+        let session =
+            NewSession { digest: [2; 32], user: anna.id, csrf: "w".to_owned(), expires_at: at(200), provided: None };
         index.begin_session(&session, at(2)).await.unwrap();
         index.add_token([3; 32], anna.id, "test", at(2), None).await.unwrap();
         assert!(index.withdraw_provided("1", at(3)).await.unwrap());
@@ -147,6 +181,75 @@ mod tests {
         index.add_token([3; 32], anna.id, "test", at(4), None).await.unwrap();
         assert!(witnessed.withdraw_provided("1", at(5)).await.unwrap());
         assert_eq!((rows().await, anna.name.as_str(), anna.role), (4, "Anna", Role::Admin));
+    }
+
+    #[tokio::test]
+    async fn a_providers_logout_ends_what_it_names() {
+        let folder = folder();
+        let index = Sqlite::open(&options(&folder)).await.unwrap();
+        let (anna, bob) = (r#"["https://a","1"]"#, r#"["https://a","2"]"#);
+        let mut users = Vec::new();
+        for (subject, name) in [(anna, "anna"), (bob, "bob"), (r#"["https://b","1"]"#, "eve")] {
+            let admitted = index.admit_provided(&user(subject, name, Role::Viewer), at(1)).await.unwrap();
+            let Provided::Admitted(row) = admitted else { panic!() };
+            users.push(row.id);
+        }
+        let provided = |sid: Option<&str>| {
+            Some(ProvidedSession { sid: sid.map(str::to_owned), id_token: Some("a.b.c".to_owned()) })
+        };
+        let begin = async |number: u8, user: i64, provided: Option<ProvidedSession>| {
+            let csrf = "w".to_owned();
+            let session = NewSession { digest: [number; 32], user, csrf, expires_at: at(200), provided };
+            index.begin_session(&session, at(2)).await.unwrap();
+        };
+        let all = async || {
+            for (number, user, sid) in
+                [(1, 0, Some("x")), (2, 0, Some("y")), (3, 0, None), (4, 1, Some("x")), (5, 2, Some("x"))]
+            {
+                begin(number, users[user], provided(sid)).await;
+            }
+            begin(6, users[0], None).await;
+        };
+        let left = async || {
+            let mut left = Vec::new();
+            for number in 1..=6 {
+                if index.session([number; 32], at(3)).await.unwrap().is_some() {
+                    left.push(number);
+                    index.end_session([number; 32]).await.unwrap();
+                }
+            }
+            left
+        };
+        let logout = |subject: Option<&str>, sid: Option<&str>| ProvidedLogout {
+            issuer: "https://a".to_owned(),
+            subject: subject.map(str::to_owned),
+            sid: sid.map(str::to_owned),
+        };
+        for (asked, ended, rest) in [
+            (logout(Some(anna), None), 3, vec![4, 5, 6]),
+            (logout(Some(anna), Some("x")), 2, vec![2, 4, 5, 6]),
+            (logout(None, Some("x")), 2, vec![2, 3, 5, 6]),
+            (logout(Some(anna), Some("z")), 1, vec![1, 2, 4, 5, 6]),
+            (logout(Some(r#"["https://b","1"]"#), None), 0, vec![1, 2, 3, 4, 5, 6]),
+        ] {
+            all().await;
+            let users = index.end_provided_sessions(&asked).await.unwrap();
+            assert_eq!((users.len(), left().await), (ended, rest), "{asked:?}: {users:?}");
+        }
+        all().await;
+        assert_eq!(index.provided_session([1; 32]).await.unwrap(), provided(Some("x")));
+        assert_eq!(index.provided_session([6; 32]).await.unwrap(), None, "by a password");
+        let entry = NewAudit::of_ourselves(at(1), "logged-out", serde_json::json!({ "by": "oidc" }));
+        let witnessed = index.witnessed(Witness::with_outcome(entry, "users"));
+        assert_eq!(witnessed.end_provided_sessions(&logout(Some(bob), None)).await.unwrap(), ["bob"]);
+        assert!(witnessed.end_provided_sessions(&logout(Some(bob), None)).await.unwrap().is_empty());
+        let rows = index.audited(&AuditFilter::default(), 100).await.unwrap();
+        assert_eq!(
+            (rows.len(), &rows[0].detail["users"]),
+            (1, &serde_json::json!(["bob"])),
+            "what changed nothing has none"
+        );
+        assert!(!format!("{:?}", provided(None)).contains("a.b.c"));
     }
 
     #[tokio::test]

@@ -59,7 +59,8 @@ fn workitem(name: &str, revision: i64) -> WorkitemRow {
 /// What people and clients change by HTTP, in an order in which each can be done. The number of the row that it leaves.
 async fn change(index: &Sqlite, number: usize) -> Option<Result<(), StoreError>> {
     let (anna, now) = (1, at(10));
-    let session = NewSession { digest: [2; 32], user: anna, csrf: "word".to_owned(), expires_at: at(500) };
+    let session =
+        NewSession { digest: [2; 32], user: anna, csrf: "word".to_owned(), expires_at: at(500), provided: None };
     let report = ["{}".to_owned()];
     Some(match number {
         0 => index.invite([1; 32], None, now, at(100)).await,

@@ -210,6 +210,7 @@ pub(crate) async fn study_of_two_thousand_slices(backend: impl Backend) {
             frame: (number % 3 > 0).then_some(u32::from(number) + 1),
             probability: 1.0 / f32::from(number + 1),
             masked_pixels: number.into(),
+            map: None,
         })
         .collect();
     let expected = large.slices.clone();

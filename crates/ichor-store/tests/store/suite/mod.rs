@@ -11,6 +11,7 @@ pub(crate) mod forward;
 pub(crate) mod held;
 pub(crate) mod latency;
 pub(crate) mod lookup;
+pub(crate) mod maps;
 pub(crate) mod marks;
 pub(crate) mod messages;
 pub(crate) mod models;

@@ -45,6 +45,15 @@ pub(crate) struct OidcConfig {
     /// Time for each question to the provider, in seconds.
     #[serde(default = "default::timeout_s")]
     pub(crate) timeout_s: f64,
+    /// How long what the provider says of itself is believed before it is asked again, in seconds.
+    #[serde(default = "default::discovery_s")]
+    pub(crate) discovery_s: f64,
+    /// Least time between two questions for keys that tokens bring about, in seconds.
+    #[serde(default = "default::keys_pause_s")]
+    pub(crate) keys_pause_s: f64,
+    /// Whether logging out here logs out at the provider, too, where it offers that.
+    #[serde(default = "default::logs_out")]
+    pub(crate) logs_out: bool,
 }
 
 impl OidcConfig {
@@ -110,6 +119,15 @@ mod default {
     }
     pub(super) const fn timeout_s() -> f64 {
         10.0
+    }
+    pub(super) const fn discovery_s() -> f64 {
+        3_600.0
+    }
+    pub(super) const fn keys_pause_s() -> f64 {
+        10.0
+    }
+    pub(super) const fn logs_out() -> bool {
+        true
     }
 }
 
