@@ -196,7 +196,8 @@ fn who_reads_is_told_in_time_on_every_channel() {
         let sum = site.metric(&format!("ichor_message_latency_seconds_sum{labels}"));
         assert_eq!((sum * 1_000.0).round() as i64, times.alert.iter().sum::<i64>(), "{channel}");
         let listed: Vec<Value> =
-            serde_json::from_slice(&site.daemon.command(&["messages", "list", "--json"]).stdout).unwrap();
+            serde_json::from_slice(&site.daemon.command(&["messages", "list", "--json", "--limit", "100000"]).stdout)
+                .unwrap();
         let mut kept: Vec<i64> = (listed.iter())
             .filter(|one| one["channel"] == *channel && one["subject"] == "alert")
             .map(|one| one["latency_ms"].as_i64().unwrap())

@@ -66,7 +66,7 @@ fn pages_are_seen_and_used_with_keys() {
 
     // One whose study is here, and one whose study nobody has.
     for (uid, study) in [("2.25.1", positive.study_uid.as_str()), ("2.25.2", "2.25.99")] {
-        let wanted = Wanted { uid, code: "ICH", study, priority: "HIGH", url: None, instances: &[] };
+        let wanted = Wanted { uid, code: "ICH", study, priority: "HIGH", url: None, title: None, instances: &[] };
         manager.schedule(&wanted);
     }
     manager.wait_for("2.25.1", "COMPLETED", 60);
