@@ -141,6 +141,7 @@ async fn rate_of_a_destination_spaces_its_deliveries() {
         let folder = TempDir::new().unwrap();
         let store = queued(&folder, 4).await;
         let destination = Destination {
+            traced: None,
             name: "pacs".to_owned(),
             transport: Transport::Folder(folder.path().to_owned()),
             backoff: Backoff { first: wait, longest: wait, attempts: 1 },
