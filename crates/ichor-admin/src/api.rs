@@ -35,7 +35,8 @@ use crate::problem::Problem;
         studies::list, studies::detail, export::export,
         slices::picture, maps::map, slices::object,
         events::stream,
-        queues::overview, queues::analyses, queues::deliveries, queues::messages, tasks::tasks,
+        queues::overview, queues::analyses, queues::deliveries, queues::messages,
+        tasks::tasks, tasks::retry, tasks::give_up,
         site::statistics, site::configuration,
         models::models, models::history, models::agreement, models::activate, models::rollback, models::reanalyse,
         actions::retry_study, actions::release_study, actions::retry_delivery, actions::release_delivery,
@@ -93,6 +94,8 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/messages/{id}/retry", post(actions::retry_message))
         .route("/api/messages/{id}/release", post(actions::release_message))
         .route("/api/tasks", get(tasks::tasks))
+        .route("/api/tasks/{id}/retry", post(tasks::retry))
+        .route("/api/tasks/{id}/give-up", post(tasks::give_up))
         .route("/api/statistics", get(site::statistics))
         .route("/api/models", get(models::models))
         .route("/api/models/history", get(models::history))

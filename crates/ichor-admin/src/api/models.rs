@@ -94,7 +94,7 @@ async fn named(app: &App, text: &str) -> Result<ModelId, Problem> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Because {
-    /// Why, in 1 to 500 characters; it stands in the history.
+    /// Why, in 1 to 500 characters; it stands in the audit trail.
     pub(crate) why: String,
 }
 
@@ -140,7 +140,7 @@ pub(crate) async fn rollback(
     outcome(&app, requested).await
 }
 
-fn reason(why: &str) -> Result<String, Problem> {
+pub(super) fn reason(why: &str) -> Result<String, Problem> {
     let why = why.trim();
     if why.is_empty() || why.chars().count() > LONGEST_WHY {
         return Err(Problem::bad(format!("why is 1 to {LONGEST_WHY} characters")));

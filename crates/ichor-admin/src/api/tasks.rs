@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use ichor_core::TaskStatus;
-use ichor_store::{TaskFilter, TaskSummary, Timestamp};
+use ichor_store::{StoreError, TaskFilter, TaskSummary, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
+use super::actions::{Done, done};
+use super::models::{Because, reason};
 use crate::App;
-use crate::access::AsViewer;
+use crate::access::{AsOperator, AsViewer, store_of};
 use crate::problem::Problem;
 
 /// Rows of a page, if not said otherwise.
@@ -102,9 +105,6 @@ async fn lists(app: &App) -> Result<Vec<TaskListView>, Problem> {
         .chain(states.iter().map(|state| &state.name))
         .chain(depths.iter().map(|d| &d.list))
         .collect();
-    let is_open = |status: TaskStatus| {
-        matches!(status, TaskStatus::Claiming | TaskStatus::Claimed | TaskStatus::Waiting | TaskStatus::Ending)
-    };
     let view = |name: &String| {
         let state = states.iter().find(|state| state.name == *name);
         let of_list = || depths.iter().filter(|depth| depth.list == *name);
@@ -115,7 +115,7 @@ async fn lists(app: &App) -> Result<Vec<TaskListView>, Problem> {
             since: state.map(|state| state.since),
             last_words: state.and_then(|state| state.last_words.clone()),
             depths: of_list().map(|depth| (depth.status.to_string(), depth.count)).collect(),
-            oldest_open: of_list().filter(|depth| is_open(depth.status)).map(|depth| depth.oldest).min(),
+            oldest_open: of_list().filter(|depth| depth.status.is_open()).map(|depth| depth.oldest).min(),
         }
     };
     Ok(names.into_iter().map(view).collect())
@@ -132,4 +132,49 @@ pub(crate) async fn tasks(
 ) -> Result<Json<TaskPage>, Problem> {
     let Query(query) = query?;
     TaskPage::read(&app, query).await.map(Json)
+}
+
+/// Has a task tried again whose list did not take our word for good
+#[utoipa::path(post, path = "/api/tasks/{id}/retry", tag = "actions", params(("id" = i64, Path)),
+    responses((status = 200, body = Done), (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is in another state, perhaps by somebody else's word", body = Problem,
+         content_type = "application/problem+json")))]
+pub(crate) async fn retry(
+    State(app): State<Arc<App>>,
+    AsOperator(caller): AsOperator,
+    Path(id): Path<i64>,
+) -> Result<Json<Done>, Problem> {
+    let store = store_of(&app, &caller, "tasks-retried", None, json!({ "task": id }));
+    store.retry_tasks(Some(id), (app.facts.now)()).await.map_err(in_another_state)?;
+    Ok(done("the task is tried again"))
+}
+
+/// Gives up a task that is not over, for good
+///
+/// Its list is told no more, where it may stand as IN PROGRESS: the answer has the Transaction UID by which whoever cares for
+/// the list ends it. The study goes its way.
+#[utoipa::path(post, path = "/api/tasks/{id}/give-up", tag = "actions", request_body = Because, params(("id" = i64, Path)),
+    responses((status = 200, body = Done), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is over, perhaps by somebody else's word", body = Problem,
+         content_type = "application/problem+json")))]
+pub(crate) async fn give_up(
+    State(app): State<Arc<App>>,
+    AsOperator(caller): AsOperator,
+    Path(id): Path<i64>,
+    because: Result<Json<Because>, JsonRejection>,
+) -> Result<Json<Done>, Problem> {
+    let why = reason(&because?.0.why)?;
+    let store = store_of(&app, &caller, "task-given-up", None, json!({ "task": id, "why": why }));
+    let task = store.give_up_task(id, &why, (app.facts.now)()).await.map_err(in_another_state)?;
+    let (workitem, transaction) = (&task.new.workitem, &task.new.transaction);
+    Ok(done(format!("workitem {workitem} is given up; where it is IN PROGRESS, Transaction UID {transaction} ends it")))
+}
+
+/// Of two operators at once the second is told that it is done.
+fn in_another_state(error: StoreError) -> Problem {
+    match error {
+        StoreError::Filter { .. } => Problem::conflict(error.to_string()),
+        other => other.into(),
+    }
 }

@@ -30,6 +30,9 @@ struct List {
 }
 
 struct Task {
+    id: i64,
+    /// Its list does not take our word: somebody has to decide.
+    is_refused: bool,
     workitem: String,
     study: String,
     is_here: bool,
@@ -115,6 +118,8 @@ fn list(view: &TaskListView, states: &[String], now: ichor_store::Timestamp) -> 
 
 fn task(task: TaskSummary) -> Task {
     Task {
+        id: task.id,
+        is_refused: task.status == TaskStatus::Refused,
         workitem: task.workitem.to_string(),
         study: task.study_instance.to_string(),
         is_here: task.study_is_here,

@@ -116,3 +116,40 @@ async fn the_page_of_tasks_says_what_the_api_says() {
     assert_eq!(site.get(&admin, "/tasks?status=done").await.status, 400);
     assert_eq!(site.get(&Who::default(), "/tasks").await.status, 303, "to the login");
 }
+
+#[tokio::test]
+async fn what_a_list_refused_is_for_operators_to_decide() {
+    let site = Site::new().await;
+    let admin = site.first_admin().await;
+    let (vera, otto) = (site.user(&admin, "vera", "viewer").await, site.user(&admin, "otto", "operator").await);
+    with_tasks(&site).await;
+    let open = site.store.open_tasks(LIST).await.unwrap();
+    for task in &open {
+        site.store.advance_task(task, &TaskStep::LeftToPeople, "HTTP 400", now()).await.unwrap();
+    }
+    let refused = numbers(&site.get(&otto, "/api/tasks?status=refused").await.json());
+    let [second, first] = refused.as_slice() else { panic!("{refused:?}") };
+    let (retry, give_up) = (format!("/api/tasks/{first}/retry"), format!("/api/tasks/{second}/give-up"));
+    let page = site.get(&otto, "/tasks").await.text;
+    assert!(page.contains(&format!("data-post=\"{retry}\"")), "{page}");
+    assert!(!site.get(&vera, "/tasks").await.text.contains("data-post=\"/api/tasks"), "not for a viewer");
+    for path in [&retry, &give_up] {
+        assert_eq!(site.post(&vera, path, r#"{"why":"x"}"#).await.status, 403);
+    }
+
+    assert_eq!(site.post(&otto, &retry, "").await.status, 200);
+    assert!(site.post(&otto, &retry, "").await.refusal(409).contains("claiming"), "the second operator is told");
+    for bad in ["", "{}", r#"{"why":" "}"#] {
+        assert!((400..500).contains(&site.post(&otto, &give_up, bad).await.status), "{bad}");
+    }
+    let given_up = site.post(&otto, &give_up, r#"{"why":"the list is gone"}"#).await.json();
+    let is_second = |task: &&ichor_store::Task| task.id == *second;
+    let transaction = &open.iter().find(is_second).unwrap().new.transaction;
+    assert!(given_up["done"].as_str().unwrap().contains(transaction.as_str()), "{given_up}");
+    assert!(site.post(&otto, &give_up, r#"{"why":"again"}"#).await.refusal(409).contains("given-up"));
+    assert_eq!(site.post(&otto, "/api/tasks/999/retry", "").await.status, 404);
+
+    let rows = site.get(&admin, "/api/audit").await.json().to_string();
+    assert_eq!((rows.matches("tasks-retried").count(), rows.matches("task-given-up").count()), (1, 1), "{rows}");
+    assert!(!rows.contains(transaction.as_str()), "{rows}");
+}
