@@ -6,7 +6,8 @@ It writes each question to a file, one JSON object a line, and ends when its sta
 Keys: port, log; STUDY, SERIES and WORKLIST: the answers to the first, second ... question of a level, each a list of matches,
 the last one repeated; a match is attributes by keyword, in which "$study" is the Study Instance UID that was asked for;
 status (instead of success at the end), hang (seconds before the answer), endless (the first match again and again), abort
-(the association is aborted instead of an answer), raw (this text, Latin 1, as the accession number, called UTF-8).
+(the association is aborted instead of an answer), raw (this text, Latin 1, as the accession number, called UTF-8). A C-MOVE
+never ends unless it is canceled: MOVE, and CANCEL when that comes, stand in the file.
 """
 
 import json
@@ -15,9 +16,11 @@ import threading
 import time
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_context, evt
+from pynetdicom.sop_class import CTImageStorage
 from pynetdicom.sop_class import ModalityWorklistInformationFind as WORKLIST
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as FIND
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as MOVE
 from pynetdicom.sop_class import Verification
 
 settings = json.loads(sys.argv[1])
@@ -61,10 +64,30 @@ def find(event):
         yield settings["status"], None
 
 
+def note(what, study):
+    with lock, open(settings["log"], "a", encoding="utf-8") as log:
+        print(json.dumps({"what": what, "study": study}), file=log, flush=True)
+
+
+def move(event):
+    study = str(event.identifier.StudyInstanceUID)
+    note("MOVE", study)
+    # Whoever is to get it must be there: this peer is.
+    yield "127.0.0.1", settings["port"], {"contexts": [build_context(CTImageStorage)]}
+    yield 7
+    while event.assoc.is_established:
+        # True once only.
+        if event.is_cancelled:
+            note("CANCEL", study)
+            break
+        time.sleep(0.02)
+    yield 0xFE00, None
+
+
 server = AE(ae_title="PEER")
-for context in (FIND, WORKLIST, Verification):
+for context in (FIND, MOVE, WORKLIST, Verification, CTImageStorage):
     server.add_supported_context(context)
-server.start_server(("127.0.0.1", settings["port"]), block=False, evt_handlers=[(evt.EVT_C_FIND, find)])
+server.start_server(("127.0.0.1", settings["port"]), block=False, evt_handlers=[(evt.EVT_C_FIND, find), (evt.EVT_C_MOVE, move)])
 print("listening", flush=True)
 sys.stdin.read()
 server.shutdown()

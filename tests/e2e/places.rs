@@ -2,8 +2,10 @@
 
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
+use serde_json::json;
 
 use crate::reload::reload;
+use crate::support::answering_peer::AnsweringPeer;
 use crate::support::chosen::{called_negative, called_positive};
 use crate::support::daemon::{Daemon, Destination, Settings};
 use crate::support::orthanc::Orthanc;
@@ -162,7 +164,7 @@ fn input_comes_by_c_move() {
             task => Err(format!("{task}\n{}", daemon.log())),
         })
     };
-    let waiting = words("2.25.301", "ORTHANC refuses the C-MOVE");
+    let waiting = words("2.25.301", "does it know ICHOR as a destination?");
     assert_eq!(waiting["status"], "claimed", "{waiting}");
     assert!(daemon.find(&study.study_uid).is_none());
     pacs.knows_ichor(daemon.port);
@@ -212,4 +214,34 @@ fn what_is_refused_here_is_said_on_the_workitem() {
     assert!(daemon.find(&study.study_uid).is_none());
     let doctor = String::from_utf8(daemon.command(&["doctor", "--json"]).stdout).unwrap();
     assert!(doctor.contains("no [[source]] has its AE title"), "{doctor}");
+}
+
+/// A peer that is asked and never done: it hears that it is not wanted any more when the time is over, and when ichor ends.
+#[test]
+fn c_move_that_does_not_end_is_canceled() {
+    requires!(Pynetdicom);
+    let (peer, manager) = (AnsweringPeer::start(&json!({})), TaskManager::start());
+    let heard = |what: &str| peer.asked().iter().filter(|one| one["what"] == what).count();
+    let sections = |keys: &str| {
+        let place = format!(
+            "[[task_list.source]]\nkind = \"c-move\"\naddress = \"127.0.0.1:{}\"\nae_title = \"PEER\"\n",
+            peer.port
+        );
+        performer(&manager.url(), &[], keys).replace("timeout_s = 20.0", "timeout_s = 1.0") + &place
+    };
+    let start = |keys: &str| Daemon::start(&Settings { sections: sections(keys), ..Settings::default() });
+    let daemon = start("give_up_after_s = 2.0");
+    manager.schedule(&of("2.25.320", "1.2.3.4.5", "PEER"));
+    let item = manager.wait_for("2.25.320", "CANCELED", 60);
+    let words = item["data"]["00741002"]["Value"][0]["00741238"]["Value"][0].as_str().unwrap().to_owned();
+    assert!(words.contains("PEER has canceled the C-MOVE after 0 instances"), "{words} {}", daemon.log());
+    assert_eq!(heard("CANCEL"), heard("MOVE"));
+    drop(daemon);
+
+    let (mut daemon, before) = (start(""), heard("CANCEL"));
+    manager.schedule(&of("2.25.321", "1.2.3.4.6", "PEER"));
+    eventually(seconds(30), "a request", || if heard("MOVE") > before { Ok(()) } else { Err(daemon.log()) });
+    assert!(daemon.terminate(seconds(20)), "{}", daemon.log());
+    eventually(seconds(5), "a cancellation", || if heard("CANCEL") > before { Ok(()) } else { Err(daemon.log()) });
+    assert_eq!(manager.workitem("2.25.321")["state"], "IN PROGRESS", "the next start goes on with it");
 }

@@ -23,12 +23,9 @@ pub(super) async fn fetch(
 ) -> Result<Result<(u64, u64), Fetched>, StoreError> {
     let (title, here) = (&mover.peer.called_ae, &mover.destination);
     let keys = MoveKeys { study, series: input.series.as_ref(), instances: &input.instances };
-    let asked = ask(list, mover, &keys, stop).await;
-    let moved = match asked {
+    let moved = match ask(list, mover, &keys, stop).await {
         Ok(moved) => moved,
-        Err(error) => {
-            return Ok(Err(Fetched::NotYet(format!("{title} was not asked for its input: {}", chain(&error)))));
-        }
+        Err(words) => return Ok(Err(Fetched::NotYet(words))),
     };
     info!(list = %list.name, %title, %study, status = %moved.status, completed = moved.completed, failed = moved.failed,
         warning = moved.warning, "input of a task moved");
@@ -57,11 +54,17 @@ async fn ask(
     mover: &InputMover,
     keys: &MoveKeys<'_>,
     stop: &CancellationToken,
-) -> Result<Moved, ScuError> {
-    let mut scu = StorageScu::connect_to_move(&mover.peer).await?;
+) -> Result<Moved, String> {
+    let (title, here) = (&mover.peer.called_ae, &mover.destination);
+    let connected = StorageScu::connect_to_move(&mover.peer).await;
+    let mut scu = connected.map_err(|error| format!("{title} cannot be asked for its input: {}", chain(&error)))?;
     // As for what is fetched by HTTP: nobody holds a claim for ever.
     let longest = list.give_up_after.max(mover.peer.response_timeout);
-    let moved = scu.move_to(keys, &mover.destination, longest, stop.cancelled()).await?;
+    // Some abort the association instead of saying that they do not know the destination.
+    let broken = |error: ScuError| {
+        format!("{title} broke the C-MOVE off: {}; does it know {here} as a destination?", chain(&error))
+    };
+    let moved = scu.move_to(keys, here, longest, stop.cancelled()).await.map_err(broken)?;
     if let Err(error) = scu.release().await {
         debug!(%error, "release after a retrieval");
     }
