@@ -174,7 +174,8 @@ try {
   await page.keyboard.press('g');
   await Promise.all([page.waitForNavigation(), page.keyboard.press('t')]);
   seen.keys.tasks = new URL(page.url()).pathname;
-  const cells = (selector) => page.$$eval(selector, (rows) => rows.map((row) => row.textContent.replace(/\s+/g, ' ').trim()));
+  const cells = (selector) => page.$$eval(selector, (rows) => rows.map((row) => (
+    [...row.cells].map((cell) => cell.textContent.trim()).join(' ').replace(/\s+/g, ' '))));
   seen.tasks = { lists: await cells('#lists tbody tr'), items: await cells('#tasks tbody tr') };
   await page.select('select[name=status]', 'completed');
   await Promise.all([page.waitForNavigation(), page.click('form.filter button')]);
