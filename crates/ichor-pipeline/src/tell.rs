@@ -301,6 +301,9 @@ fn base36(mut number: u64) -> String {
 }
 
 #[cfg(test)]
+mod orders;
+
+#[cfg(test)]
 mod tests {
     use ichor_core::{Uid, Verdict};
     use ichor_store::{StudyAttributes, Timestamp};
