@@ -60,7 +60,7 @@ pub(crate) struct StudyQuery {
     pub(crate) verdict: Option<String>,
     /// Code of the reason why it was not analysed, or failed.
     pub(crate) reason: Option<String>,
-    /// What it must bear: `on-hold`, `alerted`, or `given-up`, which is a delivery or a message that is dead.
+    /// What it must bear: `on-hold`, `alerted`, or `given-up`: a delivery that is dead, or a message that no later one replaced.
     pub(crate) mark: Option<String>,
     /// `time` (default): newest first; `priority`: positives and alerts, failed, under way, not analysed, negatives.
     pub(crate) sort: Option<String>,
