@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use ichor_core::{Finding, MessageStatus, Uid};
+use ichor_core::{MessageStatus, Uid};
 use ichor_store::{
     AnalysisOutcome, NewAlert, NewInstance, SeriesAttributes, StoreOptions, StudyAttributes, StudyFilter, StudyMark,
 };
