@@ -103,6 +103,7 @@ fn pages_are_seen_and_used_with_keys() {
     assert_eq!(seen["further"]["toast"], "1 new positive or alerted", "{}", seen["further"]);
     assert_eq!(after, &serde_json::json!([another.study_uid, before[0]]), "as many as were read, the new one first");
     assert_eq!(seen["further"]["more"], 1, "and from there on");
+    check_unsteady(&seen["unsteady"]);
     check_map(&seen, &positive, &folder);
 
     // Who came in stands in the audit trail, and the link is good no more.
@@ -174,6 +175,14 @@ fn check(seen: &Value, studies: [&Study; 3]) {
     assert_eq!(seen["dialogs"], serde_json::json!(["Analyse this study again?"]));
     assert!(seen["retried"].as_str().unwrap().contains("is queued for analysis"), "{}", seen["retried"]);
     assert_eq!(seen["out"], "/login");
+}
+
+/// The live list when it becomes empty, is refused, stalls, and is longer than what is asked for at once.
+fn check_unsteady(seen: &Value) {
+    assert_eq!((&seen["filled"], &seen["zero"]), (&serde_json::json!(["2.25.3"]), &Value::Bool(false)), "{seen}");
+    assert_eq!(seen["refused"], seen["filled"], "a refusal takes no row away: {seen}");
+    assert_eq!(seen["stalled"], serde_json::json!(["2.25.4"]), "an answer that never comes stops no other: {seen}");
+    assert_eq!((&seen["long"], &seen["longer"]), (&Value::Bool(true), &Value::Bool(true)), "a row was lost: {seen}");
 }
 
 /// What is said of a finding, and of a study without one.

@@ -115,14 +115,21 @@ function move(step) {
   choose(rows[at < 0 ? 0 : Math.min(Math.max(at + step, 0), rows.length - 1)]);
 }
 
+// How long one answer may take, in milliseconds: the others queue behind it. And when a list that did not come is asked for
+// again: what has happened meanwhile may be the last for a while.
+const PATIENCE = 20_000;
+const AGAIN = 10_000;
+
 async function rows(change) {
   const query = new URLSearchParams(location.search);
   for (const [key, value] of Object.entries(change)) query.set(key, value);
-  const answer = await fetch(`${list.dataset.live}?${query}`);
+  const answer = await fetch(`${list.dataset.live}?${query}`, { signal: AbortSignal.timeout(PATIENCE) });
   if (answer.redirected) location.href = '/login';
   if (!answer.ok) throw new Error((await answer.json()).detail);
   const made = document.createElement('div');
   made.innerHTML = await answer.text();
+  const problem = $('.error', made);
+  if (problem) throw new Error(problem.textContent);
   return made;
 }
 
@@ -147,18 +154,22 @@ const LONGEST = 1000;
 let further = 0;
 
 async function refresh() {
+  clearTimeout(refresh.timer);
   const before = $$('tr[data-uid]', list);
-  const known = new Set(before.map((row) => row.dataset.uid));
   const urgent = new Set(before.filter((row) => row.matches('.u4')).map((row) => row.dataset.uid));
+  // Of a list that has become empty nothing was read on.
+  if (before.length === 0) further = 0;
   // Whoever has read on is shown as much as before.
   const asked = Math.min(before.length, LONGEST);
   try {
     const made = await rows(further > 0 ? { limit: asked } : {});
-    const come = new Set($$('tr[data-uid]', made).map((row) => row.dataset.uid));
-    if (further > 0 && before.length > asked && come.size > 0) {
-      // What is beyond stays behind it, and what was pushed there.
-      const pushed = [...come].filter((uid) => !known.has(uid)).length;
-      $('tbody', made).append(...before.slice(asked - pushed).filter((row) => !come.has(row.dataset.uid)));
+    const come = $$('tr[data-uid]', made).map((row) => row.dataset.uid);
+    if (further > 0 && before.length > asked && come.length > 0) {
+      // What is beyond stays, and what was pushed there: all that stood behind the last one that is still among the first.
+      const first = before.slice(0, asked).map((row) => row.dataset.uid);
+      const beyond = before.slice(first.indexOf(come.findLast((uid) => first.includes(uid))) + 1);
+      const here = new Set(come);
+      $('tbody', made).append(...beyond.filter((row) => !here.has(row.dataset.uid)));
       $('.more', made)?.replaceWith($('.more', list) ?? '');
     }
     inPlace(() => list.replaceChildren(...made.childNodes));
@@ -169,6 +180,7 @@ async function refresh() {
     if (fresh.length > 0) toast(`${fresh.length} new positive or alerted`, true);
   } catch (error) {
     toast(`The list is not up to date: ${error.message}`, true);
+    refresh.timer = setTimeout(() => inTurn(refresh), AGAIN);
   }
 }
 
@@ -178,8 +190,6 @@ async function readOn() {
   more.disabled = true;
   try {
     const made = await rows({ page: more.dataset.next });
-    const problem = $('.error', made);
-    if (problem) throw new Error(problem.textContent);
     further += 1;
     localise(made);
     // A study that has moved meanwhile may come once more.

@@ -52,7 +52,7 @@ const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src '
 /// What is configured, and may be configured otherwise while the service runs.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Whose days statistics are counted by.
+    /// Whose days statistics are counted by, and searches go back by.
     pub zone: ichor_core::Zone,
     /// A study that has waited longer than this for its analysis is as urgent as any.
     pub longest_overtaken: std::time::Duration,

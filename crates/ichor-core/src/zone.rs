@@ -61,6 +61,13 @@ impl Zone {
         day.to_zoned_datetime(self.0.clone()).map_or(at_ms, |midnight| midnight.timestamp().as_millisecond())
     }
 
+    /// The first moment of a day that is written as YYYYMMDD; `None` if it is none.
+    #[must_use]
+    pub fn beginning_of(&self, day: &str) -> Option<i64> {
+        let day = Date::strptime("%Y%m%d", day).ok()?;
+        Some(day.to_zoned_datetime(self.0.clone()).ok()?.timestamp().as_millisecond())
+    }
+
     /// When the clock says this hour and minute on the day of a moment: the first time where it says it twice, as much later
     /// where it never does; `None` for a time of day that is none.
     #[must_use]
@@ -170,6 +177,11 @@ mod tests {
             assert_eq!(berlin.start_of_day(end, 1), first);
         }
         assert_eq!(berlin.day(ms(datetime!(2026-07-01 22:00 UTC))), "2026-07-02");
+        assert_eq!(berlin.beginning_of("20260702"), Some(ms(datetime!(2026-07-01 22:00 UTC))));
+        assert_eq!(Zone::UTC.beginning_of("20260702"), Some(ms(datetime!(2026-07-02 0:00 UTC))));
+        for none in ["20260231", "2026070", "2026-07-02", "202607021", ""] {
+            assert_eq!(berlin.beginning_of(none), None, "{none}");
+        }
         assert_eq!(Zone::UTC.start_of_day(ms(datetime!(2026-07-01 22:00 UTC)), 30), ms(datetime!(2026-06-01 0:00 UTC)));
     }
 

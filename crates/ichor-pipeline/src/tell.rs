@@ -1,7 +1,7 @@
 //! Tell: one task a channel follows the event log and says what happened to a study, in the order in which it happened to
 //! that study, until the peer itself says that it has it. A channel that does not answer delays no other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ichor_core::{Finding, Reason, Subject, chain};
 use ichor_store::{MessageClaim, Store, StoreError, Topic};
@@ -21,9 +21,6 @@ use crate::telemetry::Tracing;
 
 /// Longest time between two looks at the event log, whatever the wake-ups say.
 const POLL: Duration = Duration::from_millis(500);
-
-/// Between two looks for messages that were given up for want of an order that is known by now.
-const REVIVE: Duration = Duration::from_secs(2);
 
 /// Who is told, and how.
 #[derive(Debug)]
@@ -72,15 +69,16 @@ pub async fn run_until_retired(
     let mut retries = store.changes(Topic::Messages);
     // After an error of the store a claim may be lost: its message must not wait for a restart.
     let mut claim_lost = false;
-    let mut revived: Option<Instant> = None;
+    let mut is_taken_up = false;
     loop {
         let work = async {
             if claim_lost {
                 store.requeue_messages(Some(&channel.name), now()).await?;
             }
-            if revived.is_none_or(|at| at.elapsed() >= REVIVE) {
-                revive(&store, &channel).await?;
-                revived = Some(Instant::now());
+            if !is_taken_up {
+                // They may have been put off under another setting.
+                store.release_waiting_messages(&channel.name, &reason_of(&TellError::NoOrder), now()).await?;
+                is_taken_up = true;
             }
             tell_due(&store, &channel, &retired).await
         };
@@ -107,12 +105,12 @@ pub async fn run_until_retired(
     }
 }
 
-/// Queues again what was given up for want of an order that is known by now.
+/// Queues again what waits, or was given up, for want of an order that is known by now.
 async fn revive(store: &Store, channel: &Channel) -> Result<(), StoreError> {
     if let Transport::Hl7(_) = channel.transport {
         let revived = store.revive_messages(&channel.name, &reason_of(&TellError::NoOrder), now()).await?;
         if revived > 0 {
-            info!(channel = channel.name, revived, "the orders of messages that were given up are known now");
+            info!(channel = channel.name, revived, "the orders that messages lacked are known now");
         }
     }
     Ok(())
@@ -126,6 +124,8 @@ async fn tell_due(store: &Store, channel: &Channel, retired: &CancellationToken)
         }
         // Before each message: an alert must not wait for a queue of others.
         store.follow_events(&channel.name, &channel.subjects, now()).await?;
+        // And before a later message of the study has taken the place of one that can be sent now.
+        revive(store, channel).await?;
         let Some(claim) = store.claim_message(&channel.name, now()).await? else { break };
         let traceparent = channel.traced.map(|tracing| tracing.traceparent(&claim.study.study_instance, claim.version));
         let told = match announcement(&claim, &channel.software).map(|told| Announcement { traceparent, ..told }) {
@@ -161,8 +161,8 @@ async fn record(
     let wait_until = claim.at.after(channel.order_wait);
     if matches!(error, TellError::NoOrder) && now() < wait_until {
         debug!(channel = name, %study, %subject, "its order is not known yet");
-        let until = wait_until.min(now().after(POLL));
-        return store.message_waits(claim, &reason, until, now()).await;
+        // Once and for all: whoever looks before each message sees when its number has come.
+        return store.message_waits(claim, &reason, wait_until, now()).await;
     }
     let next = match error.is_permanent() {
         true => None,
@@ -299,6 +299,9 @@ fn base36(mut number: u64) -> String {
     }
     digits.iter().rev().collect()
 }
+
+#[cfg(test)]
+mod orders;
 
 #[cfg(test)]
 mod tests {

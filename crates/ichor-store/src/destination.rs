@@ -206,7 +206,8 @@ impl Store {
     }
 
     /// Queues dead deliveries again, attempts counted anew: one by its number, or all, of one destination or of every.
-    /// What a destination refused is proposed again at once. Returns how many.
+    /// What a destination refused is proposed again at once. Many are queued in several transactions, each with its row of the
+    /// audit trail. Returns how many.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the one is not dead; else as [`Self::claim_delivery`].
@@ -234,8 +235,9 @@ impl Store {
     }
 
     async fn retry_dead(&self, which: Dead<'_>, now: Timestamp) -> Result<u64, StoreError> {
-        let revived = self.index().retry_deliveries(which, now).await?;
+        let revived = self.index().retry_deliveries(which, now).await;
+        // What was queued before something failed is queued all the same.
         self.topics().notify(Topic::Outbox);
-        Ok(revived)
+        revived
     }
 }

@@ -153,8 +153,23 @@ impl Store {
         self.index().message_waits(&claim, reason, until, now).await
     }
 
-    /// Queues again the messages of a channel that died of a reason and whose study's accession number is known by now; how
-    /// many. One that a later message of its study has replaced stays as it is.
+    /// Has the messages of a channel that were put off for a reason looked at now; how many. For whoever takes the channel
+    /// up: how long they wait may be another matter than when they were put off.
+    ///
+    /// # Errors
+    /// As [`Self::follow_events`].
+    pub async fn release_waiting_messages(
+        &self,
+        channel: &str,
+        reason: &Reason,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.index().release_waiting_messages(channel, reason, now).await
+    }
+
+    /// Queues again the messages of a channel that were put off for a reason or died of it, and whose study's accession
+    /// number is known by now; how many. Of the dead, one that a later message of its study has replaced stays as it is.
+    /// Where there is none nothing is written.
     ///
     /// # Errors
     /// As [`Self::follow_events`].

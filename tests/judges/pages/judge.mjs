@@ -11,6 +11,8 @@ import { createRequire } from 'node:module';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 
+import { live } from './live.mjs';
+
 const [viewer, chromium, link, study, out] = process.argv.slice(2);
 const loaded = createRequire(path.join(viewer, 'judge.js'))('puppeteer-core');
 const puppeteer = loaded.default ?? loaded;
@@ -174,12 +176,12 @@ try {
   await page.keyboard.press('g');
   await Promise.all([page.waitForNavigation(), page.keyboard.press('t')]);
   seen.keys.tasks = new URL(page.url()).pathname;
-  const cells = (selector) => page.$$eval(selector, (rows) => rows.map((row) => (
+  const lines = (selector) => page.$$eval(selector, (rows) => rows.map((row) => (
     [...row.cells].map((cell) => cell.textContent.trim()).join(' ').replace(/\s+/g, ' '))));
-  seen.tasks = { lists: await cells('#lists tbody tr'), items: await cells('#tasks tbody tr') };
+  seen.tasks = { lists: await lines('#lists tbody tr'), items: await lines('#tasks tbody tr') };
   await page.select('select[name=status]', 'completed');
   await Promise.all([page.waitForNavigation(), page.click('form.filter button')]);
-  seen.tasks.completed = await cells('#tasks tbody tr');
+  seen.tasks.completed = await lines('#tasks tbody tr');
   await Promise.all([page.waitForNavigation(), page.click('#tasks a')]);
   seen.tasks.study = new URL(page.url()).pathname;
   await page.goto(`${base}/users`);
@@ -205,6 +207,9 @@ try {
   await page.waitForFunction(() => /new positive/.test(document.querySelector('#toast.shown')?.textContent ?? ''),
     { timeout: 90_000, polling: 100 });
   seen.further = { before, toast: await text('#toast'), after: await listed(), more: await page.$$eval('button[data-next]', (found) => found.length) };
+
+  seen.unsteady = await live(browser, base);
+  await page.bringToFront();
 
   await page.setViewport(phone);
   for (const [name, place] of [['worklist', '/'], ['study', `/studies/${study}`], ['queues', '/queues'],

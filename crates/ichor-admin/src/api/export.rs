@@ -87,7 +87,7 @@ pub(crate) async fn export(
     if query.page.is_some() || query.limit.is_some() {
         return Err(Problem::bad("an export has no pages: leave out limit and page"));
     }
-    let filter = StudyFilter { limit: PAGE, ..query.filter((app.facts.now)())? };
+    let filter = StudyFilter { limit: PAGE, ..query.filter((app.facts.now)(), &app.facts.site().zone)? };
     // What cannot be answered is told before the first byte.
     app.facts.store.studies(&StudyFilter { limit: 1, ..filter.clone() }).await?;
     audit(&app, &caller, "studies-exported", None, query.asked()).await?;

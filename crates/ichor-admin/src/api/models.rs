@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use ichor_core::{ActivationStatus, ModelId};
+use ichor_core::{ActivationStatus, ModelId, Zone};
 use ichor_store::{Activation, AgreementReport, ReanalysisWish, RetryOutcome, Timestamp, study_day};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -46,20 +46,18 @@ pub(crate) async fn history(State(app): State<Arc<App>>, _: AsViewer) -> Result<
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AgreementQuery {
-    /// The first day (YYYY-MM-DD, UTC); everything if left out.
+    /// The first day (YYYY-MM-DD) in the site's time zone; everything if left out.
     pub(crate) since: Option<String>,
 }
 
 impl AgreementQuery {
-    pub(crate) fn since(&self) -> Result<Timestamp, Problem> {
+    pub(crate) fn since(&self, zone: &Zone) -> Result<Timestamp, Problem> {
         let Some(text) = self.since.as_deref().filter(|text| !text.is_empty()) else {
             return Ok(Timestamp::from_millis(0));
         };
         let bad = || Problem::bad(format!("since {text:?} is no day of the form YYYY-MM-DD"));
         let day = study_day(text).ok_or_else(bad)?;
-        let format = time::macros::format_description!("[year][month][day]");
-        let date = time::Date::parse(&day, format).map_err(|_| bad())?;
-        Ok(Timestamp::from_millis(date.midnight().assume_utc().unix_timestamp() * 1000))
+        zone.beginning_of(&day).map(Timestamp::from_millis).ok_or_else(bad)
     }
 }
 
@@ -76,7 +74,7 @@ pub(crate) async fn agreement(
     query: Result<Query<AgreementQuery>, QueryRejection>,
 ) -> Result<Json<AgreementReport>, Problem> {
     let Query(query) = query?;
-    let since = query.since()?;
+    let since = query.since(&app.facts.site().zone)?;
     let model = named(&app, &id).await?;
     Ok(Json(app.facts.store.agreement(&model, since).await?))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use ichor_core::{AeTitle, Finding, StudyStatus, Uid};
+use ichor_core::{AeTitle, Finding, StudyStatus, Uid, Zone};
 use ichor_store::{
     DeliveryFilter, DeliverySummary, Event, ForwardedDepth, MessageSummary, ObjectDetail, SeriesDetail, SliceScore,
     StudyFilter, StudyKey, StudyMark, StudyOrder, StudySummary, Timestamp,
@@ -23,8 +23,7 @@ use crate::problem::Problem;
 const LONGEST_PAGE: u32 = 1_000;
 
 /// Most days that a list goes back by `days`.
-const MOST_DAYS: i64 = 3_660;
-const DAY_MS: i64 = 86_400_000;
+const MOST_DAYS: u32 = 3_660;
 
 /// Most deliveries and messages of one study that are shown.
 const MOST_OF_A_STUDY: u32 = 500;
@@ -50,8 +49,8 @@ pub(crate) struct StudyQuery {
     pub(crate) received_from: Option<String>,
     /// First instance received before or at.
     pub(crate) received_to: Option<String>,
-    /// First instance received within so many whole days before today, or `all` (default). Not asked where a patient, an
-    /// accession number, a study or a date is named.
+    /// First instance received within so many whole days of the site's time zone before today, or `all` (default). Not asked
+    /// where a patient, an accession number, a study or a date is named.
     pub(crate) days: Option<String>,
     /// AE title or client name of who sent it.
     pub(crate) source: Option<String>,
@@ -61,7 +60,7 @@ pub(crate) struct StudyQuery {
     pub(crate) verdict: Option<String>,
     /// Code of the reason why it was not analysed, or failed.
     pub(crate) reason: Option<String>,
-    /// What it must bear: `on-hold`, `alerted`, or `given-up`, which is a delivery or a message that is dead.
+    /// What it must bear: `on-hold`, `alerted`, or `given-up`: a delivery that is dead, or a message that no later one replaced.
     pub(crate) mark: Option<String>,
     /// `time` (default): newest first; `priority`: positives and alerts, failed, under way, not analysed, negatives.
     pub(crate) sort: Option<String>,
@@ -72,8 +71,8 @@ pub(crate) struct StudyQuery {
 }
 
 impl StudyQuery {
-    /// The store's filter.
-    pub(crate) fn filter(&self, now: Timestamp) -> Result<StudyFilter, Problem> {
+    /// The store's filter; days are those of the zone.
+    pub(crate) fn filter(&self, now: Timestamp, zone: &Zone) -> Result<StudyFilter, Problem> {
         let status = text(&self.status).map(|status| status.parse::<StudyStatus>()).transpose();
         let source = text(&self.source).map(|title| AeTitle::parse(&title)).transpose();
         let study = text(&self.study);
@@ -84,7 +83,7 @@ impl StudyQuery {
         }
         let received_from = match moment("received_from", &self.received_from)? {
             Some(from) => Some(from),
-            None => self.since(now)?,
+            None => self.since(now, zone)?,
         };
         Ok(StudyFilter {
             date_from: text(&self.date_from).map(|date| day("date_from", &date)).transpose()?,
@@ -117,16 +116,15 @@ impl StudyQuery {
     }
 
     /// Since when, by `days`: not where one patient or study is looked for, who may have come whenever.
-    fn since(&self, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+    fn since(&self, now: Timestamp, zone: &Zone) -> Result<Option<Timestamp>, Problem> {
         let Some(days) = text(&self.days).filter(|days| days != "all") else { return Ok(None) };
-        let parsed = days.parse::<i64>().ok().filter(|days| (1..=MOST_DAYS).contains(days));
+        let parsed = days.parse::<u32>().ok().filter(|days| (1..=MOST_DAYS).contains(days));
         let parsed = parsed.ok_or_else(|| bad("days", &days, &format!("a number from 1 to {MOST_DAYS}, or all")))?;
         let names_one = [&self.patient_id, &self.accession, &self.study, &self.date_from, &self.date_to]
             .into_iter()
             .any(|value| text(value).is_some());
         // By the day, so that the token of a page belongs to the next question too.
-        let today = now.as_millis().div_euclid(DAY_MS) * DAY_MS;
-        Ok((!names_one).then_some(Timestamp::from_millis(today - parsed * DAY_MS)))
+        Ok((!names_one).then(|| Timestamp::from_millis(zone.start_of_day(now.as_millis(), parsed))))
     }
 
     /// What was asked, without what was not: for the audit trail.
@@ -191,7 +189,8 @@ pub(crate) async fn list(
     query: Result<Query<StudyQuery>, QueryRejection>,
 ) -> Result<Json<StudyPage>, Problem> {
     let Query(query) = query?;
-    let page = app.facts.store.studies(&query.filter((app.facts.now)())?).await?;
+    let filter = query.filter((app.facts.now)(), &app.facts.site().zone)?;
+    let page = app.facts.store.studies(&filter).await?;
     audit(&app, &caller, "studies-searched", None, query.asked()).await?;
     Ok(Json(StudyPage { items: page.items, next: page.next.map(|next| next.to_string()) }))
 }
@@ -312,12 +311,26 @@ pub(crate) async fn detail(
 mod tests {
     use super::*;
 
+    const DAY_MS: i64 = 86_400_000;
+
+    #[test]
+    fn days_are_those_of_the_zone() {
+        let now = time::macros::datetime!(2026-07-01 22:30 UTC).unix_timestamp() * 1_000;
+        let query = StudyQuery { days: Some("1".to_owned()), ..StudyQuery::default() };
+        let from = |zone: &Zone| query.filter(Timestamp::from_millis(now), zone).unwrap().received_from;
+        // In Berlin it is the second of July already, half past midnight.
+        let berlin = time::macros::datetime!(2026-06-30 22:00 UTC).unix_timestamp() * 1_000;
+        assert_eq!(from(&Zone::parse("Europe/Berlin").unwrap()), Some(Timestamp::from_millis(berlin)));
+        let utc = time::macros::datetime!(2026-06-30 0:00 UTC).unix_timestamp() * 1_000;
+        assert_eq!(from(&Zone::UTC), Some(Timestamp::from_millis(utc)));
+    }
+
     #[test]
     fn what_cannot_be_is_told() {
         let of = |edit: fn(&mut StudyQuery)| {
             let mut query = StudyQuery::default();
             edit(&mut query);
-            query.filter(Timestamp::from_millis(10 * DAY_MS + 5)).map_err(|problem| problem.detail)
+            query.filter(Timestamp::from_millis(10 * DAY_MS + 5), &Zone::UTC).map_err(|problem| problem.detail)
         };
         fn some(text: &str) -> Option<String> {
             Some(text.to_owned())

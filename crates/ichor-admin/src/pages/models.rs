@@ -151,7 +151,7 @@ pub(crate) async fn page(
     query: Result<Query<AgreementQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
-    let (since, store) = (query.since()?, &app.facts.store);
+    let (since, store) = (query.since(&app.facts.site().zone)?, &app.facts.store);
     let frame = Frame::of(&app, &caller, "models");
     let mut models = Vec::new();
     for view in views(&app).await? {

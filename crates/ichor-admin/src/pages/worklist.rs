@@ -135,7 +135,7 @@ async fn list(app: &App, query: &StudyQuery) -> Result<Rows, Problem> {
         median: day.turnaround.p50_ms.map_or_else(String::new, words::span),
     };
     let empty = |problem| Rows { rows: Vec::new(), today, problem, note: String::new(), next: None };
-    let mut asked = match query.filter((app.facts.now)()) {
+    let mut asked = match query.filter((app.facts.now)(), &app.facts.site().zone) {
         Ok(filter) => filter,
         Err(problem) => return Ok(empty(problem.detail)),
     };

@@ -117,6 +117,12 @@ impl<'a> Story<'a> {
                     true;
             }
             kind if kind.starts_with("delivery-") => delivery(version, event),
+            "deliveries-requeued" => {
+                let to = text(event, "destination");
+                for sop in event.detail["sop_instances"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    queued_again(version, (sop.to_owned(), to.clone()), at);
+                }
+            }
             kind if kind.starts_with("message-") => message(version, event, about),
             _ => object(version, event),
         }
@@ -228,6 +234,14 @@ fn object(version: &mut Version, event: &TraceEvent) {
     }
 }
 
+/// A delivery begins anew: its spans are others than those of before.
+fn queued_again(version: &mut Version, key: (String, String), at: i64) {
+    let delivery = version.deliveries.entry(key).or_default();
+    delivery.round += 1;
+    (delivery.queued_at, delivery.accepted_at) = (Some(at), None);
+    delivery.moments.clear();
+}
+
 /// A delivery with its attempts, and the proof of it.
 fn delivery(version: &mut Version, event: &TraceEvent) {
     let (sop, destination, at) = (text(event, "sop_instance"), text(event, "destination"), event.at.as_millis());
@@ -243,11 +257,7 @@ fn delivery(version: &mut Version, event: &TraceEvent) {
         "delivery-held" => {
             delivery.moments.push(Moment { at, name: "held".to_owned(), attributes: Vec::new() });
         }
-        "delivery-sent-again" | "delivery-requeued" => {
-            delivery.round += 1;
-            (delivery.queued_at, delivery.accepted_at) = (Some(at), None);
-            delivery.moments.clear();
-        }
+        "delivery-sent-again" | "delivery-requeued" => queued_again(version, key, at),
         "delivery-committed" | "delivery-visible" | "delivery-lost" => {
             let since = delivery.accepted_at.replace(at).unwrap_or(at);
             proof(version, event, &about, since, attributes);

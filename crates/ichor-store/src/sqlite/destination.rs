@@ -1,19 +1,24 @@
 //! Statements about destinations as a whole, and the outbox for people.
 
+mod retry;
+
 use ichor_core::{DeliveryStatus, Reason, Uid};
 use serde_json::json;
 
+use super::Sqlite;
 use super::deliver::describe;
 use super::events::NewEvent;
 use super::failure::During;
 use super::proof::tell;
 use super::values::{uid, unsigned, word};
-use super::{Connection, Sqlite};
 use crate::deliver::DeliveryClaim;
 use crate::destination::{Context, DeliveryFilter, DeliverySummary, DestinationState};
 use crate::events::peer_text;
 use crate::sqlite::one_row;
 use crate::{Among, StoreError, Timestamp};
+
+pub(crate) use retry::Dead;
+pub(super) use retry::revive;
 
 const DURING: &str = "recording the state of a destination";
 
@@ -364,68 +369,4 @@ impl Sqlite {
         };
         rows.into_iter().map(summary).collect()
     }
-
-    pub(crate) async fn retry_deliveries(&self, which: Dead<'_>, now: Timestamp) -> Result<u64, StoreError> {
-        let during = "queueing deliveries again";
-        let mut tx = self.begin(during).await?;
-        let refused: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM refused_context WHERE until > ?1 AND (?2 IS NULL OR destination = ?2)",
-        )
-        .bind(now.as_millis())
-        .bind(which.destination)
-        .fetch_one(&mut *tx)
-        .await
-        .during(during)?;
-        let revived = revive(&mut tx, which, now).await?;
-        if let (Some(number), true) = (which.number, revived.is_empty()) {
-            return Err(StoreError::NotFound { what: format!("dead delivery {number}") });
-        }
-        if revived.is_empty() && refused == 0 {
-            return Ok(0);
-        }
-        tx.commit_with(&json!({ "deliveries": revived.len() })).await.during(during)?;
-        Ok(revived.len() as u64)
-    }
-}
-
-/// Which dead deliveries. Fields that are `None` do not filter.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Dead<'a> {
-    pub(crate) number: Option<i64>,
-    pub(crate) destination: Option<&'a str>,
-    pub(crate) study: Option<&'a Uid>,
-}
-
-/// Queues dead deliveries again; their numbers. What the destination refused is proposed again at once.
-pub(super) async fn revive(
-    connection: &mut Connection,
-    which: Dead<'_>,
-    now: Timestamp,
-) -> Result<Vec<i64>, StoreError> {
-    let Dead { number, destination, study } = which;
-    let during = "queueing deliveries again";
-    let revived: Vec<i64> = sqlx::query_scalar(
-        "UPDATE outbox SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL, proof = NULL,
-             request_id = NULL, missing = NULL, resends = 0
-         WHERE status = 'dead' AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR destination = ?3)
-             AND (?4 IS NULL OR study_id = (SELECT id FROM study WHERE study_instance = ?4)) RETURNING id",
-    )
-    .bind(now.as_millis())
-    .bind(number)
-    .bind(destination)
-    .bind(study.map(Uid::as_str))
-    .fetch_all(&mut *connection)
-    .await
-    .during(during)?;
-    for delivery in &revived {
-        let text = |kind: &str, to: &str| format!("the dead delivery of {kind} to {to} is queued again");
-        tell(connection, *delivery, "delivery-requeued", text, now).await?;
-    }
-    sqlx::query("UPDATE refused_context SET until = ?1 WHERE until > ?1 AND (?2 IS NULL OR destination = ?2)")
-        .bind(now.as_millis())
-        .bind(destination)
-        .execute(&mut *connection)
-        .await
-        .during(during)?;
-    Ok(revived)
 }

@@ -25,12 +25,8 @@ pub(super) const SUBJECT: &str = "CASE kind
     WHEN 'analysis-failed' THEN CASE WHEN json_extract(detail, '$.given_up') THEN 'failed' END
     WHEN 'delivery-dead' THEN 'delivery-dead' END";
 
-/// Whether a later message has taken the place of the message `m`, and was acknowledged. One without a result replaces
-/// no result. The plus leaves the index of states aside: a study has few messages.
-pub(super) const SUPERSEDED: &str = "(m.subject <> 'delivery-dead' AND EXISTS (SELECT 1 FROM message l
-    WHERE l.study_id = m.study_id AND l.channel = m.channel AND l.id > m.id AND +l.status = 'acknowledged'
-        AND l.subject <> 'delivery-dead'
-        AND (l.subject NOT IN ('not-analysed', 'failed') OR m.subject IN ('not-analysed', 'failed'))))";
+/// Whether the dead message `m` was given up for good: no later one of its study has taken its place. The view says when.
+const IS_GIVEN_UP: &str = "EXISTS (SELECT 1 FROM given_up_message g WHERE g.id = m.id)";
 
 /// So many events may pass a channel by before it notes where it is: a note is a transaction.
 const UNNOTED: i64 = 1_000;
@@ -309,7 +305,7 @@ impl Sqlite {
         let mut tx = self.begin(during).await?;
         let superseded: Vec<(i64, String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT m.id, m.channel, m.subject, m.study_id FROM message m
-             WHERE m.status = 'dead' AND (?1 IS NULL OR m.id = ?1) AND {SUPERSEDED} ORDER BY m.id"
+             WHERE m.status = 'dead' AND (?1 IS NULL OR m.id = ?1) AND NOT {IS_GIVEN_UP} ORDER BY m.id"
         )))
         .bind(id)
         .fetch_all(&mut *tx)
@@ -317,7 +313,7 @@ impl Sqlite {
         .during(during)?;
         let revived: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "UPDATE message AS m SET status = 'queued', attempts = 0, next_attempt = ?1, finished_at = NULL
-             WHERE m.status = 'dead' AND (?2 IS NULL OR m.id = ?2) AND NOT {SUPERSEDED}
+             WHERE m.status = 'dead' AND (?2 IS NULL OR m.id = ?2) AND {IS_GIVEN_UP}
              RETURNING channel, subject, study_id"
         )))
         .bind(now.as_millis())

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::events::NewEvent;
 use super::failure::During;
-use super::message::{SUBJECT, SUPERSEDED};
+use super::message::SUBJECT;
 use super::values::{blob as parse_blob, signed, to_json, uid, unsigned};
 use super::{Connection, Sqlite};
 use crate::retention::{Candidate, Doomed, FileKind, Follower, Protection, Removal, RetentionFigures, Settled, Sweep};
@@ -26,7 +26,7 @@ const PROTECTIONS: [&str; FLAGS.len()] = [
         OR EXISTS (SELECT 1 FROM json_each(?1) w JOIN channel c ON c.name = json_extract(w.value, '$.channel')
             JOIN event ON event.study_id = s.id AND event.id > c.event_id
             WHERE (@SUBJECT) IN (SELECT value FROM json_each(w.value, '$.subjects')))",
-    "EXISTS (SELECT 1 FROM message m WHERE m.study_id = s.id AND m.status = 'dead' AND NOT @SUPERSEDED)",
+    "EXISTS (SELECT 1 FROM given_up_message g WHERE g.study_id = s.id)",
     "s.id IN (SELECT i.study_id FROM commitment c JOIN commitment_reference r ON r.commitment_id = c.id
         JOIN instance i ON i.sop_instance = r.sop_instance WHERE c.status IN ('waiting', 'ready', 'reporting'))",
 ];
@@ -92,8 +92,7 @@ const fn shape(kind: FileKind) -> Shape {
 
 /// The columns of a candidate, with its protections as a row of digits.
 fn candidate_columns(kind: FileKind) -> String {
-    let flags =
-        PROTECTIONS.map(|flag| format!("({})", flag.replace("@SUBJECT", SUBJECT).replace("@SUPERSEDED", SUPERSEDED)));
+    let flags = PROTECTIONS.map(|flag| format!("({})", flag.replace("@SUBJECT", SUBJECT)));
     let of = |what: &str| {
         let part = |(table, condition): &(&str, &str)| {
             let condition = condition.replace("?1", "s.id");

@@ -22,8 +22,8 @@ const MOST_VERSIONS: usize = 100;
 const KINDS: &str = "'reopened', 'closed', 'alert', 'analysis-started', 'analysed', 'not-analysed', 'not-analysed-again',
     'analysis-failed', 'analysis-interrupted', 'retried', 'object-created', 'object-kept', 'object-differs',
     'blob-restored', 'delivery-started', 'delivery-accepted', 'delivery-failed', 'delivery-dead', 'delivery-interrupted',
-    'delivery-requeued', 'delivery-held', 'delivery-sent-again', 'delivery-committed', 'delivery-visible',
-    'delivery-lost', 'forwarding-done', 'message-acknowledged', 'message-failed', 'message-dead'";
+    'delivery-requeued', 'deliveries-requeued', 'delivery-held', 'delivery-sent-again', 'delivery-committed',
+    'delivery-visible', 'delivery-lost', 'forwarding-done', 'message-acknowledged', 'message-failed', 'message-dead'";
 
 /// Whether nothing of the study `t.study_id` is on its way.
 const IS_SETTLED: &str = "(SELECT status NOT IN ('receiving', 'queued', 'analysing') FROM study WHERE id = t.study_id)

@@ -110,6 +110,7 @@ macro_rules! conformance {
                 marks {
                     marks_come_and_go,
                     given_up_is_what_has_something_dead,
+                    message_that_was_replaced_is_given_up_no_more,
                 }
                 messages {
                     a_new_channel_begins_with_now,
@@ -121,6 +122,7 @@ macro_rules! conformance {
                     attempts_that_will_be_repeated_are_not_told,
                     dead_message_that_was_replaced_is_not_queued_again,
                     message_waits_for_the_number_of_its_order,
+                    message_that_waits_goes_once_its_order_is_known,
                 }
                 deliver {
                     positives_first_then_the_oldest,

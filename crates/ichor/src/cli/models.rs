@@ -92,7 +92,7 @@ pub(crate) struct AgreementArgs {
     #[arg(value_name = "NAME@VERSION[+HASH]")]
     pub(crate) model: Option<String>,
 
-    /// Only what was scored since this day (YYYYMMDD or YYYY-MM-DD, UTC); absent: everything.
+    /// Only what was scored since this day (YYYYMMDD or YYYY-MM-DD) in the site's time zone; absent: everything.
     #[arg(long, value_name = "DATE")]
     pub(crate) since: Option<String>,
 }

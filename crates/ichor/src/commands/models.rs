@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use ichor_core::{ActivationStatus, Agreement, ModelId, OfferState};
+use ichor_core::{ActivationStatus, Agreement, ModelId, OfferState, Zone};
 use ichor_pipeline::now;
 use ichor_store::{Activation, AgreementReport, Offer, ReanalysisWish, RetryOutcome, Store, StudyKey, Timestamp};
 use serde_json::json;
@@ -12,6 +12,7 @@ use super::job_log::{clock, open};
 use super::witness::{who, witnessed};
 use crate::cli::ReanalyseArgs;
 use crate::cli::models::{ActivateArgs, AgreementArgs, ModelListArgs, RollbackArgs, StoreModelCommand, WordArgs};
+use crate::config::Config;
 
 /// Time between two looks at what became of a request.
 const LOOK: Duration = Duration::from_millis(200);
@@ -127,7 +128,9 @@ async fn outcome(store: &Store, requested: Activation, wait: u64, json: bool) ->
 
 async fn agreement(args: AgreementArgs, json: bool) -> anyhow::Result<()> {
     let store = open(&args.store).await?;
-    let since = args.since.as_deref().map(day).transpose().context("--since")?.unwrap_or(Timestamp::from_millis(0));
+    let zone = Config::load(&args.store.config)?.time_zone;
+    let since = args.since.as_deref().map(|text| day(text, &zone)).transpose().context("--since")?;
+    let since = since.unwrap_or(Timestamp::from_millis(0));
     let models = match &args.model {
         Some(text) => vec![store.offered_model(text).await?],
         None => {
@@ -151,13 +154,11 @@ async fn agreement(args: AgreementArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The beginning of a day, UTC.
-fn day(text: &str) -> anyhow::Result<Timestamp> {
+/// The beginning of a day in a zone.
+fn day(text: &str, zone: &Zone) -> anyhow::Result<Timestamp> {
     let day = ichor_store::study_day(text)
         .with_context(|| format!("{text:?} is no day of the form YYYYMMDD or YYYY-MM-DD"))?;
-    let format = time::macros::format_description!("[year][month][day]");
-    let date = time::Date::parse(&day, format).with_context(|| format!("{text:?} is no day"))?;
-    Ok(Timestamp::from_millis(date.midnight().assume_utc().unix_timestamp() * 1000))
+    zone.beginning_of(&day).map(Timestamp::from_millis).with_context(|| format!("{text:?} is no day"))
 }
 
 fn print_report(report: &AgreementReport) {

@@ -109,6 +109,31 @@ fn a_story_becomes_one_trace() {
 }
 
 #[test]
+fn slices_that_are_queued_again_together_begin_anew() {
+    let dead = |id: i64, at: i64, sop: &str| {
+        let mut event = event(
+            id,
+            at,
+            "delivery-dead",
+            json!({ "sop_instance": sop, "destination": "vna", "attempt": 1, "words": "no room (refused)" }),
+        );
+        event.version = Some(1);
+        event
+    };
+    let mut events = story();
+    events.extend([dead(13, 3_100, "1.2"), dead(14, 3_100, "1.3")]);
+    let again = json!({ "destination": "vna", "deliveries": 2, "sop_instances": ["1.2", "1.3"] });
+    events.push(event(15, 3_200, "deliveries-requeued", again));
+    events.extend([dead(16, 3_300, "1.2"), dead(17, 3_400, "1.3")]);
+    let spans = of(&claim(events, vec![arrival(1, 1_000, 1_500)], 0));
+    let of_both: Vec<&Span> = named(&spans, "deliver").into_iter().filter(|span| span.error.is_some()).collect();
+    let times: Vec<(i64, i64)> = of_both.iter().map(|span| (span.start, span.end)).collect();
+    assert_eq!(times, [(3_100, 3_100), (3_100, 3_100), (3_200, 3_300), (3_200, 3_400)]);
+    let ids: std::collections::HashSet<[u8; 8]> = of_both.iter().map(|span| span.context.span).collect();
+    assert_eq!(ids.len(), 4, "each attempt at all of it is a span of its own");
+}
+
+#[test]
 fn every_span_is_told_once_whenever_the_cut_falls() {
     let (all, arrivals) = (story(), vec![arrival(1, 1_000, 1_500)]);
     let whole = of(&claim(all.clone(), arrivals.clone(), 0));

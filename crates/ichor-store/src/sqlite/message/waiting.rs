@@ -6,10 +6,16 @@ use serde_json::json;
 use super::super::Sqlite;
 use super::super::events::NewEvent;
 use super::super::failure::During;
-use super::{SUPERSEDED, finish, write_event};
+use super::{IS_GIVEN_UP, finish, write_event};
 use crate::events::peer_text;
 use crate::message::MessageClaim;
 use crate::{StoreError, Timestamp};
+
+/// The messages `m` of the channel `?1` whose last words are `?2`, in the words of the index of those.
+const OF_THE_WORDS: &str = "m.channel = ?1 AND m.last_words = ?2 AND m.status != 'acknowledged'";
+
+/// And which are put off beyond now, `?3`.
+const WAITS: &str = "m.status = 'queued' AND m.next_attempt > ?3";
 
 impl Sqlite {
     pub(crate) async fn message_waits(
@@ -41,6 +47,25 @@ impl Sqlite {
         tx.commit().await.during(during)
     }
 
+    pub(crate) async fn release_waiting_messages(
+        &self,
+        channel: &str,
+        reason: &Reason,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let during = "having waiting messages looked at again";
+        let released = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE message AS m SET next_attempt = ?3 WHERE {OF_THE_WORDS} AND {WAITS}"
+        )))
+        .bind(channel)
+        .bind(peer_text(&reason.to_string()))
+        .bind(now.as_millis())
+        .execute(self.unwitnessed(during)?)
+        .await
+        .during(during)?;
+        Ok(released.rows_affected())
+    }
+
     pub(crate) async fn revive_messages(
         &self,
         channel: &str,
@@ -49,24 +74,36 @@ impl Sqlite {
     ) -> Result<u64, StoreError> {
         let during = "queueing messages whose order is known by now";
         let words = peer_text(&reason.to_string());
-        let dead = format!(
-            "m.channel = ?1 AND m.status = 'dead' AND m.last_words = ?2 AND NOT {SUPERSEDED}
-             AND EXISTS (SELECT 1 FROM study s WHERE s.id = m.study_id AND s.accession <> '')"
-        );
-        let any: bool =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT EXISTS (SELECT 1 FROM message m WHERE {dead})")))
-                .bind(channel)
-                .bind(&words)
-                .fetch_one(&self.read)
-                .await
-                .during(during)?;
+        let of_them =
+            format!("{OF_THE_WORDS} AND EXISTS (SELECT 1 FROM study s WHERE s.id = m.study_id AND s.accession <> '')");
+        let dead = format!("m.status = 'dead' AND {IS_GIVEN_UP}");
+        let any: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT EXISTS (SELECT 1 FROM message m WHERE {of_them} AND (({WAITS}) OR ({dead})))"
+        )))
+        .bind(channel)
+        .bind(&words)
+        .bind(now.as_millis())
+        .fetch_one(&self.read)
+        .await
+        .during(during)?;
         if !any {
             return Ok(0);
         }
         let mut tx = self.begin(during).await?;
+        // What waited goes on; it was never said that it had ended.
+        let released = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE message AS m SET next_attempt = ?3 WHERE {of_them} AND {WAITS}"
+        )))
+        .bind(channel)
+        .bind(&words)
+        .bind(now.as_millis())
+        .execute(&mut *tx)
+        .await
+        .during(during)?
+        .rows_affected();
         let revived: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "UPDATE message AS m SET status = 'queued', attempts = 0, next_attempt = ?3, finished_at = NULL
-             WHERE {dead} RETURNING subject, study_id"
+             WHERE {of_them} AND {dead} RETURNING subject, study_id"
         )))
         .bind(channel)
         .bind(&words)
@@ -84,6 +121,6 @@ impl Sqlite {
                 .await?;
         }
         tx.commit().await.during(during)?;
-        Ok(revived.len() as u64)
+        Ok(released + revived.len() as u64)
     }
 }

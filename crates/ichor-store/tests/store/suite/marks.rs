@@ -83,3 +83,51 @@ pub(crate) async fn given_up_is_what_has_something_dead(backend: impl Backend) {
     assert_eq!(store.retry_messages(Some(id), at(340)).await.unwrap(), 1);
     assert!(bearers(&store, StudyMark::GivenUp).await.is_empty());
 }
+
+pub(crate) async fn message_that_was_replaced_is_given_up_no_more(backend: impl Backend) {
+    let store = backend.open().await;
+    let subjects = [Subject::Positive, Subject::Negative, Subject::Failed, Subject::DeliveryDead];
+    store.follow_events("ris", &subjects, at(0)).await.unwrap();
+    let refused = || Reason::new("refused", "AE");
+    let next = async |seconds| {
+        store.follow_events("ris", &subjects, at(seconds)).await.unwrap();
+        store.claim_message("ris", at(seconds)).await.unwrap().unwrap()
+    };
+    closed_study(&store, "a", 1, 0).await;
+    analyse(&store, false, &["pacs"], at(20)).await;
+    store.message_failed(next(21).await, &refused(), None, at(22)).await.unwrap();
+    assert_eq!(bearers(&store, StudyMark::GivenUp).await, ["a"]);
+
+    // A version that failed replaces no result.
+    Slice::of("a", 8).record(&store, at(30)).await;
+    store.close_quiet_studies(quiet_after(30)).await.unwrap();
+    let analysis = store.claim_analysis("w", at(50)).await.unwrap().unwrap();
+    store.fail_analysis(analysis, Reason::new("model", "no"), None, at(51)).await.unwrap();
+    store.message_acknowledged(next(52).await, "AA", at(53)).await.unwrap();
+    assert_eq!(bearers(&store, StudyMark::GivenUp).await, ["a"]);
+
+    // The next result does, once it was taken; and not before.
+    Slice::of("a", 9).record(&store, at(60)).await;
+    store.close_quiet_studies(quiet_after(60)).await.unwrap();
+    analyse(&store, true, &[], at(80)).await;
+    let positive = next(81).await;
+    assert_eq!(positive.subject, Subject::Positive);
+    assert_eq!(bearers(&store, StudyMark::GivenUp).await, ["a"]);
+    store.message_acknowledged(positive, "AA", at(82)).await.unwrap();
+    assert!(bearers(&store, StudyMark::GivenUp).await.is_empty(), "nobody could ever take the mark away");
+    assert_eq!(store.retry_messages(None, at(83)).await.unwrap(), 0);
+    assert!(bearers(&store, StudyMark::GivenUp).await.is_empty());
+
+    // What is said of a delivery is replaced by nothing.
+    let delivery = store.claim_delivery("pacs", at(90)).await.unwrap().unwrap();
+    store.delivery_failed(delivery, refused(), None, at(91)).await.unwrap();
+    assert_eq!(store.retry_destination("pacs", None, at(92)).await.unwrap(), 1);
+    assert!(bearers(&store, StudyMark::GivenUp).await.is_empty());
+    let said = next(93).await;
+    assert_eq!(said.subject, Subject::DeliveryDead);
+    let id = said.id;
+    store.message_failed(said, &refused(), None, at(94)).await.unwrap();
+    assert_eq!(bearers(&store, StudyMark::GivenUp).await, ["a"]);
+    assert_eq!(store.retry_messages(Some(id), at(95)).await.unwrap(), 1);
+    assert!(bearers(&store, StudyMark::GivenUp).await.is_empty());
+}

@@ -297,3 +297,38 @@ pub(crate) async fn message_waits_for_the_number_of_its_order(backend: impl Back
     store.message_acknowledged(claim, "AA", at(11)).await.unwrap();
     assert_eq!(stands(&store, id).await, MessageStatus::Acknowledged);
 }
+
+pub(crate) async fn message_that_waits_goes_once_its_order_is_known(backend: impl Backend) {
+    let store = backend.open().await;
+    store.follow_events("ris", ALL, at(0)).await.unwrap();
+    for study in ["study", "another"] {
+        Slice::of(study, 1).record(&store, at(1)).await;
+        store.record_alert(&alert(study, 1), at(4)).await.unwrap().unwrap();
+    }
+    store.follow_events("ris", ALL, at(4)).await.unwrap();
+    let unknown = Reason::new("no-order", "the order is not known");
+    // Put off once, and far.
+    for _ in 0..2 {
+        store.message_waits(claimed(&store, "ris", 4).await, &unknown, at(1_000), at(4)).await.unwrap();
+    }
+    assert_eq!(store.revive_messages("ris", &unknown, at(5)).await.unwrap(), 0, "nobody knows it yet");
+    assert_eq!(store.next_message_deadline("ris").await.unwrap(), Some(at(1_000)));
+
+    Slice { accession: Some("A1"), ..Slice::of("study", 2) }.record(&store, at(9)).await;
+    let refused = Reason::new("refused", "AE");
+    assert_eq!(store.revive_messages("ris", &refused, at(10)).await.unwrap(), 0, "it waits for something else");
+    assert_eq!(store.revive_messages("another", &unknown, at(10)).await.unwrap(), 0);
+    assert_eq!(store.revive_messages("ris", &unknown, at(10)).await.unwrap(), 1);
+    assert_eq!(store.revive_messages("ris", &unknown, at(10)).await.unwrap(), 0, "it is due");
+    let claim = claimed(&store, "ris", 10).await;
+    assert_eq!((&claim.study.study_instance, claim.attempts), (&study_uid("study"), 1), "no attempt was counted");
+    assert!(!kinds(&store, "study").await.contains(&"message-requeued".to_owned()), "it had never ended");
+    store.message_acknowledged(claim, "AA", at(11)).await.unwrap();
+    assert!(store.claim_message("ris", at(12)).await.unwrap().is_none(), "the other one waits on");
+
+    // Whoever takes the channel up looks at it for itself.
+    assert_eq!(store.release_waiting_messages("another", &unknown, at(20)).await.unwrap(), 0);
+    assert_eq!(store.release_waiting_messages("ris", &refused, at(20)).await.unwrap(), 0);
+    assert_eq!(store.release_waiting_messages("ris", &unknown, at(20)).await.unwrap(), 1);
+    assert_eq!(claimed(&store, "ris", 20).await.study.study_instance, study_uid("another"));
+}
