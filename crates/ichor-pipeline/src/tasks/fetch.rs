@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ichor_core::{Uid, chain};
 use ichor_dicomweb::server::{PartOutcome, RequestEnd, StowHandler};
 use ichor_dicomweb::{InstancesOf, RetrieveError, Retrieved};
-use ichor_store::{Store, StoreError, StudyKey};
+use ichor_store::{Store, StoreError, StudyKey, Task};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -91,10 +91,12 @@ async fn is_known(store: &Store, study: &Uid) -> Result<bool, StoreError> {
 pub(super) async fn fetch(
     (store, ingest): (&Store, &StowIngest),
     list: &TaskList,
-    (study, request): (&Uid, &Request),
+    (task, request): (&Task, &Request),
     stop: &CancellationToken,
 ) -> Result<Fetched, StoreError> {
+    let study = &task.new.study_instance;
     let (mut came, mut warned, mut was_here) = (0, 0, true);
+    let mut without = Vec::new();
     for input in &request.inputs {
         if is_here(store, study, input).await? {
             continue;
@@ -108,8 +110,11 @@ pub(super) async fn fetch(
                 Err(failed) => return Ok(failed),
             }
         } else if let Some(mover) = mover(list, input) {
-            match moving::fetch(store, list, mover, (study, input), stop).await? {
-                Ok((sent, warnings)) => (came, warned) = (came + sent, warned + warnings),
+            match moving::fetch(store, list, mover, (task, input), stop).await? {
+                Ok((sent, warnings, missed)) => {
+                    (came, warned) = (came + sent, warned + warnings);
+                    without.extend(missed);
+                }
                 Err(failed) => return Ok(failed),
             }
         } else {
@@ -126,6 +131,12 @@ pub(super) async fn fetch(
                 "{missing} of {of} instances of its input did not come, among them {first}"
             )));
         }
+    }
+    if !without.is_empty() {
+        return Ok(Fetched::Here(format!(
+            "its input was fetched: {came} instances; the rest never comes: {}",
+            without.join(", ")
+        )));
     }
     Ok(Fetched::Here(match (was_here, came) {
         (true, _) | (_, 0) => "its input is here".to_owned(),

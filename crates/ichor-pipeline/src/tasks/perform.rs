@@ -163,8 +163,8 @@ impl Hand<'_> {
         if self.task.cancel_words.is_some() {
             return self.give_up(Why::Asked, "canceled as asked, before anything was begun", None).await;
         }
-        let (study, request) = (&self.task.new.study_instance, self.request());
-        match fetch::fetch((self.store, self.ingest), self.list, (study, &request), self.stop).await? {
+        let request = self.request();
+        match fetch::fetch((self.store, self.ingest), self.list, (&self.task, &request), self.stop).await? {
             Fetched::Here(words) => self.advance(&TaskStep::InputHere, &words).await,
             Fetched::Wrong(words) => self.give_up(Why::WrongInput, &words, None).await,
             Fetched::NotYet(words) if self.is_overdue() => {
