@@ -173,6 +173,7 @@ fn open(config: &Config, section: &TaskListConfig) -> anyhow::Result<TaskList> {
         poll: seconds(section.poll_s),
         events: section.events,
         at_once: section.at_once,
+        most_stuck: section.most_stuck,
         most_found: section.max_found,
         give_up_after: seconds(section.give_up_after_s),
         most_refusals: section.most_refusals,
