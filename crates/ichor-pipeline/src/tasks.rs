@@ -20,7 +20,7 @@ use std::time::Duration;
 use ichor_core::AeTitle;
 use ichor_dicomweb::{RetrieveLimits, StowClient};
 use ichor_dimse::scu::ScuOptions;
-use ichor_store::{Store, Task};
+use ichor_store::{Store, Task, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -116,6 +116,7 @@ pub async fn run_until_retired(
         store: store.clone(),
         ingest,
         list: Arc::clone(&list),
+        since: now(),
         stop: shutdown.child_token(),
         under_way: JoinSet::new(),
     };
@@ -138,6 +139,8 @@ struct Performer {
     store: Store,
     ingest: StowIngest,
     list: Arc<TaskList>,
+    /// When it began: what was begun before, somebody else may have asked for.
+    since: Timestamp,
     /// Cancelled when the program ends, or another takes over.
     stop: CancellationToken,
     /// Tasks in hand: their numbers, and whether a step was taken.
@@ -191,10 +194,10 @@ impl Performer {
         for task in open.iter().filter(|task| task.next_attempt <= now()) {
             if in_hand.insert(task.id) {
                 let (store, ingest, list) = (self.store.clone(), self.ingest.clone(), Arc::clone(&self.list));
-                let (task, stop) = (task.clone(), self.stop.clone());
+                let (task, since, stop) = (task.clone(), self.since, self.stop.clone());
                 self.under_way.spawn(async move {
                     let id = task.id;
-                    (id, perform::step((&store, &ingest), &list, task, &stop).await)
+                    (id, perform::step((&store, &ingest), &list, (task, since), &stop).await)
                 });
             }
         }

@@ -214,14 +214,19 @@ async fn what_may_be_ours_is_not_lost_by_an_address_that_knows_nothing() {
     let ending = json!({ "is_completed": true, "update": {}, "words": "done" });
     advance(store, "2.25.1", TaskStep::Ending(ending)).await;
     begin_and_claim_unheard(store, "2.25.2").await;
-    begin(store, "2.25.3", &[]).await;
+    // By a process that was killed, perhaps behind its claim.
+    begin(store, "2.25.4", &[]).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
     let _performer = Performer::start(&house, server.list());
+    eventually("a look", async || server.was_asked("GET /workitems?")).await;
+    begin(store, "2.25.3", &[]).await;
     becomes(store, "2.25.1", TaskStatus::Refused).await;
     becomes(store, "2.25.2", TaskStatus::Refused).await;
+    becomes(store, "2.25.4", TaskStatus::Refused).await;
     // Nothing was asked before: it cannot be ours.
     becomes(store, "2.25.3", TaskStatus::Lost).await;
     // Nor by somebody who has it tried again too early.
-    assert_eq!(store.retry_tasks(None, now()).await.unwrap(), 2);
+    assert_eq!(store.retry_tasks(None, now()).await.unwrap(), 3);
     becomes(store, "2.25.1", TaskStatus::Refused).await;
     becomes(store, "2.25.2", TaskStatus::Refused).await;
 }
@@ -249,8 +254,9 @@ async fn a_conflict_that_does_not_say_whose_it_is_is_settled_by_the_state() {
     for name in ["2.25.1", "2.25.2", "2.25.3", "2.25.5"] {
         begin_and_claim_unheard(store, name).await;
     }
-    begin(store, "2.25.4", &[]).await;
     let _performer = Performer::start(&house, server.list());
+    eventually("a look", async || server.was_asked("GET /workitems?")).await;
+    begin(store, "2.25.4", &[]).await;
     for (name, wanted) in [
         ("2.25.1", TaskStatus::Refused),
         ("2.25.2", TaskStatus::Lost),

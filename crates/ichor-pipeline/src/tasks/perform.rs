@@ -5,7 +5,7 @@ use std::time::Duration;
 use ichor_core::{StudyStatus, TaskStatus, chain};
 use ichor_dicomweb::server::ups::{UpsState, attribute, data_set, sequence};
 use ichor_dicomweb::ups::UpsError;
-use ichor_store::{Store, StoreError, StudyDetail, StudyKey, Task, TaskStep};
+use ichor_store::{Store, StoreError, StudyDetail, StudyKey, Task, TaskStep, Timestamp};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -22,14 +22,14 @@ const INPUT_HERE: u8 = 10;
 const ANALYSING: u8 = 50;
 const DELIVERING: u8 = 90;
 
-/// Takes the next step of a task; whether it has got any further.
+/// Takes the next step of a task; whether it has got any further. With the moment since when nobody else takes steps of the list here.
 pub(super) async fn step(
     (store, ingest): (&Store, &StowIngest),
     list: &TaskList,
-    task: Task,
+    (task, since): (Task, Timestamp),
     stop: &CancellationToken,
 ) -> bool {
-    let hand = Hand { store, ingest, list, task, stop };
+    let hand = Hand { store, ingest, list, task, since, stop };
     let (workitem, name) = (&hand.task.new.workitem, &list.name);
     match hand.take().await {
         Ok(moved) => moved,
@@ -54,6 +54,7 @@ struct Hand<'a> {
     ingest: &'a StowIngest,
     list: &'a TaskList,
     task: Task,
+    since: Timestamp,
     stop: &'a CancellationToken,
 }
 
@@ -189,10 +190,11 @@ impl Hand<'_> {
         self.not_taken("it is gone, or its list has another address", gone).await
     }
 
-    /// Whether nothing was asked for before: no claim whose answer was not heard has made it ours.
+    /// Whether nothing was asked for before, by a process that was killed either: no claim whose answer was not heard has made it ours.
     fn is_first_claim(&self) -> bool {
         let task = &self.task;
         task.status == TaskStatus::Claiming
+            && task.asked_since >= self.since
             && task.failures == 0
             && task.claimed_at.is_none()
             && task.last_words.is_none()
