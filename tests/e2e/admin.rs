@@ -142,7 +142,7 @@ fn readiness_says_why_not() {
     assert_eq!((status, ready["ready"].as_bool()), (200, Some(true)), "{body}");
     let names: Vec<&str> =
         ready["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["store", "disk", "model", "deliveries", "tasks"]);
+    assert_eq!(names, ["store", "disk", "model", "destinations", "deliveries", "tasks"]);
     let (status, head, body) = ask(port, "GET", "/studies");
     assert!(status == 404 && head.contains("application/problem+json") && body.contains("/studies"), "{head} {body}");
     assert_eq!(ask(port, "POST", "/metrics").0, 405);

@@ -185,7 +185,7 @@ fn input_comes_by_c_move() {
     assert!(daemon.find(&second.study_uid).is_none());
     // What it does not have is nothing.
     manager.schedule(&of("2.25.303", "1.2.3.4.999", "ORTHANC"));
-    words("2.25.303", "ORTHANC");
+    words("2.25.303", "ORTHANC refuses the C-MOVE with 0xC000");
     pacs.knows_ichor(daemon.port);
     manager.wait_for("2.25.302", "COMPLETED", 120);
     let doctor = String::from_utf8(daemon.command(&["doctor", "--json"]).stdout).unwrap();

@@ -425,6 +425,7 @@ fn mistakes_keep_the_daemon_from_starting() {
         (unsaid(with(""), "url"), "missing field `url`"),
         (with("at_once = 0"), "at_once"),
         (with("most_refusals = 0"), "most_refusals"),
+        (with("most_stuck = 0"), "most_stuck"),
         (with("station_names = [\"A^B^C\"]"), "neither value nor value^scheme"),
         (with("bearer_token_file = \"a\"\nuser = \"b\""), "bearer_token_file, or user and password_file"),
         (with("tls_ca_file = \"a\""), "TLS"),

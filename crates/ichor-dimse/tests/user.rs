@@ -12,18 +12,19 @@ use dicom_ul::Pdu;
 use dicom_ul::pdu::{
     AbortRQSource, AssociationAC, AssociationRJ, AssociationRJResult,
     AssociationRJServiceProviderPresentationReason as PresentationReason, AssociationRJServiceUserReason as UserReason,
-    AssociationRJSource, PresentationContextResult, PresentationContextResultReason as ResultReason, UserVariableItem,
+    AssociationRJSource, PDataValueType, PresentationContextResult, PresentationContextResultReason as ResultReason,
+    UserVariableItem,
 };
 use ichor_core::AeTitle;
 use ichor_dimse::command::{CommandSet, field, tag};
 use ichor_dimse::part10::read_header;
 use ichor_dimse::scp::{AssociationOutcome, StoreFailure};
-use ichor_dimse::scu::{ProposedContext, ScuError, ScuOptions, StorageScu, StoreItem};
+use ichor_dimse::scu::{MoveKeys, ProposedContext, ScuError, ScuOptions, StorageScu, StoreItem};
 use ichor_dimse::status::StoreStatus;
 use support::dcmtk::{Listener, available, received};
-use support::peer::Peer;
+use support::peer::{Peer, encode, pdv};
 use support::{CT, EXPLICIT, IMPLICIT, Plan, Provider, ct_data_set, options, uid};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
 
 const INSTANCE: &str = "1.2.826.0.1.3680043.10.543.7";
@@ -357,5 +358,39 @@ async fn a_release_that_collides() {
         .await;
         let scu = StorageScu::connect(&scu_options(address), &[ct(&[EXPLICIT])]).await.unwrap();
         assert_eq!(scu.release().await.is_ok(), is_agreed);
+    }
+}
+
+/// Says that a C-MOVE has ended, and never ends saying which instances failed.
+async fn drip(mut peer: Peer) {
+    peer.receive().await;
+    peer.send(&acceptance(EXPLICIT, 16_384)).await;
+    let Some(Pdu::PData { data }) = peer.receive().await else { panic!("no request") };
+    let request = CommandSet::decode(&data[0].data).unwrap();
+    let response = CommandSet::default()
+        .with_u16(tag::COMMAND_FIELD, field::C_MOVE_RSP)
+        .with_u16(tag::MESSAGE_ID_RESPONDED_TO, request.u16(tag::MESSAGE_ID).unwrap())
+        .with_u16(tag::DATA_SET_TYPE, 1)
+        .with_u16(tag::STATUS, 0xB000);
+    peer.send_command(1, &response).await;
+    let fragment = encode(&Pdu::PData { data: vec![pdv(1, PDataValueType::Data, &[0; 2], false)] });
+    while peer.stream.write_all(&fragment).await.is_ok() {
+        peer.pause(50).await;
+    }
+}
+
+/// A response that comes byte by byte holds nobody beyond the limit, nor for long when it is not wanted any more.
+#[tokio::test]
+async fn a_response_that_never_ends_is_cut_off() {
+    let (study, here) = (uid("1.2.3"), AeTitle::parse("ICHOR").unwrap());
+    let keys = MoveKeys { study: &study, series: None, instances: &[] };
+    let soon = Duration::from_millis(300);
+    for (limit, stop) in [(soon, Duration::from_secs(600)), (Duration::from_secs(600), soon)] {
+        let mut options = scu_options(peer_that(drip).await);
+        options.response_timeout = soon;
+        let mut scu = StorageScu::connect_to_move(&options).await.unwrap();
+        let moving = scu.move_to(&keys, &here, limit, tokio::time::sleep(stop));
+        let error = tokio::time::timeout(Duration::from_secs(20), moving).await.unwrap().unwrap_err();
+        check(&error, "TimedOut", false);
     }
 }

@@ -7,6 +7,7 @@
 mod ending;
 mod fetch;
 mod listen;
+mod look;
 mod moving;
 mod offer;
 mod perform;
@@ -16,18 +17,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ichor_core::{AeTitle, TaskStatus, Uid, chain};
-use ichor_dicomweb::server::ups::{DataSet, UpsState};
-use ichor_dicomweb::ups::UpsError;
+use ichor_core::AeTitle;
 use ichor_dicomweb::{RetrieveLimits, StowClient};
 use ichor_dimse::scu::ScuOptions;
-use ichor_store::{NewTask, Store, StoreError, Task};
-use rand::Rng;
+use ichor_store::{Store, Task, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 pub use ending::Place;
 pub use offer::{Code, Ours};
@@ -35,14 +33,12 @@ pub use offer::{Code, Ours};
 use crate::backoff::Backoff;
 use crate::ingest::StowIngest;
 use crate::now;
-use unwell::Unwell;
+use look::Looker;
 
 /// Longest time between two looks at the store.
 const TICK: Duration = Duration::from_millis(500);
 /// Time for steps to end what peers were asked for, when the program ends.
 const TO_STOP: Duration = Duration::from_secs(3);
-/// After so many workitems in a row that nobody answers for, the rest of a look is left for the next.
-const MOST_SILENT: u32 = 3;
 
 /// A task list of another system, and how its workitems are performed.
 #[derive(Clone, Debug)]
@@ -69,6 +65,8 @@ pub struct TaskList {
     pub events: bool,
     /// Tasks under way at once.
     pub at_once: usize,
+    /// Tasks whose end the list does not take, or that wait for people, until nothing more is claimed.
+    pub most_stuck: usize,
     /// Workitems that are taken of an answer.
     pub most_found: usize,
     /// After that a task whose input is not to be had is given back.
@@ -103,7 +101,8 @@ pub struct InputMover {
     pub destination: AeTitle,
 }
 
-/// Performs the workitems of a list until told to stop, or until another takes over: then the steps in hand are ended first.
+/// Performs the workitems of a list until told to stop, or until another takes over: then the steps in hand are ended first. Inputs on
+/// their way are cut off, for whoever takes over asks for them again.
 pub async fn run_until_retired(
     store: Store,
     ingest: StowIngest,
@@ -111,20 +110,20 @@ pub async fn run_until_retired(
     retired: CancellationToken,
     shutdown: CancellationToken,
 ) {
-    let wake = Notify::new();
-    let under_way = JoinSet::new();
+    let (wake, begun) = (Notify::new(), Notify::new());
+    let mut looker = Looker::new(store.clone(), Arc::clone(&list));
     let mut performer = Performer {
         store: store.clone(),
         ingest,
         list: Arc::clone(&list),
-        stop: shutdown.clone(),
-        under_way,
-        offset: 0,
-        unwell: Unwell::default(),
+        since: now(),
+        stop: shutdown.child_token(),
+        under_way: JoinSet::new(),
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = performer.work(&wake, &retired) => {}
+        () = performer.work(&begun, &retired) => {}
+        () = looker.run(&wake, &begun, &retired), if !list.is_leaving => {}
         () = listen::run(&store, &list, &wake), if list.events => {}
     }
     // Who was asked to send something is told that it is not wanted any more.
@@ -140,28 +139,17 @@ struct Performer {
     store: Store,
     ingest: StowIngest,
     list: Arc<TaskList>,
-    /// Cancelled when the program ends.
+    /// When it began: what was begun before, somebody else may have asked for.
+    since: Timestamp,
+    /// Cancelled when the program ends, or another takes over.
     stop: CancellationToken,
     /// Tasks in hand: their numbers, and whether a step was taken.
     under_way: JoinSet<(i64, bool)>,
-    /// How many matches the next search leaves out.
-    offset: usize,
-    /// Workitems that could not be had.
-    unwell: Unwell,
-}
-
-/// What an answer to the search offers.
-struct Candidate {
-    workitem: Uid,
-    /// The study that it names, if the answer says so.
-    study: Option<Uid>,
-    urgent: bool,
 }
 
 impl Performer {
-    async fn work(&mut self, wake: &Notify, retired: &CancellationToken) {
-        let (mut next_look, mut in_hand) = (Instant::now(), BTreeSet::new());
-        let mut is_busy = true;
+    async fn work(&mut self, begun: &Notify, retired: &CancellationToken) {
+        let (mut is_busy, mut in_hand) = (true, BTreeSet::new());
         while !retired.is_cancelled() {
             let open = match self.store.open_tasks(self.list.name.as_str()).await {
                 Ok(open) => open,
@@ -176,18 +164,10 @@ impl Performer {
                 is_busy = !is_busy;
                 info!(list = %self.list.name, is_busy, "a task list is being left");
             }
-            let room = self.list.at_once.saturating_sub(open.iter().filter(|task| keeps_busy(task)).count());
-            if Instant::now() >= next_look && room > 0 && !self.list.is_leaving {
-                if let Err(failure) = self.look(room).await {
-                    error!(list = %self.list.name, %failure, "the task list was not looked through; trying again");
-                }
-                // Several performers that began together do not go on together.
-                next_look = Instant::now() + self.list.poll.mul_f64(rand::rng().random_range(0.8..=1.0));
-            }
             tokio::select! {
                 () = sleep(TICK) => {}
                 () = retired.cancelled() => {}
-                () = wake.notified() => next_look = Instant::now(),
+                () = begun.notified() => {}
                 Some(done) = self.under_way.join_next() => {
                     let moved = match done {
                         Ok((id, moved)) => in_hand.remove(&id) && moved,
@@ -205,6 +185,7 @@ impl Performer {
                 }
             }
         }
+        self.stop.cancel();
         while self.under_way.join_next().await.is_some() {}
     }
 
@@ -213,139 +194,12 @@ impl Performer {
         for task in open.iter().filter(|task| task.next_attempt <= now()) {
             if in_hand.insert(task.id) {
                 let (store, ingest, list) = (self.store.clone(), self.ingest.clone(), Arc::clone(&self.list));
-                let (task, stop) = (task.clone(), self.stop.clone());
+                let (task, since, stop) = (task.clone(), self.since, self.stop.clone());
                 self.under_way.spawn(async move {
                     let id = task.id;
-                    (id, perform::step((&store, &ingest), &list, task, &stop).await)
+                    (id, perform::step((&store, &ingest), &list, (task, since), &stop).await)
                 });
             }
         }
     }
-
-    /// Looks through the list for what is ours, and begins at most `room` tasks. What is wrong with the list is told, and no error.
-    async fn look(&mut self, room: usize) -> Result<(), StoreError> {
-        let (query, most) = (self.list.ours.query(), self.list.most_found);
-        let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let found = self.list.server.search_workitems(&query, self.offset, most).await;
-        self.note(found.as_ref().err()).await?;
-        let found = found.unwrap_or_default();
-        let mut candidates: Vec<Candidate> = found.iter().filter_map(candidate).collect();
-        // Those that could be had before those that could not: one that nobody answers for hides nothing.
-        candidates.sort_by_key(|one| (self.unwell.failures(&one.workitem), !one.urgent));
-        let mut rest = candidates.iter();
-        let (mut begun, mut silent) = (0, 0);
-        while let Some(one) = rest.next().filter(|_| begun < room && silent < MOST_SILENT) {
-            let (uid, name) = (&one.workitem, self.list.name.as_str());
-            let status = self.store.task_status(name, uid).await?;
-            if self.unwell.waits(uid, Instant::now()) || status.is_some_and(|status| !offer::may_begin(status)) {
-                continue;
-            }
-            match self.list.server.workitem(uid).await {
-                Ok(set) => {
-                    silent = 0;
-                    self.unwell.answered(uid);
-                    begun += usize::from(self.consider(uid, &set).await?);
-                }
-                Err(failure) => {
-                    silent = if matches!(failure, UpsError::Web(_)) && failure.may_pass() { silent + 1 } else { 0 };
-                    self.not_had(one, &failure).await?;
-                }
-            }
-        }
-        // Of a list that has fallen silent the others are looked at first the next time.
-        let is_cut = silent == MOST_SILENT && rest.any(|one| self.unwell.failures(&one.workitem) == 0);
-        // What is not for us may fill an answer for good: then what stands behind it is looked at next.
-        self.offset = match (begun, is_cut) {
-            (_, true) => self.offset,
-            (0, false) if found.len() >= most => self.offset.saturating_add(most),
-            _ => 0,
-        };
-        Ok(())
-    }
-
-    /// A workitem that was found is not to be had now. It is asked for again after a while of its own.
-    async fn not_had(&mut self, one: &Candidate, failure: &UpsError) -> Result<(), StoreError> {
-        let (name, workitem, words) = (self.list.name.as_str(), &one.workitem, chain(failure));
-        if self.unwell.failures(workitem) == 0 {
-            warn!(list = name, %workitem, words, "a workitem is not to be had; the others are looked at, and it again later");
-        }
-        self.unwell.failed(workitem, &self.list.backoff, Instant::now());
-        // One that is not there is somebody's mistake, and no task.
-        if failure.is_gone() {
-            return Ok(());
-        }
-        let study = one.study.clone().unwrap_or_else(|| workitem.clone());
-        let new =
-            NewTask { urgent: one.urgent, ..self.task(workitem, study, &DataSet::new(), serde_json::Value::Null) };
-        self.store.leave_task(&new, &format!("it is not to be had: {words}"), now()).await
-    }
-
-    /// Notes whether the list answers, and says so when that changes.
-    async fn note(&self, failure: Option<&UpsError>) -> Result<(), StoreError> {
-        let (name, words) = (self.list.name.as_str(), failure.map(|failure| chain(failure)));
-        if self.store.task_list_looked_at(name, words.as_deref(), now()).await? {
-            match words {
-                Some(words) => warn!(list = name, words, "the task list does not answer; trying again"),
-                None => info!(list = name, "the task list answers"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins a task, if the workitem is ours and its input can be had; whether it was begun.
-    async fn consider(&self, uid: &Uid, set: &DataSet) -> Result<bool, StoreError> {
-        if offer::state(set) != Some(UpsState::Scheduled) || !offer::is_ready(set) || !self.list.ours.has(set) {
-            return Ok(false);
-        }
-        let name = self.list.name.as_str();
-        let names = |url: &str| offer::allowed(&self.list, url).map(|(_, what)| what);
-        let (study_instance, request) = match offer::request(set, &self.list.ours, names) {
-            Ok(read) => read,
-            Err(why) => {
-                debug!(list = name, workitem = %uid, why, "a workitem asks for what cannot be done: left to others");
-                let study = offer::any_study(set).unwrap_or_else(|| uid.clone());
-                let new = self.task(uid, study, set, serde_json::Value::Null);
-                self.store.leave_task(&new, &why, now()).await?;
-                return Ok(false);
-            }
-        };
-        let value = serde_json::to_value(&request).unwrap_or_default();
-        let new = self.task(uid, study_instance, set, value);
-        if let Some(why) = fetch::not_to_be_had(&self.store, &self.list, &new.study_instance, &request).await? {
-            debug!(list = name, workitem = %uid, why, "left to others for now");
-            self.store.leave_task(&new, &why, now()).await?;
-            return Ok(false);
-        }
-        let begun = self.store.begin_task(&new, now()).await?;
-        if begun.is_some() {
-            info!(list = name, workitem = %uid, study = %new.study_instance, urgent = new.urgent, "claiming a workitem");
-        }
-        Ok(begun.is_some())
-    }
-
-    fn task(&self, uid: &Uid, study_instance: Uid, set: &DataSet, request: serde_json::Value) -> NewTask {
-        let secret: [u8; 32] = rand::rng().random();
-        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        NewTask {
-            list: self.list.name.as_str().to_owned(),
-            workitem: uid.clone(),
-            transaction: Uid::derive(["transaction", uid.as_str(), secret.as_str()]),
-            study_instance,
-            urgent: offer::is_urgent(set),
-            request,
-        }
-    }
-}
-
-/// What an answer to the search offers: it may not say everything, and may hold what was not asked for.
-fn candidate(set: &DataSet) -> Option<Candidate> {
-    let workitem = offer::name(set)?;
-    let state = offer::state(set);
-    let is_free = state.is_none_or(|state| state == UpsState::Scheduled);
-    is_free.then(|| Candidate { workitem, study: offer::any_study(set), urgent: offer::is_urgent(set) })
-}
-
-/// Whether a task counts among those under way at once: one whose list does not hear its end takes no other's place.
-fn keeps_busy(task: &Task) -> bool {
-    !(task.status == TaskStatus::Ending && task.failures > 0)
 }

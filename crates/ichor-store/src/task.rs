@@ -266,6 +266,15 @@ impl Store {
         self.index().missing_instances(study, instances).await
     }
 
+    /// How many instances of a study, or of one series of it, are here and have come since a moment: for the first time, again, or
+    /// in place of what was gone.
+    ///
+    /// # Errors
+    /// As [`Self::open_tasks`].
+    pub async fn instances_come(&self, study: &Uid, series: Option<&Uid>, since: Timestamp) -> Result<u64, StoreError> {
+        self.index().instances_come(study, series, since).await
+    }
+
     /// Tasks, the newest first.
     ///
     /// # Errors

@@ -175,7 +175,7 @@ impl Daemon {
         let stages = &mut controls.stages;
         lookups::serve(lookups::open_all(config).await?, &store, &stop, (stages, &mut tasks));
         if let Some(performing) = &controls.performing {
-            let opened = performers::open_all(config, &[], &store).await?;
+            let (opened, _) = performers::open_all(config, Vec::new(), &store).await?;
             performers::serve(performing, opened, &store, &stop, (stages, &mut tasks));
         }
         destinations::serve(destinations::open_all(config).await?, &store, &stop, (stages, &mut tasks));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use ichor_core::AeTitle;
+use ichor_core::{AeTitle, TaskStatus};
 use ichor_dicomweb::{RetrieveLimits, StowClient};
 use ichor_dimse::scp::SopClassRule;
 use ichor_pipeline::backoff::Backoff;
@@ -66,33 +66,40 @@ pub(crate) async fn leaving(
     Ok(leaving)
 }
 
+/// Whether a list has tasks that are not over, or that somebody may have tried again.
 async fn has_tasks(store: &Store, section: &TaskListConfig) -> anyhow::Result<bool> {
-    Ok(!store.open_tasks(section.name.as_str()).await.context("tasks")?.is_empty())
+    let depths = store.task_depths().await.context("tasks")?;
+    let in_hand = |depth: &TaskDepth| depth.status.is_open() || depth.status == TaskStatus::Refused;
+    Ok(depths.iter().any(|depth| depth.list == section.name.as_str() && depth.count > 0 && in_hand(depth)))
 }
 
-/// Sets every list up, and those that are being left; nothing is asked yet.
+/// Sets every list up, and those that are being left; nothing is asked yet. With those of the latter that could be set up: for the
+/// others nobody ends anything.
 ///
 /// # Errors
 /// With the list's name: a secret or certificate that cannot be used. Of a list that is left and has nothing in hand that is none.
 pub(crate) async fn open_all(
     config: &Config,
-    leaving: &[TaskListConfig],
+    leaving: Vec<TaskListConfig>,
     store: &Store,
-) -> anyhow::Result<Vec<Opened>> {
-    let mut opened = Vec::new();
+) -> anyhow::Result<(Vec<Opened>, Vec<TaskListConfig>)> {
+    let (mut opened, mut left) = (Vec::new(), Vec::new());
     for section in &config.task_lists {
         opened.push(opened_as(config, section, false)?);
     }
     for section in leaving {
-        match opened_as(config, section, true) {
-            Ok(list) => opened.push(list),
-            Err(error) if has_tasks(store, section).await? => {
+        match opened_as(config, &section, true) {
+            Ok(list) => {
+                opened.push(list);
+                left.push(section);
+            }
+            Err(error) if has_tasks(store, &section).await? => {
                 return Err(error.context("it is to go, and has workitems in hand that could not be ended"));
             }
             Err(error) => debug!(list = section.name.as_str(), "it is to go, and has nothing in hand: {error:#}"),
         }
     }
-    Ok(opened)
+    Ok((opened, left))
 }
 
 fn opened_as(config: &Config, section: &TaskListConfig, is_leaving: bool) -> anyhow::Result<Opened> {
@@ -166,6 +173,7 @@ fn open(config: &Config, section: &TaskListConfig) -> anyhow::Result<TaskList> {
         poll: seconds(section.poll_s),
         events: section.events,
         at_once: section.at_once,
+        most_stuck: section.most_stuck,
         most_found: section.max_found,
         give_up_after: seconds(section.give_up_after_s),
         most_refusals: section.most_refusals,
@@ -247,4 +255,51 @@ fn places(config: &Config) -> Vec<(String, Place)> {
 fn own_place(config: &Config) -> Option<Place> {
     let section = config.dicomweb.as_ref()?;
     section.url.as_ref().map(|url| Place::WadoRs(format!("{url}{}", section.prefix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ichor_core::Uid;
+    use ichor_pipeline::now;
+    use ichor_store::{NewTask, StoreOptions, TaskStep};
+
+    use super::*;
+
+    /// Its token is not there: without tasks nobody leaves it, so what is claimed of it is an orphan; with tasks, those that wait for
+    /// people included, the configuration is refused.
+    #[tokio::test]
+    async fn a_list_that_cannot_be_set_up_is_not_being_left() {
+        // Another test may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions::new(&folder.path().join("ichor.db"), &folder.path().join("blobs"));
+        let store = Store::open(&options).await.unwrap();
+        store.recover(now()).await.unwrap();
+        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/ichor.toml"));
+        let mut config = Config::load(file).unwrap();
+        let mut section = config.task_lists.remove(0);
+        config.task_lists.clear();
+        section.bearer_token_file = Some(folder.path().join("gone.token"));
+        let leave = async || open_all(&config, vec![section.clone()], &store).await;
+        let (opened, left) = leave().await.unwrap();
+        assert!(opened.is_empty() && left.is_empty());
+
+        let uid = |text: &str| Uid::parse(text).unwrap();
+        let new = NewTask {
+            list: section.name.as_str().to_owned(),
+            workitem: uid("2.25.1"),
+            transaction: uid("2.25.2"),
+            study_instance: uid("2.25.3"),
+            urgent: false,
+            request: serde_json::Value::Null,
+        };
+        let task = store.begin_task(&new, now()).await.unwrap().unwrap();
+        assert!(leave().await.is_err(), "one is in hand");
+        store.advance_task(&task, &TaskStep::LeftToPeople, "refused", now()).await.unwrap();
+        assert!(leave().await.is_err(), "somebody may have it tried again");
+        store.give_up_task(task.id, "over", now()).await.unwrap();
+        assert!(leave().await.unwrap().1.is_empty());
+    }
 }

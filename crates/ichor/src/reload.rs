@@ -118,7 +118,7 @@ impl Controls {
     ) -> anyhow::Result<(Vec<performers::Opened>, Vec<TaskListConfig>)> {
         let Some(performing) = &self.performing else { return Ok((Vec::new(), Vec::new())) };
         let leaving = performers::leaving((&self.config, config), &performing.leaving, store).await?;
-        Ok((performers::open_all(config, &leaving, store).await?, leaving))
+        performers::open_all(config, leaving, store).await
     }
 
     /// Makes everything that the file asks for.

@@ -1,6 +1,7 @@
 //! Retrieval as user (C-MOVE, PS3.4 C.4.2 and C.6.2.2; PS3.7 9.1.4): a peer is asked to send instances to a title that it knows.
 //! They come over associations of their own.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use ichor_core::{AeTitle, Uid};
@@ -106,7 +107,7 @@ impl StorageScu {
     ) -> Result<Moved, ScuError> {
         tokio::pin!(stop);
         let (within, mut deadline) = (self.response_timeout, Instant::now() + limit);
-        let (mut is_cancelled, mut counts) = (false, Counts::default());
+        let (mut is_cancelled, mut is_stopped, mut counts) = (false, false, Counts::default());
         loop {
             let exchange = self.exchange.as_mut().ok_or(ScuError::Closed)?;
             // The wait for the next response is bounded by the deadline: a peer need not tell how far it is.
@@ -121,7 +122,7 @@ impl StorageScu {
                     exchange.send_command(context, &CommandSet::c_cancel_request(message_id), within).await?;
                     continue;
                 }
-                () = &mut stop, if !is_cancelled => {
+                () = async { if !is_stopped { stop.as_mut().await } }, if !is_cancelled => {
                     (is_cancelled, deadline) = (true, Instant::now() + TO_CANCEL);
                     exchange.send_command(context, &CommandSet::c_cancel_request(message_id), within).await?;
                     continue;
@@ -138,7 +139,10 @@ impl StorageScu {
             counts.read(&command);
             let status = StoreStatus::from_code(command.u16(tag::STATUS)?);
             let data = if command.announces_data_set()? {
-                self.read_data_set(on, MAX_IDENTIFIER_BYTES).await?
+                let may_stop = !is_cancelled && !is_stopped;
+                let (data, was_stopped) = self.identifier_of(on, deadline + within, (may_stop, stop.as_mut())).await?;
+                is_stopped |= was_stopped;
+                data
             } else {
                 Vec::new()
             };
@@ -146,6 +150,29 @@ impl StorageScu {
                 let Counts { completed, failed, warning } = counts;
                 let failed_instances = failed_instances(&data, transfer_syntax);
                 return Ok(Moved { status, comment: command.comment(), completed, failed, warning, failed_instances });
+            }
+        }
+    }
+
+    /// The data set behind a response, which must end by `end`, and soon after `stop`: between its fragments nothing can be said. With
+    /// whether `stop` has completed.
+    async fn identifier_of(
+        &mut self,
+        context: u8,
+        mut end: Instant,
+        (may_stop, mut stop): (bool, Pin<&mut impl Future<Output = ()>>),
+    ) -> Result<(Vec<u8>, bool), ScuError> {
+        let mut was_stopped = false;
+        let mut reading = pin!(self.read_data_set(context, MAX_IDENTIFIER_BYTES));
+        loop {
+            tokio::select! {
+                data = &mut reading => return Ok((data?, was_stopped)),
+                () = sleep_until(end) => {
+                    return Err(ScuError::TimedOut("the data set of a response does not end".to_owned()));
+                }
+                () = stop.as_mut(), if may_stop && !was_stopped => {
+                    (was_stopped, end) = (true, end.min(Instant::now() + TO_CANCEL));
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ichor_core::{Uid, chain};
 use ichor_dicomweb::server::{PartOutcome, RequestEnd, StowHandler};
 use ichor_dicomweb::{InstancesOf, RetrieveError, Retrieved};
-use ichor_store::{Store, StoreError, StudyKey};
+use ichor_store::{Store, StoreError, StudyKey, Task};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -17,6 +17,8 @@ use crate::ingest::StowIngest;
 
 /// 0xA900, Data Set Does Not Match SOP Class: the instance is of another study, or is not what its header says.
 const NOT_WHAT_WAS_SAID: u16 = 0xA900;
+
+const CUT_OFF: &str = "cut off, as another takes over or the program ends";
 
 /// What came of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,10 +93,12 @@ async fn is_known(store: &Store, study: &Uid) -> Result<bool, StoreError> {
 pub(super) async fn fetch(
     (store, ingest): (&Store, &StowIngest),
     list: &TaskList,
-    (study, request): (&Uid, &Request),
+    (task, request): (&Task, &Request),
     stop: &CancellationToken,
 ) -> Result<Fetched, StoreError> {
+    let study = &task.new.study_instance;
     let (mut came, mut warned, mut was_here) = (0, 0, true);
+    let mut without = Vec::new();
     for input in &request.inputs {
         if is_here(store, study, input).await? {
             continue;
@@ -103,13 +107,16 @@ pub(super) async fn fetch(
         if let Some((source, what)) = input.urls.iter().find_map(|url| allowed(list, url)) {
             // No more than is asked for.
             let what = InstancesOf { series: what.series.or_else(|| input.series.clone()), ..what };
-            match retrieve(ingest, list, source, &what).await {
+            match retrieve(ingest, list, (source, &what), stop).await {
                 Ok(count) => came += count,
                 Err(failed) => return Ok(failed),
             }
         } else if let Some(mover) = mover(list, input) {
-            match moving::fetch(store, list, mover, (study, input), stop).await? {
-                Ok((sent, warnings)) => (came, warned) = (came + sent, warned + warnings),
+            match moving::fetch(store, list, mover, (task, input), stop).await? {
+                Ok((sent, warnings, missed)) => {
+                    (came, warned) = (came + sent, warned + warnings);
+                    without.extend(missed);
+                }
                 Err(failed) => return Ok(failed),
             }
         } else {
@@ -127,6 +134,12 @@ pub(super) async fn fetch(
             )));
         }
     }
+    if !without.is_empty() {
+        return Ok(Fetched::Here(format!(
+            "its input was fetched: {came} instances; the rest never comes: {}",
+            without.join(", ")
+        )));
+    }
     Ok(Fetched::Here(match (was_here, came) {
         (true, _) | (_, 0) => "its input is here".to_owned(),
         (_, came) if warned > 0 => format!("its input was fetched: {came} instances, {warned} of them with a warning"),
@@ -138,8 +151,8 @@ pub(super) async fn fetch(
 async fn retrieve(
     ingest: &StowIngest,
     list: &TaskList,
-    source: &super::InputSource,
-    what: &InstancesOf,
+    (source, what): (&super::InputSource, &InstancesOf),
+    stop: &CancellationToken,
 ) -> Result<u64, Fetched> {
     let url = source.client.retrieve_url(what);
     let opened = ingest.retrieval_opened(&list.name, &url, &what.study).await;
@@ -148,12 +161,18 @@ async fn retrieve(
     let retrieving = source.client.retrieve(what, &list.limits, &mut retrieved, || ingest.begin(&request));
     // Whoever sends a byte now and then does not hold a claim for ever; the first try is one, however soon it is given up.
     let longest = list.give_up_after.max(list.limits.idle);
-    let ended = timeout(longest, retrieving).await.unwrap_or(Err(RetrieveError::Late(longest)));
+    let ended = stop.run_until_cancelled(timeout(longest, retrieving)).await;
+    let is_cut_off = ended.is_none();
+    let ended = ended.unwrap_or(Ok(Ok(()))).unwrap_or(Err(RetrieveError::Late(longest)));
     let mut counted = Counted::default();
     for part in &retrieved.parts {
         counted.add(&part.outcome);
     }
-    let outcome = ended.as_ref().err().map_or_else(|| "retrieved".to_owned(), |error| chain(error));
+    let outcome = match &ended {
+        Err(error) => chain(error),
+        Ok(()) if is_cut_off => CUT_OFF.to_owned(),
+        Ok(()) => "retrieved".to_owned(),
+    };
     let end = RequestEnd {
         status: Some(200),
         outcome,
@@ -164,6 +183,9 @@ async fn retrieve(
     ingest.request_closed(request, end).await;
     info!(list = %list.name, %url, stored = counted.stored, refused = retrieved.parts.len() as u64 - counted.stored,
         "input of a task retrieved");
+    if is_cut_off {
+        return Err(Fetched::NotYet(CUT_OFF.to_owned()));
+    }
     counted.judge(ended.err().map(|error| (error.may_pass(), chain(&error))))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ichor_core::{StudyStatus, TaskStatus, chain};
 use ichor_dicomweb::server::ups::{UpsState, attribute, data_set, sequence};
 use ichor_dicomweb::ups::UpsError;
-use ichor_store::{Store, StoreError, StudyDetail, StudyKey, Task, TaskStep};
+use ichor_store::{Store, StoreError, StudyDetail, StudyKey, Task, TaskStep, Timestamp};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -22,14 +22,14 @@ const INPUT_HERE: u8 = 10;
 const ANALYSING: u8 = 50;
 const DELIVERING: u8 = 90;
 
-/// Takes the next step of a task; whether it has got any further.
+/// Takes the next step of a task; whether it has got any further. With the moment since when nobody else takes steps of the list here.
 pub(super) async fn step(
     (store, ingest): (&Store, &StowIngest),
     list: &TaskList,
-    task: Task,
+    (task, since): (Task, Timestamp),
     stop: &CancellationToken,
 ) -> bool {
-    let hand = Hand { store, ingest, list, task, stop };
+    let hand = Hand { store, ingest, list, task, since, stop };
     let (workitem, name) = (&hand.task.new.workitem, &list.name);
     match hand.take().await {
         Ok(moved) => moved,
@@ -54,6 +54,7 @@ struct Hand<'a> {
     ingest: &'a StowIngest,
     list: &'a TaskList,
     task: Task,
+    since: Timestamp,
     stop: &'a CancellationToken,
 }
 
@@ -130,7 +131,7 @@ impl Hand<'_> {
         let (workitem, transaction) = (&self.task.new.workitem, &self.task.new.transaction);
         match self.list.server.change_workitem_state(workitem, UpsState::InProgress, transaction).await {
             Ok(()) => self.advance(&TaskStep::Claimed, "claimed").await,
-            Err(refused) if refused.is_gone() => self.lose("it is gone").await,
+            Err(refused) if refused.is_gone() => self.gone(&refused).await,
             Err(refused) if refused.may_pass() => self.not_taken("not claimed yet", &refused).await,
             Err(refused) => self.whose_is_it(&refused).await,
         }
@@ -142,9 +143,8 @@ impl Hand<'_> {
         match self.list.server.update_workitem(workitem, transaction, progress).await {
             Ok(()) => self.advance(&TaskStep::Claimed, "claimed, by a request whose answer was not heard").await,
             Err(other) if other.may_pass() => self.not_taken("whether it is claimed is not known", &other).await,
-            Err(other) if other.is_conflict() || other.is_gone() => {
-                self.lose(&format!("somebody else was first: {}", chain(refused))).await
-            }
+            Err(other) if other.is_of_another() => self.anothers(refused).await,
+            Err(other) if other.is_conflict() || other.is_gone() => self.is_it_ours(refused).await,
             // It does not like the update; if the workitem is ours all the same it must not stay so.
             Err(other) => {
                 match self.list.server.change_workitem_state(workitem, UpsState::Canceled, transaction).await {
@@ -153,21 +153,63 @@ impl Hand<'_> {
                         self.advance(&TaskStep::Ended(TaskStatus::Canceled), &words).await
                     }
                     Err(later) if later.may_pass() => self.not_taken("not given back yet", &later).await,
-                    Err(_) => self.lose(&format!("not claimed: {}", chain(refused))).await,
+                    Err(later) if later.is_of_another() => self.anothers(refused).await,
+                    Err(_) => self.is_it_ours(refused).await,
                 }
             }
         }
+    }
+
+    async fn anothers(&self, refused: &UpsError) -> Result<bool, StoreError> {
+        self.lose(&format!("somebody else was first: {}", chain(refused))).await
+    }
+
+    /// The claim was refused, and whether it is ours by one whose answer nobody heard was not said: its state says more.
+    async fn is_it_ours(&self, refused: &UpsError) -> Result<bool, StoreError> {
+        let state = match self.list.server.workitem(&self.task.new.workitem).await {
+            Ok(set) => offer::state(&set),
+            Err(gone) if gone.is_gone() => return self.gone(&gone).await,
+            Err(other) => return self.not_taken("whose it is is not known", &other).await,
+        };
+        match state {
+            Some(state) if state.is_final() => {
+                self.lose(&format!("somebody else has made it {}", state.as_str())).await
+            }
+            // Nobody's: if it is offered again it is begun again.
+            Some(UpsState::Scheduled) => self.lose(&format!("not claimed: {}", chain(refused))).await,
+            _ if self.is_first_claim() => self.anothers(refused).await,
+            _ => self.not_taken("it may be claimed by us, and is not given to us", refused).await,
+        }
+    }
+
+    /// The list says that there is no such workitem. It is lost if it cannot be ours: an address that has changed says so as well.
+    async fn gone(&self, gone: &UpsError) -> Result<bool, StoreError> {
+        if self.is_first_claim() {
+            return self.lose("it is gone").await;
+        }
+        self.not_taken("it is gone, or its list has another address", gone).await
+    }
+
+    /// Whether nothing was asked for before, by a process that was killed either: no claim whose answer was not heard has made it ours.
+    fn is_first_claim(&self) -> bool {
+        let task = &self.task;
+        task.status == TaskStatus::Claiming
+            && task.asked_since >= self.since
+            && task.failures == 0
+            && task.claimed_at.is_none()
+            && task.last_words.is_none()
     }
 
     async fn fetch(&self) -> Result<bool, StoreError> {
         if self.task.cancel_words.is_some() {
             return self.give_up(Why::Asked, "canceled as asked, before anything was begun", None).await;
         }
-        let (study, request) = (&self.task.new.study_instance, self.request());
-        match fetch::fetch((self.store, self.ingest), self.list, (study, &request), self.stop).await? {
+        let request = self.request();
+        match fetch::fetch((self.store, self.ingest), self.list, (&self.task, &request), self.stop).await? {
             Fetched::Here(words) => self.advance(&TaskStep::InputHere, &words).await,
             Fetched::Wrong(words) => self.give_up(Why::WrongInput, &words, None).await,
-            Fetched::NotYet(words) if self.is_overdue() => {
+            // One that is cut off is no failure.
+            Fetched::NotYet(words) if self.is_overdue() && !self.stop.is_cancelled() => {
                 let words = format!("{words}; given up after {}", hours(self.list.give_up_after));
                 self.give_up(Why::Incomplete, &words, None).await
             }
@@ -235,7 +277,6 @@ impl Hand<'_> {
         let (workitem, transaction) = (&self.task.new.workitem, &self.task.new.transaction);
         match self.list.server.update_workitem(workitem, transaction, progress(percent, words)).await {
             Ok(()) => self.advance(&TaskStep::Progress(percent), &format!("{percent} %: {words}")).await,
-            Err(refused) if refused.is_gone() => self.lose("it is gone; its study goes its way").await,
             Err(refused) if refused.is_conflict() => self.is_it_over(&refused, Said::Progress(percent)).await,
             Err(refused) if refused.may_pass() => {
                 debug!(%workitem, failure = %chain(&refused), "progress was not told");
@@ -265,7 +306,7 @@ impl Hand<'_> {
         };
         match told {
             Ok(()) => self.advance(&TaskStep::Ended(status), &format!("{}: {}", state.as_str(), ending.words)).await,
-            Err(refused) if refused.is_gone() => self.lose("it is gone; its outcome could not be told").await,
+            Err(refused) if refused.is_gone() => self.gone(&refused).await,
             Err(refused) if refused.is_conflict() => self.is_it_over(&refused, Said::End(&ending)).await,
             Err(refused) => self.not_taken("its outcome was not taken", &refused).await,
         }
@@ -276,7 +317,7 @@ impl Hand<'_> {
         let workitem = &self.task.new.workitem;
         let state = match self.list.server.workitem(workitem).await {
             Ok(set) => offer::state(&set),
-            Err(gone) if gone.is_gone() => return self.lose("it is gone").await,
+            Err(gone) if gone.is_gone() => return self.gone(&gone).await,
             Err(other) => return self.not_taken("how it stands is not known", &other).await,
         };
         match (state, said) {
@@ -294,8 +335,8 @@ impl Hand<'_> {
                 match claimed {
                     // A list that forgets it again and again is one that refuses.
                     Ok(()) => self.not_taken("its list had forgotten the claim: claimed anew", refused).await,
-                    Err(other) if other.may_pass() => self.not_taken("not claimed anew", &other).await,
-                    Err(other) => self.lose(&format!("claimed by somebody else: {}", chain(&other))).await,
+                    // If somebody else has it, that is said the next time.
+                    Err(other) => self.not_taken("not claimed anew", &other).await,
                 }
             }
             // Ours, unless the server says otherwise: what it does not like is then what we say.

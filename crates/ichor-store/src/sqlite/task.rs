@@ -330,6 +330,33 @@ impl Sqlite {
         missing.iter().map(|text| uid(text)).collect()
     }
 
+    pub(crate) async fn instances_come(
+        &self,
+        study: &Uid,
+        series: Option<&Uid>,
+        since: Timestamp,
+    ) -> Result<u64, StoreError> {
+        // What replaces a file that was gone keeps the moment of its first arrival, and is counted by association.
+        let (held, came, restored): (i64, i64, i64) = sqlx::query_as(
+            "WITH told AS (SELECT e.kind, e.detail FROM event e JOIN study s ON s.id = e.study_id
+                 WHERE s.study_instance = ?1 AND e.at >= ?3 AND e.kind IN ('duplicate', 'conflict', 'blob-restored')),
+             here AS (SELECT i.sop_instance, i.received_at FROM study s JOIN instance i ON i.study_id = s.id
+                 JOIN series r ON r.id = i.series_id
+                 WHERE s.study_instance = ?1 AND (?2 IS NULL OR r.series_instance = ?2) AND i.removed_at IS NULL)
+             SELECT (SELECT COUNT(*) FROM here),
+                 (SELECT COUNT(*) FROM here WHERE received_at >= ?3 OR sop_instance IN
+                     (SELECT json_extract(detail, '$.sop_instance') FROM told WHERE kind <> 'blob-restored')),
+                 (SELECT COALESCE(SUM(json_extract(detail, '$.files')), 0) FROM told WHERE kind = 'blob-restored')",
+        )
+        .bind(study.as_str())
+        .bind(series.map(Uid::as_str))
+        .bind(since.as_millis())
+        .fetch_one(&self.read)
+        .await
+        .during("counting what has come of a study")?;
+        unsigned(held.min(came.saturating_add(restored)))
+    }
+
     pub(crate) async fn task_list_looked_at(
         &self,
         name: &str,

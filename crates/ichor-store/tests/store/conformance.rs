@@ -191,6 +191,7 @@ macro_rules! conformance {
                     cancellation_is_asked_for_once_and_may_be_declined,
                     input_of_an_urgent_task_goes_first,
                     missing_instances_are_those_of_this_study,
+                    what_has_come_since_is_counted_by_series,
                     lists_are_up_or_down_since_a_moment,
                     what_a_list_refuses_waits_for_people,
                 }

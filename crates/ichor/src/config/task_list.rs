@@ -40,6 +40,9 @@ with_web_keys! {
         /// Tasks under way at once.
         #[serde(default = "default::at_once")]
         pub(crate) at_once: usize,
+        /// Tasks whose end the list does not take, or that are refused, until nothing more is claimed.
+        #[serde(default = "default::most_stuck")]
+        pub(crate) most_stuck: usize,
         /// Most workitems that are taken of an answer.
         #[serde(default = "default::max_found")]
         pub(crate) max_found: usize,
@@ -153,6 +156,7 @@ impl TaskListConfig {
     pub(super) fn check(&self) -> Result<(), Fault> {
         for (key, value) in [
             ("at_once", self.at_once),
+            ("most_stuck", self.most_stuck),
             ("max_found", self.max_found),
             ("max_answer_mib", self.max_answer_mib),
             ("max_input_mib", usize::from(self.max_input_mib > 0)),
@@ -222,6 +226,9 @@ mod default {
     }
     pub(super) const fn at_once() -> usize {
         4
+    }
+    pub(super) const fn most_stuck() -> usize {
+        20
     }
     pub(super) const fn max_found() -> usize {
         100

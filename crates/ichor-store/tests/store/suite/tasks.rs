@@ -1,5 +1,5 @@
-use ichor_core::TaskStatus;
-use ichor_store::{NewTask, Store, StoreError, Task, TaskStep};
+use ichor_core::{TaskStatus, Uid};
+use ichor_store::{NewTask, Recorded, Store, StoreError, Task, TaskStep};
 use serde_json::json;
 
 use crate::support::*;
@@ -137,6 +137,25 @@ pub(crate) async fn missing_instances_are_those_of_this_study(backend: impl Back
     let missing = store.missing_instances(&study_uid("study"), &asked).await.unwrap();
     assert_eq!(missing, asked[1..], "one is not here, one is another study's");
     assert_eq!(store.missing_instances(&study_uid("none"), &asked).await.unwrap().len(), 3);
+}
+
+pub(crate) async fn what_has_come_since_is_counted_by_series(backend: impl Backend) {
+    let store = backend.open().await;
+    let (study, series, other) = (study_uid("study"), uid(&["series", "study"]), uid(&["series", "sibling"]));
+    let come = async |series: Option<&Uid>, since| store.instances_come(&study, series, since).await.unwrap();
+    assert_eq!(come(None, at(0)).await, 0, "of a study that is not here");
+    closed_study(&store, "study", 3, 0).await;
+    assert_eq!((come(None, at(0)).await, come(Some(&series), at(0)).await, come(Some(&other), at(0)).await), (3, 3, 0));
+    assert_eq!(come(None, at(1)).await, 0, "they were here before");
+    // Again, with the same content and with another; one of ours that comes back counts, for a peer counts it too.
+    assert!(matches!(Slice::of("study", 0).record(&store, at(50)).await, Recorded::Duplicate));
+    assert!(matches!(Slice::of("study", 0).record(&store, at(51)).await, Recorded::Duplicate));
+    let changed = Slice { content: b"other pixels", ..Slice::of("study", 1) };
+    assert!(matches!(changed.record(&store, at(52)).await, Recorded::Conflict));
+    let own = Slice { own: true, ..Slice::of("study", 9) };
+    assert!(matches!(own.record(&store, at(53)).await, Recorded::New { .. }));
+    assert_eq!((come(None, at(40)).await, come(Some(&series), at(40)).await), (3, 3), "each once");
+    assert_eq!((come(None, at(52)).await, come(Some(&other), at(40)).await), (2, 0));
 }
 
 pub(crate) async fn lists_are_up_or_down_since_a_moment(backend: impl Backend) {
