@@ -63,30 +63,20 @@ impl Sqlite {
         };
         let mut tx = self.begin(during).await?;
         let standing = if finding.is_none() { standing_positive(&mut tx, claim.id).await? } else { Value::Null };
-        let study: Option<i64> = sqlx::query_scalar(
-            "UPDATE analysis SET status = 'done', finished_at = ?, model = ?, finding = ?, reason_code = ?,
-                 reason_text = ?, timings = ?
-             WHERE id = ? AND status = 'running' AND attempts = ? RETURNING study_id",
-        )
-        .bind(now.as_millis())
-        .bind(model.as_ref().map(|model| model.as_str().to_owned()))
-        .bind(finding.map(to_json).transpose()?)
-        .bind(reason.map(|reason| reason.code.as_str().to_owned()))
-        .bind(reason.map(|reason| reason.text.clone()))
-        .bind(to_json(&timings)?)
-        .bind(claim.id)
-        .bind(claim.attempts)
-        .fetch_optional(&mut *tx)
-        .await
-        .during(during)?;
-        let Some(study) = study else { return Err(stale(claim)) };
-        replace_details(&mut tx, claim.id, &series, &slices).await?;
+        let name = model.as_ref().map(|model| model.as_str());
+        let study = finish(&mut tx, claim, &verdict, (name, &timings), now).await?;
+        // What a positive that stands says of its slices stands with it.
+        let stands_here = standing["version"] == claim.version;
+        replace_series(&mut tx, claim.id, &series).await?;
+        if !stands_here {
+            replace_slices(&mut tx, claim.id, &slices).await?;
+        }
         if let (Some(finding), Some(model)) = (finding, &model) {
             super::scores::count(&mut tx, model, finding, &slices, now).await?;
         }
         // What is positive stays so in every list until there is another result.
         if standing.is_null() {
-            record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
+            record_result(&mut tx, study, claim, &verdict, name, now).await?;
         }
         let turnaround = times::turnaround(&mut tx, claim.id, outcome_word(&verdict), now).await?;
         times::attempt(&mut tx, claim.id, &timings, now).await?;
@@ -114,7 +104,9 @@ impl Sqlite {
         for object in objects {
             insert_object(&mut tx, &context, object, published).await?;
         }
-        super::maps::replace(&mut tx, &context, maps, published).await?;
+        if !stands_here {
+            super::maps::replace(&mut tx, &context, maps, published).await?;
+        }
         if let Some(reading) = reading {
             super::worklist::of_analysis(&mut tx, study, claim.version, reading, finding.is_some(), now).await?;
         }
@@ -187,6 +179,37 @@ impl Sqlite {
     }
 }
 
+/// Writes the outcome into the row of the analysis, if the claim still holds; of which study it is.
+async fn finish(
+    connection: &mut Connection,
+    claim: &AnalysisClaim,
+    verdict: &Verdict,
+    (model, timings): (Option<&str>, &[(String, u64)]),
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let (finding, reason) = match verdict {
+        Verdict::Analysed(finding) => (Some(finding), None),
+        Verdict::NotAnalysed(reason) => (None, Some(reason)),
+    };
+    let study: Option<i64> = sqlx::query_scalar(
+        "UPDATE analysis SET status = 'done', finished_at = ?, model = ?, finding = ?, reason_code = ?,
+             reason_text = ?, timings = ?
+         WHERE id = ? AND status = 'running' AND attempts = ? RETURNING study_id",
+    )
+    .bind(now.as_millis())
+    .bind(model)
+    .bind(finding.map(to_json).transpose()?)
+    .bind(reason.map(|reason| reason.code.as_str()))
+    .bind(reason.map(|reason| reason.text.as_str()))
+    .bind(to_json(&timings)?)
+    .bind(claim.id)
+    .bind(claim.attempts)
+    .fetch_optional(connection)
+    .await
+    .during("recording an outcome")?;
+    study.ok_or_else(|| stale(claim))
+}
+
 fn stale(claim: &AnalysisClaim) -> StoreError {
     StoreError::StaleClaim { what: format!("study {} version {}", claim.study.study_instance, claim.version) }
 }
@@ -227,19 +250,18 @@ async fn settle_status(
     if is_current { set_status(connection, study, status, reason).await } else { Ok(()) }
 }
 
-/// Series and slices of an earlier run of the same version go, these come.
-async fn replace_details(
+/// Series of an earlier run of the same version go, these come.
+async fn replace_series(
     connection: &mut Connection,
     analysis: i64,
     series: &[SeriesOutcomeRow],
-    slices: &[SliceScore],
 ) -> Result<(), StoreError> {
-    let during = "recording series and slices";
-    for statement in
-        ["DELETE FROM series_outcome WHERE analysis_id = ?", "DELETE FROM slice_score WHERE analysis_id = ?"]
-    {
-        sqlx::query(statement).bind(analysis).execute(&mut *connection).await.during(during)?;
-    }
+    let during = "recording series";
+    sqlx::query("DELETE FROM series_outcome WHERE analysis_id = ?")
+        .bind(analysis)
+        .execute(&mut *connection)
+        .await
+        .during(during)?;
     for outcome in series {
         sqlx::query(
             "INSERT INTO series_outcome (analysis_id, series_instance, chosen, reasons, rules) VALUES (?, ?, ?, ?, ?)
@@ -254,6 +276,17 @@ async fn replace_details(
         .await
         .during(during)?;
     }
+    Ok(())
+}
+
+/// Slices of an earlier run of the same version go, these come.
+async fn replace_slices(connection: &mut Connection, analysis: i64, slices: &[SliceScore]) -> Result<(), StoreError> {
+    let during = "recording slices";
+    sqlx::query("DELETE FROM slice_score WHERE analysis_id = ?")
+        .bind(analysis)
+        .execute(&mut *connection)
+        .await
+        .during(during)?;
     let numbered: Vec<(i64, &SliceScore)> = (0..).zip(slices).collect();
     for rows in numbered.chunks(ROWS_A_STATEMENT) {
         let mut insert = QueryBuilder::<Dialect>::new(
