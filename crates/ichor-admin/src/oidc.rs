@@ -55,7 +55,7 @@ pub struct OidcOptions {
     pub hide_local_login: bool,
     /// How long what the provider says of itself is believed before it is asked again.
     pub discovery_age: Duration,
-    /// Least time between two questions for its keys that were brought about by tokens.
+    /// Least time between two questions for its keys that were brought about by tokens, and after a question that came to nothing.
     pub keys_pause: Duration,
     /// Whether logging out here leads to logging out there, where it offers that.
     pub logs_out: bool,
@@ -180,7 +180,7 @@ impl Oidc {
         let tokens = provider.exchange(&self.options, (code, &kept.verifier, &self.redirect)).await;
         if matches!(tokens, Err(OidcError::Provider(_))) {
             // It may have moved: the next login asks where it is.
-            self.known.forget();
+            self.known.doubt();
         }
         let tokens = tokens?;
         let verified = self.known.verify(&tokens.id_token, &self.options).await?;
