@@ -11,6 +11,7 @@ use sqlx::QueryBuilder;
 pub(super) use self::claim::{ClaimRow, claim, instances};
 pub(super) use self::standing::leave_wish;
 use self::standing::standing_positive;
+pub(super) use self::times::turnaround;
 use super::events::NewEvent;
 use super::failure::During;
 use super::objects::{ObjectContext, insert_object};
@@ -78,13 +79,13 @@ impl Sqlite {
         if standing.is_null() {
             record_result(&mut tx, study, claim, &verdict, name, now).await?;
         }
-        let turnaround = times::turnaround(&mut tx, claim.id, outcome_word(&verdict), now).await?;
+        let took_ms = turnaround(&mut tx, claim.id, outcome_word(&verdict), now).await?;
         times::attempt(&mut tx, claim.id, &timings, now).await?;
         let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
         let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known,
-            "turnaround_ms": turnaround });
+            "turnaround_ms": took_ms });
         let mut detail = outcome_detail(claim, &verdict, by);
         if finding.is_none() {
             detail["alert"] = standing_alert(&mut tx, study).await?;
@@ -160,9 +161,9 @@ impl Sqlite {
             _ => "the next version replaces it",
         };
         let text = format!("analysis of version {} failed: {reason}; {consequence}", claim.version);
-        let (mut alert, mut standing, mut turnaround) = (Value::Null, Value::Null, None);
+        let (mut alert, mut standing, mut took_ms) = (Value::Null, Value::Null, None);
         if word == "failed" {
-            turnaround = Some(times::turnaround(&mut tx, claim.id, "failed", now).await?);
+            took_ms = Some(turnaround(&mut tx, claim.id, "failed", now).await?);
             alert = standing_alert(&mut tx, study).await?;
             standing = standing_positive(&mut tx, claim.id).await?;
         }
@@ -170,7 +171,7 @@ impl Sqlite {
             .detail(json!({
                 "version": claim.version, "attempt": claim.attempts, "reason": reason,
                 "retry_at": retry_at.filter(|_| is_current), "given_up": word == "failed", "alert": alert,
-                "standing": standing, "turnaround_ms": turnaround,
+                "standing": standing, "turnaround_ms": took_ms,
             }))
             .study(study)
             .write(&mut tx)
