@@ -105,6 +105,16 @@ fn a_logout_at_the_provider_ends_the_sessions_that_it_names() {
         trail.iter().filter(|(_, action, _)| action == "logged-out").map(|(_, _, detail)| detail.as_str()).collect();
     assert_eq!(ended.len(), 3, "{ended:?}");
     assert!(ended[0].contains("\"users\":[\"anna\"]") && ended[1].matches("anna").count() == 2, "{ended:?}");
+
+    // A login that the provider vouched for before the logout begins no session after it.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let later = json!({ "sub": "9", "iat": now + 60, "exp": now + 180 });
+    assert_eq!(says_logout(admin, &logout_token(&provider, "good", &later)).status, 200);
+    provider.says("good", &with_sid("9", "eve", "s9"));
+    let mut eve = Browser::default();
+    let refused = eve.log_in(admin);
+    assert!(refused.status == 401 && refused.text.contains("logged out at Example Hospital"), "{refused:?}");
+    assert!(!eve.has_session(admin) && !is_in(&mut eve, admin));
 }
 
 #[test]
