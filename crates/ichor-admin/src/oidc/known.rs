@@ -4,9 +4,6 @@
 //! It is asked by one at a time; whoever waits takes what came of it. After a question that came to nothing there is a pause, so
 //! that tokens and logins, which anybody can make up, do not make it answer for each.
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -193,3 +190,6 @@ fn refused(error: JwsError) -> OidcError {
 async fn finished<T>(question: JoinHandle<Result<T, OidcError>>) -> Result<T, OidcError> {
     question.await.unwrap_or_else(|error| Err(OidcError::Provider(format!("the question broke off: {error}"))))
 }
+
+#[cfg(test)]
+mod tests;
