@@ -8,4 +8,7 @@ ALTER TABLE admin_session ADD COLUMN is_provided INTEGER NOT NULL DEFAULT 0 CHEC
 ALTER TABLE admin_session ADD COLUMN sid TEXT;
 ALTER TABLE admin_session ADD COLUMN id_token TEXT;
 
+-- Users whom a provider vouches for have no password: all their sessions are the provider's, and it can end those of before, too.
+UPDATE admin_session SET is_provided = 1 WHERE user_id IN (SELECT id FROM admin_user WHERE subject IS NOT NULL);
+
 CREATE INDEX admin_session_sid ON admin_session (sid) WHERE sid IS NOT NULL;

@@ -19,7 +19,7 @@ use crate::access::Secret;
 use crate::problem::Problem;
 use begun::{Begun, MOST_AGE};
 use known::Cache;
-use logout::Heard;
+use logout::{Ended, Heard};
 
 pub(crate) use begun::Kept;
 
@@ -55,7 +55,7 @@ pub struct OidcOptions {
     pub hide_local_login: bool,
     /// How long what the provider says of itself is believed before it is asked again.
     pub discovery_age: Duration,
-    /// Least time between two questions for its keys that were brought about by tokens.
+    /// Least time between two questions for its keys that were brought about by tokens, and after a question that came to nothing.
     pub keys_pause: Duration,
     /// Whether logging out here leads to logging out there, where it offers that.
     pub logs_out: bool,
@@ -99,7 +99,7 @@ impl From<Problem> for OidcError {
 }
 
 /// Who the token is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Vouched {
     /// Issuer and subject.
     pub(crate) subject: String,
@@ -109,6 +109,8 @@ pub(crate) struct Vouched {
     pub(crate) role: Option<Role>,
     /// What the provider calls their session there.
     pub(crate) sid: Option<String>,
+    /// When it said so, in seconds since 1970 by its own clock.
+    pub(crate) issued: f64,
 }
 
 impl Vouched {
@@ -127,6 +129,7 @@ pub(crate) struct Oidc {
     known: Cache,
     begun: Begun,
     heard: Heard,
+    ended: Ended,
 }
 
 impl Oidc {
@@ -136,8 +139,9 @@ impl Oidc {
         let redirect = format!("{own_url}{CALLBACK}");
         Url::parse(&redirect).map_err(|_| OidcError::Url("admin.url"))?;
         let logged_out = format!("{own_url}/login");
-        let (known, begun, heard) = (Cache::default(), Begun::default(), Heard::default());
-        Ok(Self { options, redirect, logged_out, known, begun, heard })
+        let (known, begun) = (Cache::default(), Begun::default());
+        let (heard, ended) = (Heard::default(), Ended::default());
+        Ok(Self { options, redirect, logged_out, known, begun, heard, ended })
     }
 
     pub(crate) fn options(&self) -> &OidcOptions {
@@ -180,7 +184,7 @@ impl Oidc {
         let tokens = provider.exchange(&self.options, (code, &kept.verifier, &self.redirect)).await;
         if matches!(tokens, Err(OidcError::Provider(_))) {
             // It may have moved: the next login asks where it is.
-            self.known.forget();
+            self.known.doubt();
         }
         let tokens = tokens?;
         let verified = self.known.verify(&tokens.id_token, &self.options).await?;
@@ -209,7 +213,8 @@ impl Oidc {
         Some(url.into())
     }
 
-    /// Whose sessions a logout token of the provider ends, and the token's number; one that was heard is refused.
+    /// Whose sessions a logout token of the provider ends, and the token's number; one that was heard is refused. From now on no
+    /// login that was vouched for before it begins a session.
     pub(crate) async fn logout_asked(
         &self,
         token: &str,
@@ -220,7 +225,13 @@ impl Oidc {
         if self.heard.has(&asked.token, Instant::now()) {
             return Err(OidcError::Token("it was heard before (jti)".to_owned()));
         }
+        self.ended.remember(&asked, Instant::now());
         Ok((asked.logout, asked.token))
+    }
+
+    /// Whether the provider has said that somebody logged out since it vouched for them.
+    pub(crate) fn is_logged_out(&self, vouched: &Vouched) -> bool {
+        self.ended.has(vouched)
     }
 
     /// The logout that a token asked for is done: it is not heard again.

@@ -40,8 +40,10 @@ fn a_logout_at_the_provider_ends_the_sessions_that_it_names() {
     let scratch = tempfile::tempdir().unwrap();
     let (admin, provider) = (free_port(), Provider::start(free_port()));
     let secret = secret_file(scratch.path(), 0o600);
-    let daemon =
-        Daemon::start(&Settings { sections: sections(admin, provider.port, &secret, ""), ..Settings::default() });
+    let daemon = Daemon::start(&Settings {
+        sections: sections(admin, provider.port, &secret, "keys_pause_s = 0.0"),
+        ..Settings::default()
+    });
     let mut anna = came_in(&provider, admin, &with_sid("7", "anna", "s1"));
     let mut elsewhere = came_in(&provider, admin, &with_sid("7", "anna", "s2"));
     let mut bob = came_in(&provider, admin, &with_sid("8", "bob", "s3"));
@@ -103,6 +105,16 @@ fn a_logout_at_the_provider_ends_the_sessions_that_it_names() {
         trail.iter().filter(|(_, action, _)| action == "logged-out").map(|(_, _, detail)| detail.as_str()).collect();
     assert_eq!(ended.len(), 3, "{ended:?}");
     assert!(ended[0].contains("\"users\":[\"anna\"]") && ended[1].matches("anna").count() == 2, "{ended:?}");
+
+    // A login that the provider vouched for before the logout begins no session after it.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let later = json!({ "sub": "9", "iat": now + 60, "exp": now + 180 });
+    assert_eq!(says_logout(admin, &logout_token(&provider, "good", &later)).status, 200);
+    provider.says("good", &with_sid("9", "eve", "s9"));
+    let mut eve = Browser::default();
+    let refused = eve.log_in(admin);
+    assert!(refused.status == 401 && refused.text.contains("logged out at Example Hospital"), "{refused:?}");
+    assert!(!eve.has_session(admin) && !is_in(&mut eve, admin));
 }
 
 #[test]
@@ -160,13 +172,14 @@ fn the_provider_is_asked_seldom() {
     provider.says("good", &anna(&json!(["readers"])));
     std::thread::sleep(seconds(6));
     let forged = logout_token(&provider, "unknown-key", &json!({ "sub": "7" }));
+    assert_eq!(says_logout(admin, &forged).status, 400, "it was asked, and has no such key");
     for _ in 0..5 {
-        assert_eq!(says_logout(admin, &forged).status, 400);
+        assert_eq!(says_logout(admin, &forged).status, 503, "nobody knows now");
     }
     assert_eq!((asked("/.well-known/openid-configuration"), asked("/jwks")), (0, 1));
     // Other keys are believed when they are asked for again.
     provider.says("rotated", &anna(&json!(["readers"])));
-    assert_eq!(Browser::default().log_in(admin).status, 401, "not yet");
+    assert_eq!(Browser::default().log_in(admin).status, 502, "not yet");
     std::thread::sleep(seconds(6));
     provider.says("rotated", &anna(&json!(["readers"])));
     assert_eq!(Browser::default().log_in(admin).status, 303);

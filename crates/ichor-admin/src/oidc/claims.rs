@@ -80,6 +80,8 @@ pub(super) fn vouched(claims: &Value, options: &OidcOptions) -> Result<Vouched, 
         name: name.to_owned(),
         role: role(found(claims, &options.role_claim), &options.roles),
         sid: claims["sid"].as_str().filter(|sid| (1..=LONGEST_ID).contains(&sid.len())).map(str::to_owned),
+        // It was checked; of what is none every logout is later.
+        issued: claims["iat"].as_f64().unwrap_or_default(),
     })
 }
 

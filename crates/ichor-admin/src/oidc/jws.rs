@@ -121,19 +121,41 @@ pub(super) fn sha256(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, text.as_bytes()))
 }
 
+/// A token in its parts, of which none is believed yet.
+struct Parts<'a> {
+    head: &'a str,
+    body: &'a str,
+    signature: Vec<u8>,
+    header: Header,
+    scheme: Scheme,
+}
+
+impl<'a> Parts<'a> {
+    fn of(token: &'a str) -> Result<Self, JwsError> {
+        if token.len() > LONGEST {
+            return Err(JwsError::Form);
+        }
+        let parts: Vec<&str> = token.split('.').collect();
+        let &[head, body, signed] = parts.as_slice() else { return Err(JwsError::Form) };
+        let header: Header = decoded(head).and_then(|head| serde_json::from_slice(&head).ok()).ok_or(JwsError::Form)?;
+        // What must be understood and is not (RFC 7515, section 4.1.11).
+        if header.crit.is_some() {
+            return Err(JwsError::Form);
+        }
+        let scheme = Scheme::of(&header.alg).ok_or(JwsError::Algorithm)?;
+        let signature = decoded(signed).ok_or(JwsError::Form)?;
+        Ok(Self { head, body, signature, header, scheme })
+    }
+}
+
+/// Whether a text is a signed token at all, by an algorithm that is believed. Its signature is not looked at.
+pub(super) fn check_form(token: &str) -> Result<(), JwsError> {
+    Parts::of(token).map(|_| ())
+}
+
 /// Checks a token's signature by the one key that it names.
 pub(super) fn verify(token: &str, keys: &[Jwk]) -> Result<Verified, JwsError> {
-    let parts: Vec<&str> = token.split('.').collect();
-    let &[head, body, signed] = parts.as_slice() else { return Err(JwsError::Form) };
-    if token.len() > LONGEST {
-        return Err(JwsError::Form);
-    }
-    let header: Header = decoded(head).and_then(|head| serde_json::from_slice(&head).ok()).ok_or(JwsError::Form)?;
-    // What must be understood and is not (RFC 7515, section 4.1.11).
-    if header.crit.is_some() {
-        return Err(JwsError::Form);
-    }
-    let scheme = Scheme::of(&header.alg).ok_or(JwsError::Algorithm)?;
+    let Parts { head, body, signature, header, scheme } = Parts::of(token)?;
     let is_meant = |key: &&Jwk| {
         scheme.fits(key)
             && key.usage.as_deref().is_none_or(|usage| usage == "sig")
@@ -142,7 +164,6 @@ pub(super) fn verify(token: &str, keys: &[Jwk]) -> Result<Verified, JwsError> {
     };
     let meant: Vec<&Jwk> = keys.iter().filter(is_meant).collect();
     let &[key] = meant.as_slice() else { return Err(JwsError::Key) };
-    let signature = decoded(signed).ok_or(JwsError::Form)?;
     if !scheme.is_right(key, format!("{head}.{body}").as_bytes(), &signature) {
         return Err(JwsError::Signature);
     }

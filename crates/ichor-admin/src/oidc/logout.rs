@@ -1,7 +1,7 @@
 //! Logout tokens (OpenID Connect Back-Channel Logout 1.0, sections 2.4 and 2.6): whose sessions end, and that it is the provider
-//! who says so, now and once.
+//! who says so, now and once. A login that was under way does not outlast its logout.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use ichor_store::{ProvidedLogout, Timestamp};
 use serde_json::{Value, json};
 
 use super::claims::{MOST_AGE, MOST_AHEAD, check_audience};
-use super::{OidcError, OidcOptions};
+use super::{OidcError, OidcOptions, Vouched};
 
 /// The event that a logout token is about.
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -24,6 +24,8 @@ const MOST: usize = 10_000;
 pub(super) struct Asked {
     pub(super) logout: ProvidedLogout,
     pub(super) token: String,
+    /// When it was issued, in seconds since 1970 by the provider's clock.
+    pub(super) issued: f64,
 }
 
 /// Everything that is asked of a logout token beside its signature.
@@ -31,10 +33,8 @@ pub(super) fn check(claims: &Value, options: &OidcOptions, now: Timestamp) -> Re
     let refused = |what: &str| Err(OidcError::Token(what.to_owned()));
     check_audience(claims, options)?;
     let now = now.as_millis() as f64 / 1_000.0;
-    match claims["iat"].as_f64() {
-        Some(issued) if (now - MOST_AGE..=now + MOST_AHEAD).contains(&issued) => {}
-        _ => return refused("it was issued long ago, or by a clock that differs (iat)"),
-    }
+    let issued = claims["iat"].as_f64().filter(|issued| (now - MOST_AGE..=now + MOST_AHEAD).contains(issued));
+    let Some(issued) = issued else { return refused("it was issued long ago, or by a clock that differs (iat)") };
     // Asked for since the final standard; of those who leave it out, iat says that the token is young.
     if !claims["exp"].is_null() && claims["exp"].as_f64().is_none_or(|end| end <= now) {
         return refused("it has expired (exp)");
@@ -57,7 +57,41 @@ pub(super) fn check(claims: &Value, options: &OidcOptions, now: Timestamp) -> Re
         return refused("it names neither a user nor a session (sub, sid)");
     }
     let subject = subject.map(|subject| json!([options.issuer, subject]).to_string());
-    Ok(Asked { logout: ProvidedLogout { issuer: options.issuer.clone(), subject, sid }, token })
+    Ok(Asked { logout: ProvidedLogout { issuer: options.issuer.clone(), subject, sid }, token, issued })
+}
+
+/// Logouts that were heard, for as long as an ID token that was issued before one of them would be believed: whoever it names has
+/// logged out since.
+#[derive(Default)]
+pub(super) struct Ended(Mutex<VecDeque<(ProvidedLogout, f64, Instant)>>);
+
+impl Ended {
+    pub(super) fn remember(&self, asked: &Asked, now: Instant) {
+        let mut logouts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logouts.retain(|(_, _, since)| now.duration_since(*since) <= Heard::AGE);
+        if logouts.len() >= MOST {
+            logouts.pop_front();
+        }
+        logouts.push_back((asked.logout.clone(), asked.issued, now));
+    }
+
+    /// Whether somebody has logged out since the provider vouched for them. Seconds are told apart at most: within the same one it
+    /// is taken for later.
+    pub(super) fn has(&self, vouched: &Vouched) -> bool {
+        let logouts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logouts.iter().any(|(logout, issued, _)| vouched.issued <= *issued && names(logout, vouched))
+    }
+}
+
+/// Whether a logout names this login, as it would name the session.
+fn names(logout: &ProvidedLogout, vouched: &Vouched) -> bool {
+    let is_subject = logout.subject.as_ref().is_none_or(|subject| *subject == vouched.subject);
+    let is_session = match (&logout.sid, &vouched.sid) {
+        (None, _) => true,
+        (Some(sid), Some(own)) => sid == own,
+        (Some(_), None) => logout.subject.is_some(),
+    };
+    is_subject && is_session
 }
 
 /// Logout tokens that were heard, for as long as their time of issue would let them be heard again.
@@ -151,6 +185,45 @@ mod tests {
             let error = checked(edit).unwrap_err();
             assert!(error.contains(word), "{word}: {error}");
         }
+    }
+
+    #[test]
+    fn a_login_does_not_outlast_its_logout() {
+        let (ended, start) = (Ended::default(), Instant::now());
+        let asked = |subject: Option<&str>, sid: Option<&str>| {
+            let (subject, sid) = (subject.map(str::to_owned), sid.map(str::to_owned));
+            let logout = ProvidedLogout { issuer: "https://login.example".to_owned(), subject, sid };
+            Asked { logout, token: "1".to_owned(), issued: 100.0 }
+        };
+        let login = |subject: &str, sid: Option<&str>, issued: f64| Vouched {
+            subject: subject.to_owned(),
+            name: "anna".to_owned(),
+            role: None,
+            sid: sid.map(str::to_owned),
+            issued,
+        };
+        assert!(!ended.has(&login("a", Some("x"), 99.0)));
+        ended.remember(&asked(Some("a"), None), start);
+        ended.remember(&asked(Some("b"), Some("x")), start);
+        ended.remember(&asked(None, Some("y")), start);
+        for (subject, sid, issued, is_ended) in [
+            ("a", Some("z"), 99.0, true),
+            ("a", None, 100.0, true),
+            ("a", Some("z"), 101.0, false),
+            ("b", Some("x"), 99.0, true),
+            ("b", None, 99.0, true),
+            ("b", Some("z"), 99.0, false),
+            ("c", Some("y"), 99.0, true),
+            ("c", None, 99.0, false),
+        ] {
+            assert_eq!(ended.has(&login(subject, sid, issued)), is_ended, "{subject} {sid:?} {issued}");
+        }
+        for _ in 0..MOST {
+            ended.remember(&asked(Some("d"), None), start);
+        }
+        assert_eq!(ended.0.lock().unwrap().len(), MOST, "bounded");
+        ended.remember(&asked(Some("e"), None), start + Heard::AGE * 2);
+        assert_eq!(ended.0.lock().unwrap().len(), 1, "no ID token of before is believed any more");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tracing::warn;
 
 use super::jws::Jwk;
 use super::{OidcError, OidcOptions};
@@ -72,7 +73,16 @@ impl Provider {
             token: endpoint(&description.token_endpoint)?,
             jwks: endpoint(&description.jwks_uri)?,
             takes_basic: names("client_secret_basic") || !names("client_secret_post"),
-            end_session: description.end_session_endpoint.as_deref().map(endpoint).transpose()?,
+            // Logging out there is something more: nobody is kept from coming in because it cannot be.
+            end_session: description.end_session_endpoint.as_deref().and_then(|text| {
+                let url = endpoint(text);
+                if url.is_err() {
+                    warn!(
+                        "the OpenID provider's end_session_endpoint cannot be used: nobody is sent on to log out there"
+                    );
+                }
+                url.ok()
+            }),
         })
     }
 

@@ -9,7 +9,7 @@ use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use ichor_store::{NewSession, ProvidedSession, StoreError, User, Witness};
+use ichor_store::{NewSession, ProvidedSession, SecretDigest, StoreError, User, Witness};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -121,7 +121,7 @@ pub(crate) async fn login(
         return Ok(refused(StatusCode::UNAUTHORIZED, "Name or password is not right.".to_owned()));
     };
     app.limiter.succeeded(&address, &name);
-    come_in(&app, peer, &user, None).await
+    come_in(&app, peer, &user, None).await.map(|(response, _)| response)
 }
 
 /// The answer to who has failed too often, as the limiter knows them; `None`: not yet.
@@ -138,13 +138,14 @@ pub(super) async fn limited(app: &App, peer: Peer, (address, name): (&str, &str)
     Ok(Some(response))
 }
 
-/// Begins a session; `provided`: what the provider calls it, if it brought the user.
+/// Begins a session; `provided`: what the provider calls it, if it brought the user. The answer, and the
+/// session's digest.
 pub(super) async fn come_in(
     app: &App,
     peer: Peer,
     user: &User,
     provided: Option<ProvidedSession>,
-) -> Result<Response, Problem> {
+) -> Result<(Response, SecretDigest), Problem> {
     let (cookie, csrf, now) = (Secret::new()?, Secret::new()?, (app.facts.now)());
     let session = NewSession {
         digest: cookie.digest(),
@@ -158,7 +159,7 @@ pub(super) async fn come_in(
     let mut response = Redirect::to("/").into_response();
     let set = session_line(app, cookie.reveal(), app.facts.access.session.as_secs());
     response.headers_mut().insert(header::SET_COOKIE, set?);
-    Ok(response)
+    Ok((response, session.digest))
 }
 
 fn session_line(app: &App, value: &str, seconds: u64) -> Result<HeaderValue, Problem> {
@@ -284,5 +285,5 @@ pub(crate) async fn welcome(
         }
         Err(error) => return Err(error.into()),
     };
-    come_in(&app, peer, &user, None).await
+    come_in(&app, peer, &user, None).await.map(|(response, _)| response)
 }

@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ichor_store::{NewAudit, Provided, Role, Witness};
+use ichor_store::{NewAudit, Provided, ProvidedSession, Role, User, Witness};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::enter::{check_served, come_in, cookie_line, limited, login_refused};
 use crate::App;
 use crate::access::{Peer, Secret, cookie, stranger};
-use crate::oidc::{Oidc, OidcError, longest_login};
+use crate::oidc::{Oidc, OidcError, Vouched, longest_login};
 use crate::problem::Problem;
 
 /// Cookie of the browser that began a login; where connections are encrypted, one that no other host can set.
@@ -122,10 +122,7 @@ pub(crate) async fn callback(
     let (why, words) = match store.admit_provided(&user, (app.facts.now)()).await? {
         Provided::Admitted(user) => {
             app.limiter.succeeded(&key, &key);
-            info!(role = %user.role, "somebody came in by the OpenID provider");
-            let mut response = come_in(&app, peer, &user, Some(session)).await?;
-            response.headers_mut().append(header::SET_COOKIE, cookie_line(&app, cookie_name(&app), "", 0)?);
-            return Ok(response);
+            return let_in(&app, peer, oidc, &user, (&vouched, session)).await;
         }
         Provided::PutOut => ("this user was put out", "You were put out. Ask whoever looks after ichor."),
         Provided::NameTaken => {
@@ -134,6 +131,32 @@ pub(crate) async fn callback(
     };
     let detail = json!({ "by": "oidc", "why": why, "subject": vouched.subject });
     refuse(&app, peer, (&vouched.name, detail), StatusCode::FORBIDDEN, words).await
+}
+
+/// Begins the session of somebody who may come in, unless the provider has said meanwhile that they logged out there.
+async fn let_in(
+    app: &App,
+    peer: Peer,
+    oidc: &Oidc,
+    user: &User,
+    (vouched, session): (&Vouched, ProvidedSession),
+) -> Result<Response, Problem> {
+    if !oidc.is_logged_out(vouched) {
+        let (mut response, digest) = come_in(app, peer, user, Some(session)).await?;
+        // Once more: a logout that came before the session was there has not found it.
+        if !oidc.is_logged_out(vouched) {
+            info!(role = %user.role, "somebody came in by the OpenID provider");
+            response.headers_mut().append(header::SET_COOKIE, cookie_line(app, cookie_name(app), "", 0)?);
+            return Ok(response);
+        }
+        let detail = json!({ "by": "oidc", "subject": vouched.subject });
+        let row = entry(app, peer, (&user.name, Some(user.role)), "logged-out", detail);
+        app.facts.store.witnessed(Witness::new(row)).end_session(digest).await?;
+    }
+    let why = "this user has logged out at the provider since this login began";
+    let detail = json!({ "by": "oidc", "why": why, "subject": vouched.subject });
+    let words = format!("You have logged out at {} since this login began. Begin it anew.", oidc.options().label);
+    refuse(app, peer, (&user.name, detail), StatusCode::UNAUTHORIZED, &words).await
 }
 
 /// What is counted: of one address only, and not with its wrong passwords, so that nobody locks others out, nor out of the local

@@ -132,3 +132,18 @@ fn task(task: TaskSummary) -> Task {
         words: task.last_words.unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_under_way_looks_so() {
+        let css = include_str!("../../assets/ichor.css");
+        for status in TaskStatus::ALL {
+            // A name that ends here, so that one is not taken for the beginning of another.
+            let has_colour = [",", " {"].iter().any(|end| css.contains(&format!(".s-{}{end}", status.as_str())));
+            assert_eq!(has_colour, !status.is_open(), "{}", status.as_str());
+        }
+    }
+}

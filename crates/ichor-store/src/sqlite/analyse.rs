@@ -11,6 +11,7 @@ use sqlx::QueryBuilder;
 pub(super) use self::claim::{ClaimRow, claim, instances};
 pub(super) use self::standing::leave_wish;
 use self::standing::standing_positive;
+pub(super) use self::times::turnaround;
 use super::events::NewEvent;
 use super::failure::During;
 use super::objects::{ObjectContext, insert_object};
@@ -63,38 +64,28 @@ impl Sqlite {
         };
         let mut tx = self.begin(during).await?;
         let standing = if finding.is_none() { standing_positive(&mut tx, claim.id).await? } else { Value::Null };
-        let study: Option<i64> = sqlx::query_scalar(
-            "UPDATE analysis SET status = 'done', finished_at = ?, model = ?, finding = ?, reason_code = ?,
-                 reason_text = ?, timings = ?
-             WHERE id = ? AND status = 'running' AND attempts = ? RETURNING study_id",
-        )
-        .bind(now.as_millis())
-        .bind(model.as_ref().map(|model| model.as_str().to_owned()))
-        .bind(finding.map(to_json).transpose()?)
-        .bind(reason.map(|reason| reason.code.as_str().to_owned()))
-        .bind(reason.map(|reason| reason.text.clone()))
-        .bind(to_json(&timings)?)
-        .bind(claim.id)
-        .bind(claim.attempts)
-        .fetch_optional(&mut *tx)
-        .await
-        .during(during)?;
-        let Some(study) = study else { return Err(stale(claim)) };
-        replace_details(&mut tx, claim.id, &series, &slices).await?;
+        let name = model.as_ref().map(|model| model.as_str());
+        let study = finish(&mut tx, claim, &verdict, (name, &timings), now).await?;
+        // What a positive that stands says of its slices stands with it.
+        let stands_here = standing["version"] == claim.version;
+        replace_series(&mut tx, claim.id, &series).await?;
+        if !stands_here {
+            replace_slices(&mut tx, claim.id, &slices).await?;
+        }
         if let (Some(finding), Some(model)) = (finding, &model) {
             super::scores::count(&mut tx, model, finding, &slices, now).await?;
         }
         // What is positive stays so in every list until there is another result.
         if standing.is_null() {
-            record_result(&mut tx, study, claim, &verdict, model.as_ref().map(|m| m.as_str()), now).await?;
+            record_result(&mut tx, study, claim, &verdict, name, now).await?;
         }
-        let turnaround = times::turnaround(&mut tx, claim.id, outcome_word(&verdict), now).await?;
+        let took_ms = turnaround(&mut tx, claim.id, outcome_word(&verdict), now).await?;
         times::attempt(&mut tx, claim.id, &timings, now).await?;
         let status = if finding.is_some() { StudyStatus::Analysed } else { StudyStatus::NotAnalysed };
         settle_status(&mut tx, study, claim, status, reason).await?;
         write_series_events(&mut tx, study, &series, now).await?;
         let by = json!({ "model": model, "notice": notice, "timings_ms": timings, "slices_known": slices_known,
-            "turnaround_ms": turnaround });
+            "turnaround_ms": took_ms });
         let mut detail = outcome_detail(claim, &verdict, by);
         if finding.is_none() {
             detail["alert"] = standing_alert(&mut tx, study).await?;
@@ -114,7 +105,9 @@ impl Sqlite {
         for object in objects {
             insert_object(&mut tx, &context, object, published).await?;
         }
-        super::maps::replace(&mut tx, &context, maps, published).await?;
+        if !stands_here {
+            super::maps::replace(&mut tx, &context, maps, published).await?;
+        }
         if let Some(reading) = reading {
             super::worklist::of_analysis(&mut tx, study, claim.version, reading, finding.is_some(), now).await?;
         }
@@ -168,9 +161,9 @@ impl Sqlite {
             _ => "the next version replaces it",
         };
         let text = format!("analysis of version {} failed: {reason}; {consequence}", claim.version);
-        let (mut alert, mut standing, mut turnaround) = (Value::Null, Value::Null, None);
+        let (mut alert, mut standing, mut took_ms) = (Value::Null, Value::Null, None);
         if word == "failed" {
-            turnaround = Some(times::turnaround(&mut tx, claim.id, "failed", now).await?);
+            took_ms = Some(turnaround(&mut tx, claim.id, "failed", now).await?);
             alert = standing_alert(&mut tx, study).await?;
             standing = standing_positive(&mut tx, claim.id).await?;
         }
@@ -178,13 +171,44 @@ impl Sqlite {
             .detail(json!({
                 "version": claim.version, "attempt": claim.attempts, "reason": reason,
                 "retry_at": retry_at.filter(|_| is_current), "given_up": word == "failed", "alert": alert,
-                "standing": standing, "turnaround_ms": turnaround,
+                "standing": standing, "turnaround_ms": took_ms,
             }))
             .study(study)
             .write(&mut tx)
             .await?;
         tx.commit().await.during(during)
     }
+}
+
+/// Writes the outcome into the row of the analysis, if the claim still holds; of which study it is.
+async fn finish(
+    connection: &mut Connection,
+    claim: &AnalysisClaim,
+    verdict: &Verdict,
+    (model, timings): (Option<&str>, &[(String, u64)]),
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let (finding, reason) = match verdict {
+        Verdict::Analysed(finding) => (Some(finding), None),
+        Verdict::NotAnalysed(reason) => (None, Some(reason)),
+    };
+    let study: Option<i64> = sqlx::query_scalar(
+        "UPDATE analysis SET status = 'done', finished_at = ?, model = ?, finding = ?, reason_code = ?,
+             reason_text = ?, timings = ?
+         WHERE id = ? AND status = 'running' AND attempts = ? RETURNING study_id",
+    )
+    .bind(now.as_millis())
+    .bind(model)
+    .bind(finding.map(to_json).transpose()?)
+    .bind(reason.map(|reason| reason.code.as_str()))
+    .bind(reason.map(|reason| reason.text.as_str()))
+    .bind(to_json(&timings)?)
+    .bind(claim.id)
+    .bind(claim.attempts)
+    .fetch_optional(connection)
+    .await
+    .during("recording an outcome")?;
+    study.ok_or_else(|| stale(claim))
 }
 
 fn stale(claim: &AnalysisClaim) -> StoreError {
@@ -227,19 +251,18 @@ async fn settle_status(
     if is_current { set_status(connection, study, status, reason).await } else { Ok(()) }
 }
 
-/// Series and slices of an earlier run of the same version go, these come.
-async fn replace_details(
+/// Series of an earlier run of the same version go, these come.
+async fn replace_series(
     connection: &mut Connection,
     analysis: i64,
     series: &[SeriesOutcomeRow],
-    slices: &[SliceScore],
 ) -> Result<(), StoreError> {
-    let during = "recording series and slices";
-    for statement in
-        ["DELETE FROM series_outcome WHERE analysis_id = ?", "DELETE FROM slice_score WHERE analysis_id = ?"]
-    {
-        sqlx::query(statement).bind(analysis).execute(&mut *connection).await.during(during)?;
-    }
+    let during = "recording series";
+    sqlx::query("DELETE FROM series_outcome WHERE analysis_id = ?")
+        .bind(analysis)
+        .execute(&mut *connection)
+        .await
+        .during(during)?;
     for outcome in series {
         sqlx::query(
             "INSERT INTO series_outcome (analysis_id, series_instance, chosen, reasons, rules) VALUES (?, ?, ?, ?, ?)
@@ -254,6 +277,17 @@ async fn replace_details(
         .await
         .during(during)?;
     }
+    Ok(())
+}
+
+/// Slices of an earlier run of the same version go, these come.
+async fn replace_slices(connection: &mut Connection, analysis: i64, slices: &[SliceScore]) -> Result<(), StoreError> {
+    let during = "recording slices";
+    sqlx::query("DELETE FROM slice_score WHERE analysis_id = ?")
+        .bind(analysis)
+        .execute(&mut *connection)
+        .await
+        .during(during)?;
     let numbered: Vec<(i64, &SliceScore)> = (0..).zip(slices).collect();
     for rows in numbered.chunks(ROWS_A_STATEMENT) {
         let mut insert = QueryBuilder::<Dialect>::new(

@@ -3,7 +3,7 @@
 use ichor_core::{Reason, StudyStatus};
 use serde_json::json;
 
-use super::analyse::set_status;
+use super::analyse::{set_status, turnaround};
 use super::events::NewEvent;
 use super::failure::During;
 use super::retention::has_gaps;
@@ -103,20 +103,22 @@ async fn unheard(connection: &mut Connection, study: i64) -> Result<String, Stor
 async fn refuse(connection: &mut Connection, study: i64, version: i64, now: Timestamp) -> Result<(), StoreError> {
     let reason = Reason::new("pixels-removed", "received files of this study are no longer kept");
     // A row of the version, so that the study can be analysed when the others have come again.
-    sqlx::query(
+    let analysis: i64 = sqlx::query_scalar(
         "INSERT INTO analysis (study_id, version, status, queued_at, not_before, finished_at, reason_code, reason_text,
              wanted_model)
          VALUES (?1, ?2, 'done', ?3, ?3, ?3, ?4, ?5, (SELECT wanted_model FROM analysis
-             WHERE study_id = ?1 AND version = ?2 - 1 AND status IN ('superseded', 'failed')))",
+             WHERE study_id = ?1 AND version = ?2 - 1 AND status IN ('superseded', 'failed')))
+         RETURNING id",
     )
     .bind(study)
     .bind(version)
     .bind(now.as_millis())
     .bind(reason.code.as_str())
     .bind(&reason.text)
-    .execute(&mut *connection)
+    .fetch_one(&mut *connection)
     .await
     .during("closing studies")?;
+    let took_ms = turnaround(&mut *connection, analysis, "not-analysed", now).await?;
     set_status(&mut *connection, study, StudyStatus::NotAnalysed, Some(&reason)).await?;
     let has_result: bool = sqlx::query_scalar("SELECT result_version IS NOT NULL FROM study WHERE id = ?")
         .bind(study)
@@ -128,7 +130,9 @@ async fn refuse(connection: &mut Connection, study: i64, version: i64, now: Time
         if has_result { ("not-analysed-again", "; the result of before stands") } else { ("not-analysed", "") };
     let alert = standing_alert(&mut *connection, study).await?;
     NewEvent::new(now, kind, format!("version {version} not analysed: {reason}{stands}"))
-        .detail(json!({ "version": version, "outcome": { "reason": reason }, "alert": alert }))
+        .detail(
+            json!({ "version": version, "outcome": { "reason": reason }, "alert": alert, "turnaround_ms": took_ms }),
+        )
         .study(study)
         .write(connection)
         .await

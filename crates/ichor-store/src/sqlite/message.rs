@@ -217,7 +217,8 @@ impl Sqlite {
         let since = match subject {
             Subject::Alert => "the first suspicious slice",
             Subject::DeliveryDead => "it was given up",
-            _ => "the last slice",
+            // The last slice, or the wish for another analysis.
+            _ => "what it rests on",
         };
         let text = format!("{channel} acknowledged \"{subject}\": {words}; {latency} ms after {since}");
         write_event(&mut tx, claim, NewEvent::new(now, "message-acknowledged", text), &words, Some(latency)).await?;

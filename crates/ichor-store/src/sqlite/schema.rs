@@ -153,4 +153,30 @@ mod tests {
         sqlx::query("UPDATE task SET status = 'refused'").execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
+
+    #[tokio::test]
+    async fn a_provider_can_end_sessions_of_before() {
+        let folder = crate::folder();
+        let path = folder.path().join("ichor.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true);
+        let mut connection = options.connect().await.unwrap();
+        let before = concat!(
+            include_str!("../../../../migrations/0011_access.sql"),
+            include_str!("../../../../migrations/0020_tasks.sql"),
+            include_str!("../../../../migrations/0022_oidc.sql"),
+            "INSERT INTO admin_user (id, name, role, created_at, source, subject)
+                 VALUES (1, 'anna', 'viewer', 1, 'oidc', '[\"https://a\",\"1\"]'), (2, 'bob', 'viewer', 1, 'local', NULL);
+             INSERT INTO admin_session VALUES (x'01', 1, 'w', 1, 9), (x'02', 2, 'w', 1, 9);",
+        );
+        sqlx::raw_sql(before).execute(&mut connection).await.unwrap();
+        let with_logout = include_str!("../../../../migrations/0028_lists_and_logout.sql");
+        sqlx::raw_sql(with_logout).execute(&mut connection).await.unwrap();
+        let provided: Vec<(i64, bool)> =
+            sqlx::query_as("SELECT user_id, is_provided FROM admin_session ORDER BY user_id")
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!(provided, [(1, true), (2, false)]);
+        connection.close().await.unwrap();
+    }
 }

@@ -8,7 +8,7 @@ use crate::{StoreError, Timestamp};
 
 /// Counts the turn-around of the version that an analysis came to an outcome of; in milliseconds. It begins with the last slice that
 /// was there when the version was closed, or with the wish of whoever asked for the analysis again.
-pub(super) async fn turnaround(
+pub(in crate::sqlite) async fn turnaround(
     connection: &mut Connection,
     analysis: i64,
     outcome: &str,

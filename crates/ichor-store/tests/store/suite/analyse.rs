@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use ichor_core::{DeliveryStatus, Reason, StudyStatus, Uid};
-use ichor_store::{ProofPlan, RetryOutcome, SeriesOutcomeRow, SliceScore, StoreError, Timestamp};
+use ichor_store::{MapPlace, ProofPlan, RetryOutcome, SeriesOutcomeRow, SliceMap, SliceScore, StoreError, Timestamp};
 
 use crate::support::*;
 
@@ -267,7 +267,13 @@ pub(crate) async fn positive_stands_until_there_is_another_result(backend: impl 
 pub(crate) async fn positive_stands_however_often_it_is_repeated(backend: impl Backend) {
     let store = backend.open().await;
     closed_study(&store, "a", 3, 0).await;
-    analyse(&store, true, &[], at(20)).await;
+    let claim = store.claim_analysis("w", at(20)).await.unwrap().unwrap();
+    let mut positive = outcome(&store, &claim, true, &[]).await;
+    positive.slices[1].map = Some(MapPlace { offset: 0, bytes: 5 });
+    positive.maps = Some(stage_made(&store, b"first").await);
+    store.complete_analysis(claim, positive, at(20)).await.unwrap();
+    let slices = detail(&store, "a").await.slices;
+    assert_eq!((slices.len(), slices[1].map), (3, Some(MapPlace { offset: 0, bytes: 5 })));
     // The first takes the place of the result in its row, the second finds nothing there.
     for seconds in [30, 40] {
         store.retry(&key_of(&store).await, at(seconds)).await.unwrap();
@@ -278,7 +284,17 @@ pub(crate) async fn positive_stands_however_often_it_is_repeated(backend: impl B
         assert_eq!((&said["version"], &said["finding"]["verdict"]), (&1.into(), &"positive".into()), "{said}");
         let summary = detail(&store, "a").await.summary;
         assert_eq!((summary.status, summary.positive), (StudyStatus::NotAnalysed, Some(true)));
+        // Its slices and maps stand with it.
+        assert_eq!(detail(&store, "a").await.slices, slices);
+        assert_eq!(store.retention_figures().await.unwrap().doomed, 0);
+        let map = store.slice_map(&study_uid("a"), &slice_uid("a", 1), None).await.unwrap();
+        let SliceMap::Kept(map) = map else { panic!("the map has gone: {map:?}") };
+        assert_eq!(std::fs::read(map.path).unwrap(), b"first");
     }
+    // Another result takes their place.
+    store.retry(&key_of(&store).await, at(50)).await.unwrap();
+    analyse(&store, false, &[], at(51)).await;
+    assert_eq!(store.retention_figures().await.unwrap().doomed, 1);
 }
 
 async fn key_of(store: &ichor_store::Store) -> Uid {

@@ -13,7 +13,7 @@ async fn histogram(store: &Store, measure: Measure, name: &str, of_what: &str) -
 }
 
 /// How many, and all of them together in seconds.
-async fn counted(store: &Store, measure: Measure, name: &str, of_what: &str) -> (u64, f64) {
+pub(super) async fn counted(store: &Store, measure: Measure, name: &str, of_what: &str) -> (u64, f64) {
     let found = histogram(store, measure, name, of_what).await;
     (found.count(), found.sum_ms as f64 / 1_000.0)
 }
@@ -136,7 +136,7 @@ pub(crate) async fn messages_count_from_what_they_rest_on(backend: impl Backend)
         .map(|event| event.text)
         .collect();
     assert!(texts[0].ends_with("4000 ms after the first suspicious slice"), "{texts:?}");
-    assert!(texts[1].ends_with("24000 ms after the last slice"), "{texts:?}");
+    assert!(texts[1].ends_with("24000 ms after what it rests on"), "{texts:?}");
     assert!(texts[2].ends_with("2000 ms after it was given up"), "{texts:?}");
 }
 

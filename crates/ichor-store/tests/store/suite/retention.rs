@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use ichor_core::{MessageStatus, Reason, StudyStatus, Subject};
 use ichor_store::{
-    Candidate, FileKind, Follower, Forwarding, HeldFilter, NO_SUCH_INSTANCE, NewCommitment, ProofPlan, Protection,
-    ReanalysisWish, Recorded, Removal, RetryOutcome, Settled, Store, StoreError, Sweep,
+    Candidate, FileKind, Follower, Forwarding, HeldFilter, Measure, NO_SUCH_INSTANCE, NewCommitment, ProofPlan,
+    Protection, ReanalysisWish, Recorded, Removal, RetryOutcome, Settled, Store, StoreError, Sweep,
 };
 
+use super::latency::counted;
 use crate::support::*;
 
 /// What may hear of a study here.
@@ -198,6 +199,8 @@ pub(crate) async fn what_comes_again_is_kept_again(backend: impl Backend) {
     // A late slice: half a study is not analysed, and what was found stays.
     Slice::of("a", 7).record(&store, at(60)).await;
     store.close_quiet_studies(quiet_after(60)).await.unwrap();
+    let outcomes = counted(&store, Measure::Turnaround, "", "not-analysed").await;
+    assert_eq!(outcomes, (1, quiet_after(60).since(at(60)).as_secs_f64()), "it is an outcome like others");
     let summary = detail(&store, "a").await.summary;
     assert_eq!((summary.status, summary.positive, summary.version), (StudyStatus::NotAnalysed, Some(false), 2));
     assert_eq!(summary.reason.unwrap().code.as_str(), "pixels-removed");

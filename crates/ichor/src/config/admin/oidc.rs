@@ -48,7 +48,7 @@ pub(crate) struct OidcConfig {
     /// How long what the provider says of itself is believed before it is asked again, in seconds.
     #[serde(default = "default::discovery_s")]
     pub(crate) discovery_s: f64,
-    /// Least time between two questions for keys that tokens bring about, in seconds.
+    /// Least time between two questions for keys that tokens bring about, and after a question that came to nothing, in seconds.
     #[serde(default = "default::keys_pause_s")]
     pub(crate) keys_pause_s: f64,
     /// Whether logging out here logs out at the provider, too, where it offers that.
