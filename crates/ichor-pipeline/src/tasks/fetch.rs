@@ -158,7 +158,7 @@ async fn retrieve(
     let opened = ingest.retrieval_opened(&list.name, &url, &what.study).await;
     let request = opened.map_err(|refusal| Fetched::NotYet(refusal.to_string()))?;
     let mut retrieved = Retrieved::default();
-    let retrieving = source.client.retrieve(what, &list.limits, &mut retrieved, || ingest.begin(&request));
+    let retrieving = Box::pin(source.client.retrieve(what, &list.limits, &mut retrieved, || ingest.begin(&request)));
     // Whoever sends a byte now and then does not hold a claim for ever; the first try is one, however soon it is given up.
     let longest = list.give_up_after.max(list.limits.idle);
     let ended = stop.run_until_cancelled(timeout(longest, retrieving)).await;
