@@ -24,8 +24,8 @@ pub(crate) fn run<E: Engine>(args: &ServeArgs) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
         let work = if args.receive_only { Work::ReceiveOnly } else { Work::Everything };
         let daemon = Daemon::start::<E>(&config, work).await?;
-        let watch = tokio::spawn(supervisor::watch(daemon.store().clone()));
         supervisor::ready();
+        let watch = tokio::spawn(supervisor::watch(daemon.store().clone()));
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}
