@@ -88,6 +88,7 @@ fn rules_that_cannot_work_are_refused() {
         ("name = \"a\"\ntags = { Stationname = \"x\" }", "no keyword"),
         ("name = \"a\"\nhours = \"8\"", "hours: \"8\" is not of the form"),
         ("name = \"a\"\nhours_utc = \"19:00-06:30\"", "hours_utc is now called hours"),
+        ("name = \"a\"\ntime_zone = \"Europe/Berlin\"", "stands at its top"),
         ("name = \"a\"\nverdicts = [\"maybe\"]", "maybe"),
         ("name = \"a\"\nsource = [\"X\"]", "source"),
         ("name = \"a\"\n[[rule]]\nname = \"a\"", "stands twice"),

@@ -32,6 +32,8 @@ use pace::Rate;
 
 /// Longest time between two looks at the queue, whatever the wake-ups say.
 const POLL: Duration = Duration::from_secs(2);
+/// How often what was queued out of the hours is told that it waits for them.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a delivery that found nobody lets others go first: at most, as it is released when there are none.
 const BEHIND: Duration = Duration::from_secs(86_400);
@@ -159,6 +161,8 @@ struct Worker {
     rate: Rate,
     /// How long the peer asked to be left alone at the last attempt (Retry-After, RFC 9110 10.2.3).
     asked_to_wait: Option<Duration>,
+    /// When what waits for the destination's hours was told so last.
+    hours_said: Option<Instant>,
     /// Nothing more is claimed from then on.
     retired: CancellationToken,
 }
@@ -167,7 +171,16 @@ impl Worker {
     fn new(store: Store, destination: Arc<Destination>, retired: CancellationToken) -> Self {
         let breaker = Breaker::new(destination.backoff, destination.flow.failures);
         let rate = Rate::new(destination.flow.per_minute);
-        Self { store, destination, link: Link::default(), breaker, rate, asked_to_wait: None, retired }
+        Self {
+            store,
+            destination,
+            link: Link::default(),
+            breaker,
+            rate,
+            asked_to_wait: None,
+            hours_said: None,
+            retired,
+        }
     }
 
     /// Delivers everything that is due and says how long to wait for the next look.
@@ -199,6 +212,9 @@ impl Worker {
                 self.breaker.leave_alone(Instant::now(), wait.min(destination.backoff.longest));
             }
         }
+        if let (Among::Urgent, Some(hours)) = (among, &destination.flow.hours) {
+            self.wait_for_hours(hours).await?;
+        }
         let held = self.store.hold_refused(&destination.name, now()).await?;
         if held > 0 {
             info!(destination = destination.name, held, "the destination does not accept their kind");
@@ -208,6 +224,16 @@ impl Worker {
         // What is due and was not claimed waits for its hour, or is not accepted there.
         let wait = if wait.is_zero() { POLL } else { wait.max(Duration::from_millis(1)) };
         Ok(self.keep_link(wait).await)
+    }
+
+    /// Lets what is due say that it waits for the destination's hours; now and then, for there may be very much of it.
+    async fn wait_for_hours(&mut self, hours: &Hours) -> Result<(), StoreError> {
+        if self.hours_said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            let words = format!("waits for the hours {hours}");
+            self.store.say_why_due_waits(&self.destination.name, &words, now()).await?;
+            self.hours_said = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// Ends an association that has nothing to do for too long; how long to wait, at most until that moment.

@@ -189,6 +189,15 @@ impl Store {
         self.index().hold_refused(destination, now).await
     }
 
+    /// Says of deliveries that are due why they wait all the same, such as for the hours of their destination; not of urgent
+    /// ones, which do not. Returns how many had not been told so: at most 1,000 at once.
+    ///
+    /// # Errors
+    /// As [`Self::claim_delivery`].
+    pub async fn say_why_due_waits(&self, destination: &str, words: &str, now: Timestamp) -> Result<u64, StoreError> {
+        self.index().say_why_due_waits(destination, words, now).await
+    }
+
     /// What is known of all destinations that were ever tried, by name.
     ///
     /// # Errors

@@ -365,12 +365,17 @@ impl Config {
     }
 }
 
-/// A parser's words, and how a key is called now that they call unknown because it was renamed.
+/// A parser's words, and how a key is called now that they call unknown because it was renamed, or where it belongs.
 fn with_new_name(words: &str) -> String {
     if words.contains("unknown field `hours_utc`") {
         return format!(
             "{words}\nhours_utc is now called hours, and hours are those of time_zone: a key at the top of the file, such as \
              time_zone = \"Europe/Berlin\". Left out it is UTC, as before"
+        );
+    }
+    if words.contains("unknown field `time_zone`") {
+        return format!(
+            "{words}\ntime_zone is a key of the whole file: it stands at its top, before the first section"
         );
     }
     words.to_owned()

@@ -1,4 +1,4 @@
-use ichor_core::{DeliveryStatus, Uid};
+use ichor_core::{DeliveryStatus, Uid, Zone};
 use ichor_store::{DeliveryFilter, Forwarding, NewInstance, SeriesAttributes, StoreOptions, StudyAttributes};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -124,6 +124,11 @@ async fn absence_costs_no_attempt_however_often_it_is_found() {
     }
     let all = store.deliveries(&filter).await.unwrap();
     assert!(all.iter().all(|delivery| (delivery.status, delivery.attempts) == (DeliveryStatus::Queued, 0)), "{all:?}");
+    assert!(all.iter().any(|delivery| delivery.last_words.as_deref().is_some_and(|words| words.starts_with("held"))));
+    for delivery in &all {
+        let is_held = delivery.last_words.is_some();
+        assert_eq!(delivery.next_attempt.is_none(), is_held, "what is held up has no moment of its own: {delivery:?}");
+    }
     std::fs::create_dir(folder.path().join("not mounted")).unwrap();
     worker.deliver_due().await.unwrap();
     let all = store.deliveries(&filter).await.unwrap();
@@ -131,6 +136,33 @@ async fn absence_costs_no_attempt_however_often_it_is_found() {
         all.iter().all(|delivery| (delivery.status, delivery.attempts) == (DeliveryStatus::Accepted, 1)),
         "{all:?}"
     );
+}
+
+#[tokio::test]
+async fn what_waits_for_the_hours_says_so() {
+    let folder = TempDir::new().unwrap();
+    let store = queued(&folder, 3).await;
+    let wait = Duration::from_millis(1);
+    // A window of an hour that is two hours away.
+    let hour = (now().as_millis() / 3_600_000).rem_euclid(24);
+    let window = format!("{:02}:00-{:02}:00", (hour + 2) % 24, (hour + 3) % 24);
+    let destination = Destination {
+        name: "pacs".to_owned(),
+        transport: Transport::Folder(folder.path().to_owned()),
+        backoff: Backoff { first: wait, longest: wait, attempts: 1 },
+        proof: ProofOptions::none(),
+        flow: Flow { hours: Some(Hours::parse(&window, &Zone::UTC).unwrap()), ..Flow::default() },
+        traced: None,
+    };
+    let mut worker = Worker::new(store.clone(), Arc::new(destination), CancellationToken::new());
+    worker.deliver_due().await.unwrap();
+    let all = store.deliveries(&DeliveryFilter { limit: 100, ..DeliveryFilter::default() }).await.unwrap();
+    let words = format!("waits for the hours {window} UTC");
+    assert_eq!(all.len(), 3);
+    for delivery in &all {
+        assert_eq!((delivery.status, delivery.last_words.as_deref()), (DeliveryStatus::Queued, Some(words.as_str())));
+    }
+    assert_eq!(store.say_why_due_waits("pacs", &words, now()).await.unwrap(), 0, "said once");
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ pub(super) const HELD: &str = "held: ";
 /// Most kinds that are proposed at once: an association has 128 presentation contexts, one of them for what is claimed.
 const MOST_CONTEXTS: i64 = 127;
 
+/// Most deliveries that are told in one transaction why they wait.
+const MOST_TOLD: i64 = 1_000;
+
 type StateRow = (String, String, i64, i64, Option<i64>, Option<String>);
 
 #[derive(sqlx::FromRow)]
@@ -46,6 +49,13 @@ struct DeliveryRow {
     finished_at: Option<i64>,
     urgent: bool,
     last_words: Option<String>,
+}
+
+/// When a delivery is tried next, as far as that is its own affair: what its destination holds up goes when that is there
+/// again, and stands behind the others until then.
+pub(super) fn next_attempt(status: &str, last_words: Option<&str>, at: i64) -> Option<Timestamp> {
+    let is_held = last_words.is_some_and(|words| words.starts_with(HELD));
+    (status == "queued" && !is_held).then_some(Timestamp::from_millis(at))
 }
 
 impl Sqlite {
@@ -288,6 +298,31 @@ impl Sqlite {
         Ok(silent.len() as u64)
     }
 
+    pub(crate) async fn say_why_due_waits(
+        &self,
+        destination: &str,
+        words: &str,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut tx = self.begin(DURING).await?;
+        let told = sqlx::query(
+            "UPDATE outbox SET last_words = ?1 WHERE id IN (
+                 SELECT id FROM outbox WHERE destination = ?2 AND status = 'queued' AND urgent = 0 AND next_attempt <= ?3
+                     AND (last_words IS NULL OR (last_words <> ?1 AND last_words NOT LIKE ?4 || '%')) LIMIT ?5)",
+        )
+        .bind(words)
+        .bind(destination)
+        .bind(now.as_millis())
+        .bind(HELD)
+        .bind(MOST_TOLD)
+        .execute(&mut *tx)
+        .await
+        .during(DURING)?
+        .rows_affected();
+        tx.commit().await.during(DURING)?;
+        Ok(told)
+    }
+
     pub(crate) async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationState>, StoreError> {
         let during = "reading the state of destinations";
         let rows: Vec<StateRow> = sqlx::query_as(
@@ -356,7 +391,7 @@ impl Sqlite {
                 sop_instance: uid(&row.sop_instance)?,
                 kind: row.kind,
                 destination: row.destination,
-                next_attempt: (row.status == "queued").then_some(Timestamp::from_millis(row.next_attempt)),
+                next_attempt: next_attempt(&row.status, row.last_words.as_deref(), row.next_attempt),
                 status: word(&row.status)?,
                 proof_due: row.proof,
                 attempts: unsigned(row.attempts)?,

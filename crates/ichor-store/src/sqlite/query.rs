@@ -5,6 +5,7 @@ use serde_json::json;
 use sqlx::QueryBuilder;
 
 use super::analyse::set_status;
+use super::destination::next_attempt;
 use super::events::NewEvent;
 use super::failure::During;
 use super::retention::has_gaps;
@@ -408,7 +409,7 @@ async fn deliveries(connection: &mut Connection, study: i64) -> Result<Vec<Deliv
     let detail = |row: DeliveryRow| {
         Ok(DeliveryDetail {
             sop_instance: uid(&row.sop_instance)?,
-            next_attempt: (row.status == "queued").then_some(Timestamp::from_millis(row.next_attempt)),
+            next_attempt: next_attempt(&row.status, row.last_words.as_deref(), row.next_attempt),
             status: word(&row.status)?,
             destination: row.destination,
             attempts: unsigned(row.attempts)?,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use ichor_core::Zone;
+use ichor_pipeline::deliver::Hours;
 use ichor_pipeline::forward::Decision;
 use ichor_pipeline::route::{self, Facts, Outcome, Routing};
 use ichor_store::{StudyKey, Timestamp};
@@ -63,7 +64,8 @@ pub(crate) async fn test(args: RouteTestArgs, json: bool) -> anyhow::Result<()> 
         None => println!("no rule fires: every destination gets what it asks for"),
     }
     for (destination, objects) in &gets {
-        println!("  {destination}: {}", objects.join(", "));
+        let waits = waits_for(&config, destination, &facts)?.map(|hours| format!("  (waits for {hours})"));
+        println!("  {destination}: {}{}", objects.join(", "), waits.unwrap_or_default());
     }
     if gets.is_empty() {
         println!("  nothing goes anywhere");
@@ -156,6 +158,15 @@ fn gets(config: &Config, routing: &Routing<'_>) -> anyhow::Result<Vec<(String, V
         }
     }
     Ok(gets)
+}
+
+/// The hours that a destination waits for at that moment; what is positive waits for none.
+fn waits_for(config: &Config, destination: &str, facts: &Facts<'_>) -> anyhow::Result<Option<Hours>> {
+    let Some(section) = config.destinations.iter().find(|section| section.name == destination) else { return Ok(None) };
+    let flow =
+        section.flow(&config.time_zone).map_err(|message| anyhow::anyhow!("destination {destination:?}: {message}"))?;
+    let is_urgent = facts.outcome == Some(Outcome::Positive);
+    Ok(flow.hours.filter(|hours| !is_urgent && !hours.are_open(facts.now)))
 }
 
 #[cfg(test)]
