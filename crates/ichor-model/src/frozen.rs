@@ -11,6 +11,8 @@ mod linear;
 mod stage;
 mod threads;
 
+pub(crate) use threads::have_threads;
+
 use ichor_core::Precision;
 use tch::{Device, Kind, TchError, Tensor};
 

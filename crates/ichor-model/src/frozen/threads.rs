@@ -23,7 +23,7 @@ impl Threads {
         let built = ThreadPoolBuilder::new()
             .num_threads(usize::try_from(count).unwrap_or(1))
             .thread_name(|at| format!("attention-{at}"))
-            .start_handler(|_| alone())
+            .start_handler(|_| have_threads(1))
             .build();
         match built {
             Ok(pool) => {
@@ -56,11 +56,13 @@ impl Threads {
     }
 }
 
-/// From now on libtorch starts no threads for operations of this one.
-fn alone() {
-    // Asked first: a thread that never asked takes the process's number at its first operation, over the one it was given.
+/// From now on libtorch has so many threads for operations of this one.
+///
+/// The number is one's own, but a thread that never asked for it takes the process's at its first question or operation, which is
+/// the last that anybody gave: so it is asked for first.
+pub(crate) fn have_threads(count: i32) {
     let _asked = tch::get_num_threads();
-    tch::set_num_threads(1);
+    tch::set_num_threads(count);
 }
 
 #[cfg(test)]
@@ -69,9 +71,9 @@ mod tests {
 
     #[test]
     fn pieces_are_computed_alone_and_come_back_in_order() {
-        // A thread of its own: the number of threads is one's own, but for those that never asked.
+        // A thread of its own: other tests give other numbers meanwhile.
         let checked = std::thread::spawn(|| {
-            tch::set_num_threads(2);
+            have_threads(2);
             let threads = Threads::new(Device::Cpu);
             assert!(threads.0.is_some());
             assert_eq!(tch::get_num_threads(), 2);
@@ -95,7 +97,7 @@ mod tests {
     #[test]
     fn one_thread_needs_no_other() {
         let checked = std::thread::spawn(|| {
-            tch::set_num_threads(1);
+            have_threads(1);
             let threads = Threads::new(Device::Cpu);
             assert!(threads.0.is_none());
             assert_eq!(threads.each(0..3, Ok).unwrap(), [0, 1, 2]);

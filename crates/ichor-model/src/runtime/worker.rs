@@ -14,7 +14,7 @@ use super::{RuntimeError, RuntimeOptions, Shown};
 use crate::attribution::{Attribution, CamTarget, HgiOptions, RollBack};
 use crate::config::SwinPlan;
 use crate::device::device_name;
-use crate::frozen::Frozen;
+use crate::frozen::{Frozen, have_threads};
 use crate::manifest::{Manifest, ManifestError, ManifestProblem, MapKind, ModelCard};
 use crate::precision::available;
 use crate::self_test::{SelfTest, SelfTestReport};
@@ -63,7 +63,7 @@ impl Worker {
                 warn!(%error, wanted = ?options.priority, "the priority of the model's thread stays as it is");
             }
             // On this thread: OpenMP keeps the number for each thread that starts parallel work.
-            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+            have_threads(i32::try_from(threads).unwrap_or(i32::MAX));
             let plan = SwinPlan::check(&manifest.model.sizes).map_err(|error| ManifestError {
                 path: Manifest::path_for(&options.weights),
                 problem: ManifestProblem::Plan(error),
